@@ -1,0 +1,1 @@
+"""What a person types: one small module a command group. Each parses, calls and prints."""

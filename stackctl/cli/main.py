@@ -1,0 +1,108 @@
+"""The entry point: lazy commands, and the one place where an error is printed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from stackctl import __version__
+from stackctl.errors import StackError
+
+COMMANDS = {
+    "build": ("stackctl.cli.images", "Build images, and say what came of it."),
+    "completion": ("stackctl.cli.completion", "Print the completion script of a shell."),
+    "images": ("stackctl.cli.images", "Show the image matrix."),
+    "lock": ("stackctl.cli.images", "Resolve an image's packages into hashed locks."),
+    "render": ("stackctl.cli.images", "Write the Dockerfiles and Compose files from their data."),
+    "run": ("stackctl.cli.run", "Run a job here, as processes or in Compose."),
+    "workloads": ("stackctl.cli.run", "Show the reference jobs that come with the stack."),
+}
+"""Name -> module and one line of help. Listed here so that `stackctl --help` imports none of the modules."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command's name."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command list of `--help`, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with the nearest known command where there is none of that name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from stackctl.errors import did_you_mean
+
+            raise click.UsageError(f"no command is named {args[0]!r}; {did_you_mean(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="stackctl", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Build GPU training images and run one job anywhere.
+
+    \b
+    Start here:
+      stackctl run gpt --nodes 2 --procs 2               train a small GPT on this machine
+      stackctl run --nodes 2 -- python mine.py           run your own script, one rank a node
+      stackctl build pytorch --variant cpu               build the image
+      stackctl run gpt --nodes 2 --procs 2 --on compose  the same job in containers
+
+    Exit codes: 0 done; 1 the job, build or check failed; 2 wrong usage; 3 something is missing on this machine;
+    4 the name is taken; 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line; print an expected error once, without a traceback, and exit with its code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _say("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = _say("interrupted", 130)
+    except BrokenPipeError:
+        # The reader (`| head`) has gone: nothing is left to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    except StackError as error:
+        if debug:
+            raise
+        code = _say(str(error), error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        code = _say(f"{error.filename or 'the system'}: {error.strerror or error}", 3)
+    except Exception as error:
+        if debug:
+            raise
+        code = _say(f"{type(error).__name__}: {error}\n  this is a fault of stackctl; --debug shows where", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(text: str, code: int) -> int:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(text, err=True)
+    return code

@@ -1,0 +1,99 @@
+"""The words that describe a job: shared by every command that takes one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from stackctl.cli import complete
+from stackctl.errors import InvalidInput
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_REST = "stackctl.rest"
+
+
+class JobCommand(click.Command):
+    """A command whose line may end in `-- WORDS…`, kept apart from its own arguments and options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Cut the line at the first `--`, then parse the front as click does."""
+        if "--" in args:
+            cut = args.index("--")
+            ctx.meta[_REST] = tuple(args[cut + 1 :])
+            args = args[:cut]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """The usage line, with what may follow `--`."""
+        return [*super().collect_usage_pieces(ctx), "[-- ARGS…]"]
+
+
+def rest() -> tuple[str, ...]:
+    """What followed `--` on the command line."""
+    found: tuple[str, ...] = click.get_current_context().meta.get(_REST, ())
+    return found
+
+
+_JOB_OPTIONS = (
+    click.argument("words", nargs=-1, metavar="[WORKLOAD]", shell_complete=complete.workloads),
+    click.option("--nodes", type=int, default=1, show_default=True, metavar="N", help="Number of nodes."),
+    click.option("--procs", type=int, metavar="P", help="Ranks on each node, on the CPU. [default: 1]"),
+    click.option("--gpus", type=int, default=0, metavar="G", help="GPUs on each node, with a rank for each."),
+    click.option("--image", metavar="NAME", help="Image of the catalog, or any image. [default: the workload's]"),
+    click.option("--name", metavar="NAME", help="Name of the run. [default: workload and time]"),
+    click.option("--seed", type=int, metavar="S", help="Seed: a workload's --seed, or SEED for your own command."),
+    click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Environment of the ranks; NAME alone: yours."),
+    click.option(
+        "--timeout",
+        type=int,
+        default=300,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long nodes wait for one another at the start.",
+    ),
+)
+
+
+def job_options(command: F) -> F:
+    """Add the options that describe a job."""
+    for option in reversed(_JOB_OPTIONS):
+        command = option(command)
+    return command
+
+
+def split_words(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The workload's name (empty for a command of the user's own), and what followed `--`.
+
+    Raises:
+        InvalidInput: More than a workload's name stands before `--`.
+    """
+    if len(words) > 1:
+        raise InvalidInput(
+            f"{words[1]!r} is not expected here",
+            hint=f"arguments and commands go behind `--`: stackctl run … -- {' '.join(words)}",
+        )
+    arguments = rest()
+    if words:
+        return words[0], arguments
+    return ("", arguments) if arguments else ("gpt", ())
+
+
+def environment(pairs: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` pairs as a dictionary; `NAME` alone takes the caller's own value.
+
+    Raises:
+        InvalidInput: A name alone is not set here.
+    """
+    chosen: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            if name not in os.environ:
+                raise InvalidInput("is not set in your environment", where=f"--env {name}", hint="give NAME=VALUE")
+            value = os.environ[name]
+        chosen[name] = value
+    return chosen

@@ -1,0 +1,116 @@
+"""Docker Compose projects: start one, show its output, wait for its containers, remove it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from stackctl.engines import process
+from stackctl.engines.local import signals
+
+_STRAGGLER_SECONDS = 20.0
+"""How long the others may live once a node has failed. The launchers end each other in 15 s; a container that
+is paused, or whose launcher was killed, cannot."""
+
+
+class Node(msgspec.Struct, frozen=True):
+    """How one service's container ended."""
+
+    service: str
+    exit_code: int
+    oom_killed: bool
+
+
+def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool = False) -> list[Node]:
+    """Start a project, follow its output, wait until all its containers have ended, and remove it.
+
+    SIGINT and SIGTERM stop the containers (Compose sends SIGTERM and waits for the stop_grace_period); a second
+    one kills them.
+
+    Args:
+        secrets: Environment variables that the file refers to.
+        to_stderr: Send the containers' output to our standard error.
+
+    Raises:
+        CommandFailed: Compose could not start the project; nothing of it is left.
+    """
+    env = {**os.environ, **secrets}
+    base = ["docker", "compose", "--file", str(file), "--project-name", project]
+    stops: list[subprocess.Popen[bytes]] = []
+
+    def stop(_number: int) -> None:
+        stops.append(_start([*base, "kill" if stops else "stop"], env))
+
+    try:
+        with signals(stop):
+            process.run([*base, "up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"], env=env)
+            logs = _start([*base, "logs", "--follow", "--no-log-prefix", "--no-color"], env, 2 if to_stderr else None)
+            try:
+                nodes = _wait(base, env)
+            finally:
+                _end(logs)
+        return nodes
+    finally:
+        with signals(lambda _number: None):
+            process.run([*base, "down", "--timeout", "0", "--remove-orphans"], env=env)
+            for running in stops:
+                running.wait()
+
+
+def _wait(base: list[str], env: Mapping[str, str]) -> list[Node]:
+    """Wait for every container of a project; once one has failed, give the others a while and kill them."""
+    rows = [json.loads(line) for line in process.run([*base, "ps", "--all", "--format", "json"], env=env).splitlines()]
+    waits = {row["ID"]: _start(["docker", "wait", row["ID"]], env, subprocess.PIPE) for row in rows}
+    failed_at: float | None = None
+    ended: dict[str, int] = {}
+    try:
+        while len(ended) < len(waits):
+            time.sleep(0.05)
+            for key, wait in waits.items():
+                if key not in ended and wait.poll() is not None:
+                    ended[key] = int(wait.communicate()[0].strip() or 1)
+            if failed_at is None and any(ended.values()):
+                failed_at = time.monotonic()
+            if failed_at is not None and time.monotonic() - failed_at > _STRAGGLER_SECONDS:
+                process.run([*base, "kill"], env=env)
+                failed_at = time.monotonic()
+    finally:
+        for wait in waits.values():
+            _end(wait, seconds=0)
+    return sorted(
+        (Node(row["Service"], ended[row["ID"]], _oom_killed(row["ID"])) for row in rows), key=lambda node: node.service
+    )
+
+
+def _oom_killed(container: str) -> bool:
+    return "true" in process.run(["docker", "inspect", "--format", "{{.State.OOMKilled}}", container])
+
+
+def _start(argv: list[str], env: Mapping[str, str], stdout: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    # A session of its own, so that Ctrl-C does not end the program that shows us how the containers end.
+    return subprocess.Popen(
+        argv, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def _end(running: subprocess.Popen[bytes], *, seconds: float = 5) -> None:
+    try:
+        running.wait(seconds)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        running.wait()
+
+
+def config(file: Path, env: Mapping[str, str]) -> None:
+    """See that Compose accepts a file.
+
+    Raises:
+        CommandFailed: It does not; carries its words.
+    """
+    process.run(["docker", "compose", "--file", str(file), "config", "--quiet"], env={**os.environ, **env})

@@ -1,0 +1,72 @@
+"""The Docker engine, through its command line, which honours contexts, credential helpers and plugins."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from stackctl.engines import process
+from stackctl.errors import CommandFailed, MissingHere
+
+_INSTALL = "install Docker Engine with buildx and compose, or use `--on local`"
+
+
+class ImageInfo(msgspec.Struct, frozen=True):
+    """What the engine knows of an image. `size` is in bytes, uncompressed."""
+
+    id: str
+    size: int
+    labels: dict[str, str]
+    created: str
+
+
+def require(plugin: str = "") -> None:
+    """See that the client is installed, the engine answers and the plugin (buildx, compose) is there.
+
+    Raises:
+        MissingHere: One of them is not; says which.
+    """
+    try:
+        process.run(["docker", "version", "--format", "{{.Server.Version}}"], hint=_INSTALL)
+    except CommandFailed as error:
+        reason = (error.output.strip().splitlines() or ["it gave no reason"])[-1]
+        raise MissingHere(
+            f"the Docker engine does not answer: {reason}",
+            hint="start it (`sudo systemctl start docker`, or Docker Desktop), or use `--on local`",
+        ) from None
+    if plugin:
+        try:
+            process.run(["docker", plugin, "version"])
+        except CommandFailed:
+            raise MissingHere(f"the Docker plugin {plugin!r} is not installed", hint=_INSTALL) from None
+
+
+def image(tag: str) -> ImageInfo | None:
+    """The image of that name in the engine's store, or None."""
+    try:
+        rows = json.loads(process.run(["docker", "image", "inspect", tag]))
+    except CommandFailed as error:
+        if "no such image" in error.output.lower():
+            return None
+        raise
+    row = rows[0]
+    return ImageInfo(row["Id"], row["Size"], row["Config"].get("Labels") or {}, row["Created"])
+
+
+def is_rootless() -> bool:
+    """True where the engine maps root in a container to the user who runs the engine."""
+    return "rootless" in process.run(["docker", "info", "--format", "{{.SecurityOptions}}"])
+
+
+def build(argv: Sequence[str], secrets: Mapping[str, str]) -> None:
+    """Run `docker buildx build`; the secrets reach it in its environment, where the command line names them."""
+    process.stream(argv, env={**os.environ, **secrets}, to_stderr=True)
+
+
+def compose(file: Path, *words: str) -> list[str]:
+    """The command line of `docker compose` for one file."""
+    return ["docker", "compose", "--file", str(file), *words]

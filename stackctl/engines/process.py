@@ -1,0 +1,64 @@
+"""Starting other programs: always an argument list, never a shell string."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stackctl.errors import CommandFailed, MissingHere
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    text: str | None = None,
+    hint: str = "",
+) -> str:
+    """Run a program to its end and return its standard output.
+
+    Args:
+        argv: Program and arguments.
+        env: The whole environment; ours by default.
+        cwd: Working folder.
+        text: Standard input.
+        hint: What to do if it fails or is absent.
+
+    Raises:
+        MissingHere: The program is not installed.
+        CommandFailed: It ended with another exit code than 0; carries its last lines.
+    """
+    try:
+        done = subprocess.run(argv, env=env, cwd=cwd, input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise MissingHere(f"the program {argv[0]!r} is not installed here", hint=hint) from None
+    if done.returncode != 0:
+        raise CommandFailed(argv, done.returncode, done.stderr or done.stdout, hint=hint)
+    return done.stdout
+
+
+def stream(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    to_stderr: bool = False,
+    hint: str = "",
+) -> None:
+    """Run a program whose output goes straight to the person watching.
+
+    Args:
+        to_stderr: Send its standard output to ours for errors, so that our own stays data.
+
+    Raises:
+        MissingHere: The program is not installed.
+        CommandFailed: It ended with another exit code than 0.
+    """
+    try:
+        code = subprocess.run(argv, env=env, cwd=cwd, stdout=2 if to_stderr else None, check=False).returncode
+    except FileNotFoundError:
+        raise MissingHere(f"the program {argv[0]!r} is not installed here", hint=hint) from None
+    if code != 0:
+        raise CommandFailed(argv, code, hint=hint)

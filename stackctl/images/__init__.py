@@ -1,0 +1,1 @@
+"""The image matrix: catalog, locks and rendering are pure; only build touches the engine."""

@@ -1,0 +1,125 @@
+"""Build an image: a pure plan (the buildx command line), then the engine carries it out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from stackctl import assets
+from stackctl.engines import docker, git
+from stackctl.errors import JobFailed
+from stackctl.images import lockfile, settings
+from stackctl.images.catalog import Target
+from stackctl.images.render import read_lock
+from stackctl.images.settings import Settings
+
+CONTEXT = ("build", "locks")
+"""Folders below images/ that a build reads, beside the payload."""
+
+
+class BuildPlan(msgspec.Struct, frozen=True):
+    """What a build will do.
+
+    `argv` is the whole command line; `secrets` are environment variables that it refers to and that neither
+    the image nor its history keeps.
+    """
+
+    tag: str
+    argv: tuple[str, ...]
+    secrets: dict[str, str]
+
+
+class Built(msgspec.Struct, frozen=True):
+    """A finished build. `size` is in bytes, uncompressed; `seconds` is wall time."""
+
+    tag: str
+    digest: str
+    size: int
+    seconds: float
+
+
+def plan(
+    target: Target, chosen: Settings, *, context: Path, images: Path, labels: Mapping[str, str], no_cache: bool = False
+) -> BuildPlan:
+    """The buildx command line for a target.
+
+    Args:
+        context: The folder that holds images/locks, images/build and images/stackrt.
+        images: The folder that holds dockerfiles and locks.
+        labels: Labels of the moment, such as the revision.
+    """
+    argv = ["docker", "buildx", "build", "--load", "--tag", target.tag]
+    argv += ["--file", str(images / "dockerfiles" / target.dockerfile)]
+    if no_cache:
+        argv += ["--no-cache"]
+    if chosen.wheelhouse:
+        argv += ["--build-context", f"wheelhouse={chosen.wheelhouse}"]
+    if chosen.ca_bundle:
+        argv += ["--secret", f"id=ca,src={chosen.ca_bundle}"]
+    secrets = {}
+    for name, text in (("uv_toml", settings.uv_toml(chosen)), ("pip_conf", settings.pip_conf(chosen))):
+        if text:
+            secrets[f"STACK_SECRET_{name.upper()}"] = text
+            argv += ["--secret", f"id={name},env=STACK_SECRET_{name.upper()}"]
+    for key, value in _arguments(target, chosen, images).items():
+        argv += ["--build-arg", f"{key}={value}"]
+    for key, value in sorted(labels.items()):
+        argv += ["--label", f"{key}={value}"]
+    return BuildPlan(target.tag, (*argv, str(context)), secrets)
+
+
+def build(target: Target, chosen: Settings, *, no_cache: bool = False) -> Built:
+    """Build one target and load it into the engine.
+
+    Raises:
+        MissingHere: There is no engine or no buildx.
+        CommandFailed: The build failed; buildx has printed why. The earlier image keeps its name.
+    """
+    start = time.monotonic()
+    images = assets.images_dir()
+    with staged_context(images, assets.payload_dir()) as context:
+        steps = plan(target, chosen, context=context, images=images, labels=git.labels(images), no_cache=no_cache)
+        docker.build(steps.argv, steps.secrets)
+    info = docker.image(target.tag)
+    if info is None:
+        raise JobFailed(f"the build ended, but the engine has no image {target.tag}")
+    return Built(target.tag, info.id, info.size, time.monotonic() - start)
+
+
+@contextmanager
+def staged_context(images: Path, payload: Path) -> Iterator[Path]:
+    """A temporary folder with exactly what a build reads, whether we are installed or in a checkout."""
+    with tempfile.TemporaryDirectory(prefix="stackctl-build-") as name:
+        root = Path(name)
+        skip = shutil.ignore_patterns("__pycache__")
+        for folder in CONTEXT:
+            shutil.copytree(images / folder, root / "images" / folder)
+        shutil.copytree(payload / "stackrt", root / "images" / "stackrt", ignore=skip)
+        yield root
+
+
+def _arguments(target: Target, chosen: Settings, images: Path) -> dict[str, str]:
+    arguments = dict(chosen.proxies)
+    if chosen.base_registry:
+        arguments["BASE_IMAGE"] = f"{chosen.base_registry}/{target.base.image}"
+    if chosen.apt_mirror:
+        arguments["APT_MIRROR"] = chosen.apt_mirror
+    if target.variant.index:
+        if chosen.torch_index is not None:
+            arguments["FRAMEWORK_INDEX"] = chosen.torch_index
+        elif chosen.wheelhouse and _wheels_at_hand(target, chosen.wheelhouse, images):
+            arguments["FRAMEWORK_INDEX"] = ""
+    return arguments
+
+
+def _wheels_at_hand(target: Target, wheelhouse: Path, images: Path) -> bool:
+    pins = lockfile.parse(read_lock(images / "locks" / target.framework_lock, target))
+    names = [path.name.lower() for path in wheelhouse.glob("*.whl")]
+    stems = [f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}-".lower() for pin in pins]
+    return all(any(name.startswith(stem) for name in names) for stem in stems)

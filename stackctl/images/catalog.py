@@ -1,0 +1,201 @@
+"""The image matrix as typed data, read from images/catalog.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from stackctl import assets
+from stackctl.errors import InvalidInput, did_you_mean
+
+SCHEMA = 1
+T = TypeVar("T")
+
+
+class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A distribution image that ours start from, and the Python in it."""
+
+    image: str
+    python: str
+    wheel_platform: str
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What differs between the CPU and CUDA forms of an image."""
+
+    framework_packages: tuple[str, ...]
+    index: str = ""
+    """Package index of the framework's own packages, where it is not the default one."""
+    cuda: str = ""
+    minimum_driver: str = ""
+
+
+class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One image with its variants."""
+
+    summary: str
+    template: str
+    framework: str
+    base: str
+    apt: tuple[str, ...]
+    packages: tuple[str, ...]
+    framework_layer: tuple[str, ...]
+    variants: dict[str, Variant]
+
+
+class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Programs that a build uses and leaves behind."""
+
+    uv: str
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """The whole matrix."""
+
+    bases: dict[str, Base]
+    tools: Tools
+    images: dict[str, Image]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One image in one variant, with all that rendering, locking and building need of the catalog."""
+
+    name: str
+    variant_name: str
+    image: Image
+    variant: Variant
+    base: Base
+    tools: Tools
+
+    @property
+    def key(self) -> str:
+        """`pytorch-cpu`: the stem of this target's lock and Dockerfile."""
+        return f"{self.name}-{self.variant_name}"
+
+    @property
+    def framework_lock(self) -> str:
+        """File name of the lock of the framework's own layer, below images/locks."""
+        return f"{self.key}.framework.txt"
+
+    @property
+    def packages_lock(self) -> str:
+        """File name of the lock of everything else."""
+        return f"{self.key}.txt"
+
+    @property
+    def dockerfile(self) -> str:
+        """File name below images/dockerfiles."""
+        return f"{self.key}.Dockerfile"
+
+    @property
+    def tag(self) -> str:
+        """The local image name.
+
+        Without a slash it can only ever mean this machine's image or Docker's own curated namespace, so a
+        missing image is never pulled from a stranger's.
+        """
+        return f"stack-{self.name}:{self.variant_name}"
+
+
+def load(path: Path | None = None) -> Catalog:
+    """Read and check a catalog.
+
+    Raises:
+        InvalidInput: The file is absent, is not TOML, or holds a key or value that has no meaning. The error
+            names file and key.
+    """
+    path = path or assets.images_dir() / "catalog.toml"
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidInput("there is no such file", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"is not valid TOML: {error}", where=str(path)) from None
+    return parse(document, str(path))
+
+
+def parse(document: Mapping[str, Any], where: str) -> Catalog:
+    """Turn a parsed document into a catalog; `where` is the file name that errors carry."""
+    _known_keys(document, ("schema", "bases", "tools", "images"), where)
+    if document.get("schema") != SCHEMA:
+        raise InvalidInput(f"must be {SCHEMA}, not {document.get('schema')!r}", where=f"{where}: schema")
+    bases = {name: _convert(row, Base, f"{where}: bases.{name}") for name, row in _table(document, "bases", where)}
+    tools = _convert(document.get("tools", {}), Tools, f"{where}: tools")
+    images = {name: _image(row, f"{where}: images.{name}") for name, row in _table(document, "images", where)}
+    for name, image in images.items():
+        if image.base not in bases:
+            raise InvalidInput(
+                f"no base is named {image.base!r}",
+                where=f"{where}: images.{name}.base",
+                hint=did_you_mean(image.base, bases),
+            )
+    return Catalog(bases=bases, tools=tools, images=images)
+
+
+def targets(catalog: Catalog, name: str | None = None, variant: str | None = None) -> list[Target]:
+    """Every image x variant, narrowed by image and variant names.
+
+    Raises:
+        InvalidInput: No image, or no image's variant, has that name.
+    """
+    if name is not None and name not in catalog.images:
+        raise InvalidInput(f"no image is named {name!r}", hint=did_you_mean(name, catalog.images))
+    chosen = {name: catalog.images[name]} if name is not None else catalog.images
+    known = {variant_name for image in chosen.values() for variant_name in image.variants}
+    if variant is not None and variant not in known:
+        of = f"image {name!r}" if name is not None else "any image"
+        raise InvalidInput(f"no variant of {of} is named {variant!r}", hint=did_you_mean(variant, known))
+    return [
+        Target(image_name, variant_name, image, row, catalog.bases[image.base], catalog.tools)
+        for image_name, image in chosen.items()
+        for variant_name, row in image.variants.items()
+        if variant in (None, variant_name)
+    ]
+
+
+def _image(row: object, where: str) -> Image:
+    if not isinstance(row, dict):
+        raise InvalidInput("must be a table", where=where)
+    variants = {
+        key: _convert(value, Variant, f"{where}.variants.{key}") for key, value in _table(row, "variants", where)
+    }
+    if not variants:
+        raise InvalidInput("an image needs at least one variant", where=f"{where}.variants")
+    image = _convert({**row, "variants": {}}, Image, where)
+    return msgspec.structs.replace(image, variants=variants)
+
+
+def _table(document: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:
+    rows = document.get(key, {})
+    if not isinstance(rows, dict):
+        raise InvalidInput("must be a table", where=f"{where}: {key}")
+    return list(rows.items())
+
+
+def _known_keys(row: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in row:
+        if key not in known:
+            raise InvalidInput("this key has no meaning here", where=f"{where}: {key}", hint=did_you_mean(key, known))
+
+
+def _convert(row: object, kind: type[T], where: str) -> T:
+    if isinstance(row, dict):
+        for key in row:
+            fields = getattr(kind, "__struct_fields__", ())
+            if key not in fields:
+                raise InvalidInput(
+                    "this key has no meaning here", where=f"{where}.{key}", hint=did_you_mean(key, fields)
+                )
+    try:
+        return msgspec.convert(row, kind)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        raise InvalidInput(_plain(message), where=where + path.rstrip("`")) from None
+
+
+def _plain(message: str) -> str:
+    return message.replace("Object missing required field", "missing key").replace("`", "'")

@@ -1,0 +1,56 @@
+"""Hashed requirements files, as text: parse, split into layers, identify. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
+
+import msgspec
+
+_ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """One package of a lock: its name, exact version, and its lines with the hashes."""
+
+    name: str
+    version: str
+    text: str
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The allowed digests, `sha256:…` each."""
+        return tuple(re.findall(r"--hash=(sha256:[0-9a-f]{64})", self.text))
+
+
+def parse(text: str) -> list[Pin]:
+    """The pins of a requirements file; comments and blank lines are passed over."""
+    pins: list[Pin] = []
+    for block in re.split(r"\n(?=\S)", "\n" + text):
+        entry = _ENTRY.match(block.strip())
+        if entry:
+            lines = [line.rstrip() for line in block.strip().splitlines() if not line.lstrip().startswith("#")]
+            pins.append(Pin(entry["name"], entry["version"], "\n".join(lines)))
+    return pins
+
+
+def split(pins: Iterable[Pin], patterns: Sequence[str]) -> tuple[list[Pin], list[Pin]]:
+    """Two lists: the packages whose name matches a pattern (the framework's layer), and the others."""
+    framework: list[Pin] = []
+    others: list[Pin] = []
+    for pin in pins:
+        (framework if any(fnmatch(pin.name, pattern) for pattern in patterns) else others).append(pin)
+    return framework, others
+
+
+def write(pins: Iterable[Pin], header: Sequence[str]) -> str:
+    """The text of a lock file: comment lines, then the pins."""
+    return "".join(f"# {line}\n" for line in header) + "".join(f"{pin.text}\n" for pin in pins)
+
+
+def digest(*texts: str) -> str:
+    """Identity of the locked packages: sha256 over pins in order, whatever the comments say."""
+    joined = "\n".join(pin.text for text in texts for pin in parse(text))
+    return hashlib.sha256(joined.encode()).hexdigest()

@@ -1,0 +1,73 @@
+"""Catalog + templates + locks -> Dockerfiles, as text. Pure: nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from stackctl import __version__
+from stackctl.errors import InvalidInput
+from stackctl.images import lockfile
+from stackctl.images.catalog import Target
+
+
+def dockerfiles(targets: Sequence[Target], images: Path) -> dict[str, str]:
+    """File name below images/dockerfiles -> its text, for each target.
+
+    Raises:
+        InvalidInput: A template is absent or names a value that does not exist, or a lock is absent.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(images / "templates"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the output is a Dockerfile, not HTML
+    )
+    return {target.dockerfile: _dockerfile(target, images, environment) for target in targets}
+
+
+def labels(target: Target, images: Path) -> dict[str, str]:
+    """The labels that follow from catalog and locks; `build` adds those of the moment (revision, time)."""
+    framework, packages = (read_lock(images / "locks" / name, target) for name in lock_names(target))
+    versions = {pin.name: pin.version for text in (framework, packages) for pin in lockfile.parse(text)}
+    return {
+        "org.opencontainers.image.version": __version__,
+        "io.stackctl.variant": target.variant_name,
+        "io.stackctl.lock": lockfile.digest(framework, packages),
+        f"io.stackctl.{target.image.framework}": versions[target.image.framework],
+    }
+
+
+def lock_names(target: Target) -> tuple[str, str]:
+    """The two lock files of a target: the framework's layer, then everything else."""
+    return target.framework_lock, target.packages_lock
+
+
+def read_lock(path: Path, target: Target) -> str:
+    """The text of a lock.
+
+    Raises:
+        InvalidInput: There is none yet.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InvalidInput(
+            f"{target.name} ({target.variant_name}) has no lock",
+            where=str(path),
+            hint=f"make it with `stackctl lock {target.name}`",
+        ) from None
+
+
+def _dockerfile(target: Target, images: Path, environment: jinja2.Environment) -> str:
+    where = str(images / "templates" / target.image.template)
+    try:
+        return environment.get_template(target.image.template).render(target=target, labels=labels(target, images))
+    except jinja2.TemplateNotFound as error:
+        raise InvalidInput(f"there is no template {error.name!r}", where=where) from None
+    except jinja2.TemplateSyntaxError as error:
+        raise InvalidInput(str(error.message), where=f"{where}:{error.lineno}") from None
+    except jinja2.UndefinedError as error:
+        raise InvalidInput(str(error.message), where=where) from None

@@ -1,0 +1,73 @@
+"""Where a build takes its packages from: mirrors, wheelhouse, private CA. Read from the environment only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from stackctl.errors import InvalidInput
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a build takes from the environment. An empty value means: the public default."""
+
+    wheelhouse: Path | None = None
+    ca_bundle: Path | None = None
+    package_index: str = ""
+    torch_index: str | None = None
+    apt_mirror: str = ""
+    base_registry: str = ""
+    proxies: dict[str, str] = {}
+
+
+def from_env(env: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    STACK_WHEELHOUSE, STACK_CA_BUNDLE (else SSL_CERT_FILE), STACK_TORCH_INDEX, STACK_APT_MIRROR,
+    STACK_BASE_REGISTRY; the package index as uv and pip name it (UV_DEFAULT_INDEX, UV_INDEX_URL,
+    PIP_INDEX_URL); the usual proxy variables.
+
+    Raises:
+        InvalidInput: A named folder or file does not exist.
+    """
+    return Settings(
+        wheelhouse=_existing(env, "STACK_WHEELHOUSE", folder=True),
+        ca_bundle=_existing(env, "STACK_CA_BUNDLE") or _existing(env, "SSL_CERT_FILE"),
+        package_index=next((env[k] for k in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL") if env.get(k)), ""),
+        torch_index=env.get("STACK_TORCH_INDEX"),
+        apt_mirror=env.get("STACK_APT_MIRROR", "").rstrip("/"),
+        base_registry=env.get("STACK_BASE_REGISTRY", "").rstrip("/"),
+        proxies={key: env[key] for key in PROXIES if env.get(key)},
+    )
+
+
+def uv_toml(settings: Settings) -> str:
+    """uv's configuration inside the build.
+
+    It is handed in as a secret, since an index address may hold a password and a build argument would stay in
+    the image's history.
+    """
+    if not settings.package_index:
+        return ""
+    return f"[[index]]\nurl = {json.dumps(settings.package_index)}\ndefault = true\n"
+
+
+def pip_conf(settings: Settings) -> str:
+    """pip's configuration inside the build; a secret for the same reason."""
+    return f"[global]\nindex-url = {settings.package_index}\n" if settings.package_index else ""
+
+
+def _existing(env: Mapping[str, str], name: str, *, folder: bool = False) -> Path | None:
+    value = env.get(name)
+    if not value:
+        return None
+    path = Path(value).expanduser()
+    if not (path.is_dir() if folder else path.is_file()):
+        kind = "folder" if folder else "file"
+        raise InvalidInput(f"there is no {kind} {value}", where=name, hint="correct it, or unset it")
+    return path.resolve()

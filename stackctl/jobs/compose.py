@@ -1,0 +1,117 @@
+"""The plan of a job in Docker Compose: a Compose document with one service a node. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from stackctl.jobs.job import PORT, Job, contract
+
+TOKEN = "${STACK_TOKEN:?}"  # noqa: S105 - Compose fills it in
+"""The run's secret comes from the environment of `docker compose`; it stands in no file."""
+
+STOP_GRACE = "60s"
+"""Time for a checkpoint when Compose stops a node; Compose's own default of 10 s is too short."""
+
+HEALTHCHECK = {
+    # Healthy means: this node's ranks have started.
+    "test": ["CMD-SHELL", 'ls "$$STACK_OUT"/logs/attempt-*/rank-*.log >/dev/null 2>&1'],
+    "interval": "30s",
+    "timeout": "5s",
+    "start_period": "60s",
+}
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A folder of the host, or a named volume, in every node."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @property
+    def short(self) -> str:
+        """Compose's short form, with a dollar sign kept as it is."""
+        return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")
+
+
+def mounts(job: Job, *, out: str, workdir: str) -> tuple[Mount, ...]:
+    """What every node sees: the run's folder, and the caller's working folder.
+
+    A reference workload only reads there (`--data my.txt`); the user's own command may write.
+    """
+    return Mount(out, "/out"), Mount(workdir, "/workspace", read_only=bool(job.workload))
+
+
+def document(
+    job: Job, *, image: str, user: str, mounts: Sequence[Mount], token: str = TOKEN, attempt: int = 1
+) -> dict[str, Any]:
+    """The Compose document of a job.
+
+    Args:
+        image: The image's full name.
+        user: `uid:gid` that the ranks run as and that their outputs belong to.
+        mounts: Folders for outputs (at /out) and code (at /workspace).
+        token: An expression that Compose fills in from its environment; never the token itself.
+    """
+    return {
+        "name": job.name,
+        "services": {
+            f"node-{node}": service(job, node, image=image, user=user, mounts=mounts, token=token, attempt=attempt)
+            for node in range(job.nodes)
+        },
+    }
+
+
+def service(
+    job: Job, node: int, *, image: str, user: str, mounts: Sequence[Mount], token: str, attempt: int = 1
+) -> dict[str, Any]:
+    """One node of a job as a Compose service."""
+    given = contract(job, node, rendezvous=f"node-0:{PORT}", out="/out", attempt=attempt)
+    environment = {key: _literal(value) for key, value in given.items()}
+    row: dict[str, Any] = {
+        "image": image,
+        "hostname": f"node-{node}",
+        "command": [_literal(word) for word in ("python", "-m", "stackrt.launch", "--", *job.command)],
+        "environment": {**environment, "STACK_TOKEN": token},
+        "user": user,
+        "working_dir": "/workspace",
+        "volumes": [mount.short for mount in mounts],
+        "shm_size": "1gb",
+        "stop_grace_period": STOP_GRACE,
+        "restart": "no",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "healthcheck": HEALTHCHECK,
+    }
+    if job.gpus:
+        first = node * job.gpus
+        row["ulimits"] = {"memlock": -1}
+        row["deploy"] = {"resources": {"reservations": {"devices": [_devices(range(first, first + job.gpus))]}}}
+    return row
+
+
+def to_yaml(document: dict[str, Any]) -> str:
+    """The document as YAML, in the order of its keys."""
+    import yaml
+
+    return yaml.dump(document, Dumper=_dumper(), sort_keys=False, default_flow_style=False, width=110)
+
+
+def _dumper() -> type[Any]:
+    """PyYAML's fast dumper, told not to write anchors for values that occur twice."""
+    import yaml
+
+    base: type[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return type("Dumper", (base,), {"ignore_aliases": lambda _self, _data: True})
+
+
+def _devices(gpus: range) -> dict[str, Any]:
+    return {"driver": "nvidia", "device_ids": [str(gpu) for gpu in gpus], "capabilities": ["gpu"]}
+
+
+def _literal(text: str) -> str:
+    """Compose fills in `$NAME`; a doubled dollar sign is one that it leaves alone."""
+    return text.replace("$", "$$")

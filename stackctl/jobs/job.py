@@ -1,0 +1,154 @@
+"""A job: what to run, on how many nodes and ranks. Checked once, here; every backend takes it as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from stackctl.errors import InvalidInput
+from stackctl.jobs import workloads
+
+Device = Literal["auto", "cpu", "cuda"]
+
+PORT = 29400
+"""The one fixed port of a job: node 0's launcher listens there."""
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED = "STACK_"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One training job.
+
+    `procs` is the number of ranks on each node; `gpus` is the number of GPUs on each node, 0 on a CPU, and where
+    there are GPUs each rank has one. `timeout` is how long nodes wait for one another at the start, in seconds.
+    """
+
+    name: str
+    workload: str = ""
+    command: tuple[str, ...]
+    image: str
+    framework: str
+    nodes: int
+    procs: int
+    gpus: int = 0
+    device: Device = "auto"
+    env: dict[str, str] = {}
+    timeout: int = 300
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.nodes * self.procs
+
+
+def make(
+    *,
+    name: str,
+    workload: str = "",
+    arguments: Sequence[str] = (),
+    image: str | None = None,
+    nodes: int = 1,
+    procs: int | None = None,
+    gpus: int = 0,
+    device: Device | None = None,
+    seed: int | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: int = 300,
+) -> Job:
+    """Check what a person asked for and make the job of it.
+
+    Args:
+        workload: A reference job's name; `arguments` then are its arguments. Without one they are the command.
+        image: Name of an image in the catalog; the workload's own by default.
+
+    Raises:
+        InvalidInput: Something does not fit; names the option.
+    """
+    _check_name(name)
+    _at_least_one("--nodes", nodes)
+    if gpus < 0:
+        raise InvalidInput("must not be negative", where=f"--gpus {gpus}")
+    if procs is not None:
+        _at_least_one("--procs", procs)
+    if gpus and procs not in (None, gpus):
+        raise InvalidInput(
+            f"{gpus} GPUs and {procs} ranks on a node do not go together",
+            where="--procs",
+            hint="each GPU has one rank: leave out --procs, or --gpus to train on the CPU",
+        )
+    if timeout < 1:
+        raise InvalidInput("must be at least 1 second", where=f"--timeout {timeout}")
+    if gpus and device == "cpu":
+        raise InvalidInput("GPUs were asked for as well", where="--device cpu", hint="use --procs for ranks on the CPU")
+    extra = _checked_env(env or {})
+    if workload:
+        row = workloads.find(workload)
+        command = (*row.command, *(("--seed", str(seed)) if seed is not None else ()), *arguments)
+        default_image, framework = row.image, row.framework
+    else:
+        if not arguments:
+            raise InvalidInput(
+                "nothing to run", hint="name a workload (`stackctl workloads`), or put a command behind `--`"
+            )
+        command, default_image, framework = tuple(arguments), "pytorch", "torch"
+        if seed is not None:
+            extra.setdefault("SEED", str(seed))
+    return Job(
+        name=name,
+        workload=workload,
+        command=command,
+        image=image or default_image,
+        framework=framework,
+        nodes=nodes,
+        procs=gpus or procs or 1,
+        gpus=gpus,
+        device=device or ("cuda" if gpus else "cpu" if procs else "auto"),
+        env=extra,
+        timeout=timeout,
+    )
+
+
+def contract(job: Job, node: int, *, rendezvous: str, out: str, attempt: int = 1) -> dict[str, str]:
+    """The launch contract of one node, but for the token, which never enters a plan."""
+    return {
+        "STACK_RUN": job.name,
+        "STACK_ATTEMPT": str(attempt),
+        "STACK_NODES": str(job.nodes),
+        "STACK_NODE_RANK": str(node),
+        "STACK_PROCS": str(job.procs),
+        "STACK_DEVICE": job.device,
+        "STACK_RENDEZVOUS": rendezvous,
+        "STACK_FRAMEWORK": job.framework,
+        "STACK_OUT": out,
+        "STACK_TIMEOUT": str(job.timeout),
+        **job.env,
+    }
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            "a run's name has lower-case letters, digits and dashes, 50 at most, and no dash at its ends",
+            where=f"--name {name}",
+        )
+
+
+def _at_least_one(option: str, value: int) -> None:
+    if value < 1:
+        raise InvalidInput("must be at least 1", where=f"{option} {value}")
+
+
+def _checked_env(env: Mapping[str, str]) -> dict[str, str]:
+    for key, value in env.items():
+        if not _ENV_NAME.fullmatch(key):
+            raise InvalidInput("is not a name for an environment variable", where=f"--env {key}")
+        if key.startswith(_RESERVED):
+            raise InvalidInput("names that start with STACK_ are the launcher's own", where=f"--env {key}")
+        if "\0" in value:
+            raise InvalidInput("a value cannot hold a zero byte", where=f"--env {key}")
+    return dict(env)

@@ -1,0 +1,39 @@
+"""The reference jobs, read from workloads.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from stackctl.errors import InvalidInput, did_you_mean
+
+
+class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One reference job: what it runs, in which image, and which packages it needs outside an image."""
+
+    summary: str
+    command: tuple[str, ...]
+    image: str
+    framework: str
+    needs: tuple[str, ...] = ()
+
+
+def load() -> dict[str, Workload]:
+    """Every workload by name."""
+    text = (Path(__file__).parent / "workloads.toml").read_text(encoding="utf-8")
+    return msgspec.convert(tomllib.loads(text), dict[str, Workload])
+
+
+def find(name: str) -> Workload:
+    """One workload.
+
+    Raises:
+        InvalidInput: There is none of that name.
+    """
+    rows = load()
+    if name not in rows:
+        hint = f"{did_you_mean(name, rows)}\n  a command of your own goes behind `--`: stackctl run -- {name}"
+        raise InvalidInput(f"no workload is named {name!r}", hint=hint)
+    return rows[name]

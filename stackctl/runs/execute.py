@@ -1,0 +1,115 @@
+"""Carry out a job: make its folder, start its nodes, wait, record how it ended."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from stackctl import assets
+from stackctl.engines import compose as compose_engine
+from stackctl.engines import docker
+from stackctl.engines import local as local_engine
+from stackctl.errors import MissingHere
+from stackctl.jobs import compose as compose_plan
+from stackctl.jobs import local as local_plan
+from stackctl.jobs import workloads
+from stackctl.jobs.job import Job
+from stackctl.runs import store
+from stackctl.runs.store import Record, State
+
+
+def local(job: Job, folder: Path, *, port: int, resume: bool = False, quiet_stdout: bool = False) -> Record:
+    """Run a job as processes on this machine.
+
+    Args:
+        port: A free port for node 0's launcher.
+        quiet_stdout: Send the ranks' output to standard error.
+
+    Raises:
+        MissingHere: The workload's packages are not installed beside stackctl.
+        NameTaken: The folder holds a run.
+    """
+    _need_packages(job)
+    attempt = store.create(folder, job, resume=resume)
+    nodes = local_plan.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt)
+    env = local_engine.environment()
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(assets.payload_dir()), env.get("PYTHONPATH", "")]))
+    env["STACK_TOKEN"] = secrets.token_hex(32)
+    record = _begin(job, folder, "local", attempt)
+    codes = local_engine.run(
+        [local_engine.Command(node.argv, {**env, **node.env}) for node in nodes],
+        cwd=Path.cwd(),
+        to_stderr=quiet_stdout,
+    )
+    return _finish(record, folder, [128 - code if code < 0 else code for code in codes])
+
+
+def compose(
+    job: Job, folder: Path, *, image: str, workdir: Path, resume: bool = False, quiet_stdout: bool = False
+) -> Record:
+    """Run a job in Docker Compose, one container a node.
+
+    Args:
+        image: The image's full name; it must be in the engine's store.
+        workdir: The folder that the ranks see as /workspace; read-only for a reference workload.
+
+    Raises:
+        MissingHere: There is no engine, no Compose, or no such image here.
+        NameTaken: The folder holds a run.
+    """
+    docker.require("compose")
+    info = docker.image(image)
+    if info is None:
+        raise MissingHere(f"there is no image {image} here", hint=f"build it with `stackctl build {job.image}`")
+    attempt = store.create(folder, job, resume=resume)
+    user = _container_user(folder)
+    mounts = compose_plan.mounts(job, out=str(folder), workdir=str(workdir))
+    document = compose_plan.document(job, image=image, user=user, mounts=mounts, attempt=attempt)
+    file = folder / "compose.yaml"
+    file.write_text(compose_plan.to_yaml(document), encoding="utf-8")
+    record = _begin(job, folder, "compose", attempt, image=info.id)
+    nodes = compose_engine.run(file, job.name, {"STACK_TOKEN": secrets.token_hex(32)}, to_stderr=quiet_stdout)
+    return _finish(record, folder, [node.exit_code for node in nodes])
+
+
+def _begin(job: Job, folder: Path, backend: str, attempt: int, image: str = "") -> Record:
+    record = Record(name=job.name, backend=backend, state="running", attempt=attempt, started=store.now(), image=image)
+    store.write_json(folder / "run.json", record)
+    return record
+
+
+def _finish(record: Record, folder: Path, codes: Sequence[int]) -> Record:
+    code = next((code for code in codes if code != 0), 0)
+    stopped = code in (128 + signal.SIGTERM, 128 + signal.SIGINT) and not (folder / "failure.json").exists()
+    state: State = "succeeded" if code == 0 else "stopped" if stopped else "failed"
+    record = msgspec.structs.replace(record, state=state, ended=store.now(), exit_code=code)
+    store.write_json(folder / "run.json", record)
+    return record
+
+
+def _need_packages(job: Job) -> None:
+    if not job.workload:
+        return
+    missing = [name for name in workloads.find(job.workload).needs if not local_engine.has_module(name)]
+    if missing:
+        raise MissingHere(
+            f"the workload {job.workload!r} needs {', '.join(missing)}, not installed beside stackctl",
+            hint="pip install 'stackctl[train]', or use the image with `--on compose`",
+        )
+
+
+def _container_user(folder: Path) -> str:
+    """`uid:gid` for the containers: the caller's, so that outputs are the caller's own."""
+    if docker.is_rootless():
+        return "0:0"  # which this engine maps to the caller
+    uid, gid = store.container_user()
+    if os.getuid() == 0:
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, uid, gid, follow_symlinks=False)
+    return f"{uid}:{gid}"

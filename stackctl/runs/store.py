@@ -1,0 +1,106 @@
+"""Where runs live: a folder each, with the job, its state, logs, metrics and results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from stackctl.errors import InvalidInput, NameTaken
+from stackctl.jobs.job import Job
+
+State = Literal["running", "succeeded", "failed", "stopped"]
+
+
+IMAGE_USER = (1000, 1000)
+"""The uid and gid that our images name."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """run.json: what is known of a run beside its job. Times are UTC, ISO 8601."""
+
+    name: str
+    backend: str
+    state: State
+    attempt: int
+    started: str
+    ended: str = ""
+    exit_code: int | None = None
+    image: str = ""
+
+
+def home(env: Mapping[str, str]) -> Path:
+    """The folder of all runs: STACK_RUNS, else the platform's folder for user data."""
+    if env.get("STACK_RUNS"):
+        return Path(env["STACK_RUNS"]).expanduser().absolute()
+    import platformdirs
+
+    return platformdirs.user_data_path("stackctl") / "runs"
+
+
+def new_name(stem: str, now: datetime) -> str:
+    """A run's name from what it runs and when: `gpt-1122-031500`."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in stem.lower()).strip("-")[:30].strip("-")
+    return f"{plain or 'run'}-{now:%m%d-%H%M%S}"
+
+
+def create(folder: Path, job: Job, *, resume: bool) -> int:
+    """Make a run's folder and write its job there.
+
+    Returns:
+        The attempt: 1, or one more than the last with `resume`.
+
+    Raises:
+        NameTaken: The folder holds a run, and `resume` is not set.
+        InvalidInput: There is something else in the folder, or nothing to resume.
+    """
+    held = folder / "job.json"
+    if resume and not held.exists():
+        raise InvalidInput("there is no run to resume", where=str(folder), hint="leave out --resume to start one")
+    if held.exists() and not resume:
+        raise NameTaken(
+            "this folder holds a run",
+            where=str(folder),
+            hint="choose another --name or --out, or add --resume to go on from its last checkpoint",
+        )
+    if folder.exists() and not held.exists() and any(folder.iterdir()):
+        raise InvalidInput("this folder is not empty and holds no run", where=str(folder), hint="choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(held, job)
+    return int((read_json(folder / "run.json") or {}).get("attempt", 0)) + 1
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write one JSON file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    part.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if the file is absent or not whole."""
+    try:
+        value = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def now() -> str:
+    """The time, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def container_user() -> tuple[int, int]:
+    """The uid and gid that containers run as and that their outputs belong to: the caller's.
+
+    Under sudo it is who called sudo. Root's own containers run as the images' user: training never needs root.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    if uid == 0 and os.environ.get("SUDO_UID", "").isdigit():
+        uid, gid = int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID", os.environ["SUDO_UID"]))
+    return IMAGE_USER if uid == 0 else (uid, gid)

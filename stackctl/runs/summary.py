@@ -1,0 +1,58 @@
+"""What a run came to, in the words a person reads. Pure: from the files' contents to text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stackctl.jobs.job import Job
+from stackctl.runs.store import Record
+
+
+def text(job: Job, record: Record, folder: Path, result: Mapping[str, Any] | None) -> str:
+    """The lines at the end of a run that succeeded or was stopped."""
+    where = "processes" if record.backend == "local" else "containers"
+    ranks = f"{_count(job.nodes, 'node')} x {_count(job.procs, 'rank')}, {where}"
+    lines = [f"{record.name}: {record.state} ({ranks})"]
+    if result:
+        lines += _training(result)
+    lines += _files(folder, result)
+    return "\n".join(lines)
+
+
+def failure(record: Record, folder: Path, report: Mapping[str, Any] | None) -> str:
+    """Why a run failed: the launcher's own sentence and the last lines of the rank that failed first."""
+    if not report:
+        return f"{record.name} failed with exit code {record.exit_code}; its logs are in {folder / 'logs'}"
+    lines = [str(report.get("sentence") or f"{record.name} failed with exit code {record.exit_code}")]
+    last = report.get("last_lines") or []
+    lines += [f"  | {line}" for line in last[-15:]]
+    return "\n".join(lines)
+
+
+def _training(result: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, label in (("train", "train loss"), ("val", "validation")):
+        first, last = result.get(f"first_{name}_loss"), result.get(f"last_{name}_loss")
+        if isinstance(first, float) and isinstance(last, float):
+            lines.append(f"  {label:<12} {first:.3f} -> {last:.3f}")
+    bigram = result.get("bigram_loss")
+    if isinstance(bigram, float):
+        lines.append(f"  {'bigram model':<12} {bigram:.3f}   what counting pairs of tokens reaches on the same text")
+    speed = result.get("tokens_per_second")
+    if isinstance(speed, int | float):
+        lines.append(f"  {'throughput':<12} {speed:,.0f} tokens/s")
+    return lines
+
+
+def _files(folder: Path, result: Mapping[str, Any] | None) -> list[str]:
+    rows = {"plot": folder / "loss.png", "sample": folder / "sample.txt"}
+    if result and result.get("checkpoint"):
+        rows["checkpoint"] = folder / str(result["checkpoint"])
+    rows["logs"] = folder / "logs"
+    return [f"  {label:<12} {path}" for label, path in rows.items() if path.exists()]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
