@@ -37,7 +37,7 @@ def images(as_json: bool) -> None:
     except MissingHere as error:
         engine = False
         click.echo(f"note: {error.message}; cannot tell what is built", err=True)
-    for target in catalog.targets(catalog.load()):
+    for target in catalog.targets(catalog.load(), prefix=from_env(os.environ).image_prefix):
         lock = render.read_lock(folder / "locks" / target.framework_lock, target)
         versions = {pin.name: pin.version for pin in lockfile.parse(lock)}
         info = docker.image(target.tag) if engine else None
@@ -151,8 +151,8 @@ def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool,
     from stackctl.engines import docker
     from stackctl.images import build as builder
 
-    chosen = catalog.targets(catalog.load(), image, variant)
     settings = from_env(os.environ)
+    chosen = catalog.targets(catalog.load(), image, variant, settings.image_prefix)
     if dry_run:
         for target in chosen:
             steps = builder.plan(

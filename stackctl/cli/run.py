@@ -162,4 +162,5 @@ def _image(job: Job) -> str:
     rows = catalog.load()
     if job.image not in rows.images:
         return job.image
-    return catalog.targets(rows, job.image, "cuda" if job.gpus else "cpu")[0].tag
+    prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
+    return catalog.targets(rows, job.image, "cuda" if job.gpus else "cpu", prefix)[0].tag

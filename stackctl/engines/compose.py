@@ -13,6 +13,7 @@ import msgspec
 
 from stackctl.engines import process
 from stackctl.engines.local import signals
+from stackctl.errors import CommandFailed
 
 _STRAGGLER_SECONDS = 20.0
 """How long the others may live once a node has failed. The launchers end each other in 15 s; a container that
@@ -50,12 +51,22 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
     try:
         with signals(stop):
             process.run([*base, "up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"], env=env)
-            logs = _start([*base, "logs", "--follow", "--no-log-prefix", "--no-color"], env, 2 if to_stderr else None)
+            rows = [
+                json.loads(line)
+                for line in process.run([*base, "ps", "--all", "--format", "json"], env=env).splitlines()
+            ]
+            # `compose logs` would add its own lines and terminal codes; each line already names its rank.
+            logs = [_start(["docker", "logs", "--follow", row["ID"]], env, 2 if to_stderr else None, 2) for row in rows]
             try:
-                nodes = _wait(base, env)
+                nodes = _wait(base, rows, env)
             finally:
-                _end(logs)
+                for follower in logs:
+                    _end(follower)
         return nodes
+    except CommandFailed:
+        if stops:
+            raise KeyboardInterrupt from None  # Ctrl-C ended a docker command of ours as well
+        raise
     finally:
         with signals(lambda _number: None):
             process.run([*base, "down", "--timeout", "0", "--remove-orphans"], env=env)
@@ -63,9 +74,8 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
                 running.wait()
 
 
-def _wait(base: list[str], env: Mapping[str, str]) -> list[Node]:
+def _wait(base: list[str], rows: list[dict[str, str]], env: Mapping[str, str]) -> list[Node]:
     """Wait for every container of a project; once one has failed, give the others a while and kill them."""
-    rows = [json.loads(line) for line in process.run([*base, "ps", "--all", "--format", "json"], env=env).splitlines()]
     waits = {row["ID"]: _start(["docker", "wait", row["ID"]], env, subprocess.PIPE) for row in rows}
     failed_at: float | None = None
     ended: dict[str, int] = {}
@@ -92,10 +102,12 @@ def _oom_killed(container: str) -> bool:
     return "true" in process.run(["docker", "inspect", "--format", "{{.State.OOMKilled}}", container])
 
 
-def _start(argv: list[str], env: Mapping[str, str], stdout: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    # A session of its own, so that Ctrl-C does not end the program that shows us how the containers end.
+def _start(
+    argv: list[str], env: Mapping[str, str], stdout: int | None = subprocess.DEVNULL, stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    # A session of its own, so that Ctrl-C does not end the programs that show us how the containers end.
     return subprocess.Popen(
-        argv, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL, start_new_session=True
+        argv, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
     )
 
 

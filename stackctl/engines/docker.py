@@ -64,7 +64,12 @@ def is_rootless() -> bool:
 
 def build(argv: Sequence[str], secrets: Mapping[str, str]) -> None:
     """Run `docker buildx build`; the secrets reach it in its environment, where the command line names them."""
-    process.stream(argv, env={**os.environ, **secrets}, to_stderr=True)
+    process.stream(
+        argv,
+        env={**os.environ, **secrets},
+        to_stderr=True,
+        hint="the lines above say why; for a mirror, a wheelhouse, a proxy or a private CA see docs/settings.md",
+    )
 
 
 def compose(file: Path, *words: str) -> list[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,9 +15,6 @@ from stackctl.images import lockfile, settings
 from stackctl.images.catalog import Target
 from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings
-
-CONTEXT = ("build", "locks")
-"""Folders below images/ that a build reads, beside the payload."""
 
 
 class BuildPlan(msgspec.Struct, frozen=True):
@@ -83,25 +77,13 @@ def build(target: Target, chosen: Settings, *, no_cache: bool = False) -> Built:
     """
     start = time.monotonic()
     images = assets.images_dir()
-    with staged_context(images, assets.payload_dir()) as context:
-        steps = plan(target, chosen, context=context, images=images, labels=git.labels(images), no_cache=no_cache)
-        docker.build(steps.argv, steps.secrets)
+    context = assets.build_context()
+    steps = plan(target, chosen, context=context, images=images, labels=git.labels(images), no_cache=no_cache)
+    docker.build(steps.argv, steps.secrets)
     info = docker.image(target.tag)
     if info is None:
         raise JobFailed(f"the build ended, but the engine has no image {target.tag}")
     return Built(target.tag, info.id, info.size, time.monotonic() - start)
-
-
-@contextmanager
-def staged_context(images: Path, payload: Path) -> Iterator[Path]:
-    """A temporary folder with exactly what a build reads, whether we are installed or in a checkout."""
-    with tempfile.TemporaryDirectory(prefix="stackctl-build-") as name:
-        root = Path(name)
-        skip = shutil.ignore_patterns("__pycache__")
-        for folder in CONTEXT:
-            shutil.copytree(images / folder, root / "images" / folder)
-        shutil.copytree(payload / "stackrt", root / "images" / "stackrt", ignore=skip)
-        yield root
 
 
 def _arguments(target: Target, chosen: Settings, images: Path) -> dict[str, str]:
@@ -113,12 +95,13 @@ def _arguments(target: Target, chosen: Settings, images: Path) -> dict[str, str]
     if target.variant.index:
         if chosen.torch_index is not None:
             arguments["FRAMEWORK_INDEX"] = chosen.torch_index
-        elif chosen.wheelhouse and _wheels_at_hand(target, chosen.wheelhouse, images):
+        elif chosen.wheelhouse and wheels_at_hand(target, chosen.wheelhouse, images):
             arguments["FRAMEWORK_INDEX"] = ""
     return arguments
 
 
-def _wheels_at_hand(target: Target, wheelhouse: Path, images: Path) -> bool:
+def wheels_at_hand(target: Target, wheelhouse: Path, images: Path) -> bool:
+    """Whether a wheelhouse holds every package of the framework's layer, so that its index need not be asked."""
     pins = lockfile.parse(read_lock(images / "locks" / target.framework_lock, target))
     names = [path.name.lower() for path in wheelhouse.glob("*.whl")]
     stems = [f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}-".lower() for pin in pins]

@@ -13,6 +13,10 @@ from stackctl import assets
 from stackctl.errors import InvalidInput, did_you_mean
 
 SCHEMA = 1
+
+PREFIX = "stack-"
+"""What image names start with, unless STACK_IMAGE_PREFIX says otherwise (`registry.example/team/stack-`)."""
+
 T = TypeVar("T")
 
 
@@ -70,6 +74,7 @@ class Target(msgspec.Struct, frozen=True):
     variant: Variant
     base: Base
     tools: Tools
+    prefix: str = PREFIX
 
     @property
     def key(self) -> str:
@@ -93,12 +98,12 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def tag(self) -> str:
-        """The local image name.
+        """The image's name.
 
-        Without a slash it can only ever mean this machine's image or Docker's own curated namespace, so a
-        missing image is never pulled from a stranger's.
+        By default it has no slash, so that it can only mean this machine's image or one of Docker's own curated
+        namespace: a missing image is never pulled from a stranger's.
         """
-        return f"stack-{self.name}:{self.variant_name}"
+        return f"{self.prefix}{self.name}:{self.variant_name}"
 
 
 def load(path: Path | None = None) -> Catalog:
@@ -136,7 +141,9 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
     return Catalog(bases=bases, tools=tools, images=images)
 
 
-def targets(catalog: Catalog, name: str | None = None, variant: str | None = None) -> list[Target]:
+def targets(
+    catalog: Catalog, name: str | None = None, variant: str | None = None, prefix: str = PREFIX
+) -> list[Target]:
     """Every image x variant, narrowed by image and variant names.
 
     Raises:
@@ -150,7 +157,7 @@ def targets(catalog: Catalog, name: str | None = None, variant: str | None = Non
         of = f"image {name!r}" if name is not None else "any image"
         raise InvalidInput(f"no variant of {of} is named {variant!r}", hint=did_you_mean(variant, known))
     return [
-        Target(image_name, variant_name, image, row, catalog.bases[image.base], catalog.tools)
+        Target(image_name, variant_name, image, row, catalog.bases[image.base], catalog.tools, prefix)
         for image_name, image in chosen.items()
         for variant_name, row in image.variants.items()
         if variant in (None, variant_name)

@@ -9,14 +9,17 @@ from fnmatch import fnmatch
 
 import msgspec
 
-_ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
+_ENTRY = re.compile(
+    r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)(?:\s*;\s*(?P<marker>[^\\\n]+?))?\s*(?:\\|$)"
+)
 
 
 class Pin(msgspec.Struct, frozen=True):
-    """One package of a lock: its name, exact version, and its lines with the hashes."""
+    """One package of a lock: its name, exact version, environment marker if any, and its lines with the hashes."""
 
     name: str
     version: str
+    marker: str
     text: str
 
     @property
@@ -29,10 +32,10 @@ def parse(text: str) -> list[Pin]:
     """The pins of a requirements file; comments and blank lines are passed over."""
     pins: list[Pin] = []
     for block in re.split(r"\n(?=\S)", "\n" + text):
-        entry = _ENTRY.match(block.strip())
+        entry = _ENTRY.match(block.strip().split("\n", 1)[0])
         if entry:
             lines = [line.rstrip() for line in block.strip().splitlines() if not line.lstrip().startswith("#")]
-            pins.append(Pin(entry["name"], entry["version"], "\n".join(lines)))
+            pins.append(Pin(entry["name"], entry["version"], entry["marker"] or "", "\n".join(lines)))
     return pins
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from stackctl.errors import InvalidInput
+from stackctl.images.catalog import PREFIX
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
@@ -22,6 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     torch_index: str | None = None
     apt_mirror: str = ""
     base_registry: str = ""
+    image_prefix: str = PREFIX
     proxies: dict[str, str] = {}
 
 
@@ -29,7 +31,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
     """Read the settings.
 
     STACK_WHEELHOUSE, STACK_CA_BUNDLE (else SSL_CERT_FILE), STACK_TORCH_INDEX, STACK_APT_MIRROR,
-    STACK_BASE_REGISTRY; the package index as uv and pip name it (UV_DEFAULT_INDEX, UV_INDEX_URL,
+    STACK_BASE_REGISTRY, STACK_IMAGE_PREFIX; the package index as uv and pip name it (UV_DEFAULT_INDEX, UV_INDEX_URL,
     PIP_INDEX_URL); the usual proxy variables.
 
     Raises:
@@ -42,6 +44,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         torch_index=env.get("STACK_TORCH_INDEX"),
         apt_mirror=env.get("STACK_APT_MIRROR", "").rstrip("/"),
         base_registry=env.get("STACK_BASE_REGISTRY", "").rstrip("/"),
+        image_prefix=env.get("STACK_IMAGE_PREFIX", PREFIX),
         proxies={key: env[key] for key in PROXIES if env.get(key)},
     )
 

@@ -6,7 +6,8 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -41,13 +42,13 @@ def local(job: Job, folder: Path, *, port: int, resume: bool = False, quiet_stdo
     env = local_engine.environment()
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(assets.payload_dir()), env.get("PYTHONPATH", "")]))
     env["STACK_TOKEN"] = secrets.token_hex(32)
-    record = _begin(job, folder, "local", attempt)
-    codes = local_engine.run(
-        [local_engine.Command(node.argv, {**env, **node.env}) for node in nodes],
-        cwd=Path.cwd(),
-        to_stderr=quiet_stdout,
-    )
-    return _finish(record, folder, [128 - code if code < 0 else code for code in codes])
+    with _recorded(Record(name=job.name, backend="local", attempt=attempt, started=store.now()), folder) as ended:
+        codes = local_engine.run(
+            [local_engine.Command(node.argv, {**env, **node.env}) for node in nodes],
+            cwd=Path.cwd(),
+            to_stderr=quiet_stdout,
+        )
+        return ended([128 - code if code < 0 else code for code in codes])
 
 
 def compose(
@@ -73,24 +74,31 @@ def compose(
     document = compose_plan.document(job, image=image, user=user, mounts=mounts, attempt=attempt)
     file = folder / "compose.yaml"
     file.write_text(compose_plan.to_yaml(document), encoding="utf-8")
-    record = _begin(job, folder, "compose", attempt, image=info.id)
-    nodes = compose_engine.run(file, job.name, {"STACK_TOKEN": secrets.token_hex(32)}, to_stderr=quiet_stdout)
-    return _finish(record, folder, [node.exit_code for node in nodes])
+    begun = Record(name=job.name, backend="compose", attempt=attempt, started=store.now(), image=info.id)
+    with _recorded(begun, folder) as ended:
+        nodes = compose_engine.run(file, job.name, {"STACK_TOKEN": secrets.token_hex(32)}, to_stderr=quiet_stdout)
+        return ended([node.exit_code for node in nodes])
 
 
-def _begin(job: Job, folder: Path, backend: str, attempt: int, image: str = "") -> Record:
-    record = Record(name=job.name, backend=backend, state="running", attempt=attempt, started=store.now(), image=image)
-    store.write_json(folder / "run.json", record)
-    return record
+@contextmanager
+def _recorded(begun: Record, folder: Path) -> Iterator[Callable[[Sequence[int]], Record]]:
+    """Keep run.json true: running inside the block, then how it ended, also where the nodes could not be started."""
+    file = folder / "run.json"
+    store.write_json(file, begun)
+    final = msgspec.structs.replace(begun, state="failed")
 
+    def ended(codes: Sequence[int]) -> Record:
+        nonlocal final
+        code = next((code for code in codes if code != 0), 0)
+        stopped = code in (128 + signal.SIGTERM, 128 + signal.SIGINT) and not (folder / "failure.json").exists()
+        state: State = "succeeded" if code == 0 else "stopped" if stopped else "failed"
+        final = msgspec.structs.replace(begun, state=state, exit_code=code, ended=store.now())
+        return final
 
-def _finish(record: Record, folder: Path, codes: Sequence[int]) -> Record:
-    code = next((code for code in codes if code != 0), 0)
-    stopped = code in (128 + signal.SIGTERM, 128 + signal.SIGINT) and not (folder / "failure.json").exists()
-    state: State = "succeeded" if code == 0 else "stopped" if stopped else "failed"
-    record = msgspec.structs.replace(record, state=state, ended=store.now(), exit_code=code)
-    store.write_json(folder / "run.json", record)
-    return record
+    try:
+        yield ended
+    finally:
+        store.write_json(file, msgspec.structs.replace(final, ended=final.ended or store.now()))
 
 
 def _need_packages(job: Job) -> None:

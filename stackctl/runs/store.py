@@ -25,9 +25,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     backend: str
-    state: State
     attempt: int
     started: str
+    state: State = "running"
     ended: str = ""
     exit_code: int | None = None
     image: str = ""

@@ -1,0 +1,73 @@
+"""What tests share: what this machine can do, and what must not be missing."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+REQUIRED = frozenset(filter(None, os.environ.get("STACK_REQUIRE", "").split(",")))
+
+
+@functools.cache
+def lacks_docker() -> str:
+    """Why no container can run here; empty if one can."""
+    if shutil.which("docker") is None:
+        return "the docker client is not installed"
+    answer = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        return "no Docker engine answers"
+    for plugin in ("buildx", "compose"):
+        if subprocess.run(["docker", plugin, "version"], capture_output=True, check=False).returncode != 0:
+            return f"the Docker plugin {plugin} is not installed"
+    return ""
+
+
+@functools.cache
+def lacks_torch() -> str:
+    """Why nothing can be trained outside a container; empty if it can."""
+    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} not installed (make train-env)" if missing else ""
+
+
+def lacks_root() -> str:
+    """Why nothing can be mounted here; empty if it can."""
+    return "" if os.getuid() == 0 else "mounting needs root"
+
+
+def lacks_linux() -> str:
+    """Why Linux's own features are absent; empty on Linux."""
+    return "" if sys.platform == "linux" else "needs Linux"
+
+
+CAPABILITIES: dict[str, Callable[[], str]] = {
+    "docker": lacks_docker,
+    "torch": lacks_torch,
+    "root": lacks_root,
+    "linux": lacks_linux,
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"needs(*names): what a test needs of the machine: {', '.join(CAPABILITIES)}")
+    unknown = REQUIRED - CAPABILITIES.keys()
+    if unknown:
+        raise pytest.UsageError(
+            f"STACK_REQUIRE: unknown {', '.join(sorted(unknown))}; known: {', '.join(CAPABILITIES)}"
+        )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            reason = CAPABILITIES[name]()
+            if reason and name in REQUIRED:
+                pytest.fail(f"STACK_REQUIRE asks for {name}, but {reason}")
+            if reason:
+                pytest.skip(reason)

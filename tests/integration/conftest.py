@@ -1,0 +1,81 @@
+"""What integration tests share: the command line as a user runs it, and one image for the whole run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REQUIRED, lacks_docker
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STACKCTL = str(Path(sys.executable).parent / "stackctl")
+PREFIX = "stacktest-"
+"""Image names of a test run: a user's own images keep theirs."""
+
+Stackctl = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment of a command under test."""
+    return {**os.environ, "STACK_IMAGE_PREFIX": PREFIX, **extra}
+
+
+@pytest.fixture
+def stackctl(tmp_path: Path) -> Stackctl:
+    """Run stackctl with a run store of its own; returns the finished process."""
+
+    def run(
+        *words: str, env: Mapping[str, str] | None = None, timeout: float = 300, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        given = environment(STACK_RUNS=str(tmp_path / "runs"), **(env or {}))
+        return subprocess.run(
+            [STACKCTL, *words],
+            env=given,
+            cwd=cwd or tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[str]:
+    """The pytorch CPU image, built from this tree; its name goes when the tests end, its layers stay in the cache."""
+    reason = lacks_docker()
+    if reason and "docker" in REQUIRED:
+        pytest.fail(f"STACK_REQUIRE asks for docker, but {reason}")
+    if reason:
+        pytest.skip(reason)
+    argv = [STACKCTL, "build", "pytorch", "--variant", "cpu"]
+    built = subprocess.run(argv, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
+    assert built.returncode == 0, built.stderr[-4000:]
+    yield f"{PREFIX}pytorch:cpu"
+    subprocess.run(["docker", "image", "rm", "--force", f"{PREFIX}pytorch:cpu"], capture_output=True, check=True)
+
+
+@pytest.fixture
+def leaves_nothing() -> Iterator[None]:
+    """See that a test left no container, network or volume behind."""
+    before = _docker_things()
+    yield
+    assert _docker_things() == before
+
+
+def _docker_things() -> dict[str, set[str]]:
+    listing = {
+        "containers": ["ps", "--all", "--format", "{{.Names}}"],
+        "networks": ["network", "ls", "--format", "{{.Name}}"],
+        "volumes": ["volume", "ls", "--format", "{{.Name}}"],
+    }
+    return {
+        kind: set(subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.split())
+        for kind, words in listing.items()
+    }

@@ -1,0 +1,164 @@
+"""The image as it is built: what is in it, how fast it is rebuilt, how failures read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from stackctl.images import catalog, render
+from tests.integration.conftest import PREFIX, ROOT, Stackctl, environment
+
+pytestmark = pytest.mark.needs("docker")
+
+
+def in_image(image: str, *words: str, options: tuple[str, ...] = ()) -> str:
+    """Run a command in a container of the image; returns its output."""
+    argv = ["docker", "run", "--rm", "--network", "none", *options, image, *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def inspect(image: str) -> dict[str, object]:
+    """What the engine says of an image."""
+    out = subprocess.run(["docker", "image", "inspect", image], capture_output=True, text=True, check=True).stdout
+    row = json.loads(out)[0]
+    assert isinstance(row, dict)
+    return row
+
+
+def test_it_starts_through_tini_as_uid_1000(image: str) -> None:
+    assert in_image(image, "id", "-u") == "1000\n"
+    assert in_image(image, "cat", "/proc/1/comm") == "tini\n"
+
+
+@pytest.mark.parametrize("user", ["1000:1000", "4242:4242", "65534:0"])
+def test_any_uid_can_use_it_on_a_read_only_root(image: str, user: str) -> None:
+    script = (
+        "import getpass, pathlib, torch, stackrt; getpass.getuser(); "
+        "[ (pathlib.Path(p) / 'x').touch() for p in ('/out', '/workspace', pathlib.Path.home()) ]; "
+        "print(torch.__version__)"
+    )
+    options = ("--user", user, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+    for folder in ("/out", "/workspace", "/home/stack", "/tmp"):
+        options += ("--tmpfs", f"{folder}:mode=1777")
+    assert in_image(image, "python", "-c", script, options=options) == "2.13.0+cpu\n"
+
+
+def test_installed_packages_are_the_lock(image: str) -> None:
+    target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
+    script = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    installed = json.loads(in_image(image, "python", "-c", script))
+    from stackctl.images import lockfile
+
+    locked = {
+        pin.name: pin.version
+        for name in render.lock_names(target)
+        for pin in lockfile.parse((ROOT / "images" / "locks" / name).read_text())
+    }
+    assert {name.lower().replace("_", "-").replace(".", "-"): version for name, version in installed.items()} == locked
+
+
+def test_the_payload_is_compiled_and_importable(image: str) -> None:
+    script = "import stackrt.launch as m, pathlib; print(m.__cached__, pathlib.Path(m.__cached__).exists())"
+    assert in_image(image, "python", "-c", script).strip().endswith(".pyc True")
+
+
+def test_labels_say_what_it_is(image: str) -> None:
+    config = inspect(image)["Config"]
+    assert isinstance(config, dict)
+    labels = config["Labels"]
+    target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
+    for name, value in render.labels(target, ROOT / "images").items():
+        assert labels[name] == value
+    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == commit.stdout.strip()
+
+
+def test_neither_the_ca_nor_package_lists_nor_caches_stay(image: str) -> None:
+    folders = ("/run", "/tmp", "/var/log", "/var/lib/apt/lists", "/var/cache/apt", "/root/.cache")
+    script = f"find {' '.join(folders)} /etc/uv/uv.toml /etc/pip.conf -type f -size +0 2>/dev/null || true"
+    assert in_image(image, "sh", "-c", script, options=("--user", "0")) == ""
+    history = subprocess.run(["docker", "history", "--no-trunc", image], capture_output=True, text=True, check=True)
+    ca = os.environ.get("STACK_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+    if ca:
+        assert ca not in history.stdout
+
+
+def test_a_no_op_and_a_payload_edit_are_quick(image: str, tmp_path: Path) -> None:
+    """Bounds of the issue: 2 s and 3 s; the best of three, since other work may share the machine."""
+
+    def build(root: Path) -> float:
+        start = time.monotonic()
+        argv = ["python", "-m", "stackctl.cli", "build", "pytorch", "--variant", "cpu"]
+        subprocess.run(
+            argv, env=environment(PYTHONPATH=str(root)), cwd=root, capture_output=True, timeout=120, check=True
+        )
+        return time.monotonic() - start
+
+    copy = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(copy)], check=True)
+    for folder in ("stackctl", "images"):
+        subprocess.run(["cp", "-a", str(ROOT / folder), str(copy)], check=True)
+    build(copy)
+    assert min(build(copy) for _ in range(3)) <= 2.0
+    seconds = []
+    for number in range(3):
+        (copy / "images" / "stackrt" / "marker.py").write_text(f"NUMBER = {number}\n")
+        seconds.append(build(copy))
+        assert (
+            in_image(f"{PREFIX}pytorch:cpu", "python", "-c", "import stackrt.marker as m; print(m.NUMBER)")
+            == f"{number}\n"
+        )
+    assert min(seconds) <= 3.0
+
+
+def test_the_result_is_told_in_words_and_as_json(image: str, stackctl: Stackctl) -> None:
+    said = stackctl("build", "pytorch", "--variant", "cpu")
+    assert said.stdout.startswith(f"{PREFIX}pytorch:cpu  sha256:")
+    assert " GB " in said.stdout
+    (built,) = json.loads(stackctl("build", "pytorch", "--variant", "cpu", "--json").stdout)
+    assert built["digest"] == inspect(image)["Id"]
+    assert built["size"] == inspect(image)["Size"]
+
+
+def test_a_failing_build_keeps_the_earlier_image(image: str, stackctl: Stackctl) -> None:
+    before = inspect(image)["Id"]
+    failed = stackctl("build", "pytorch", "--variant", "cpu", env={"STACK_BASE_REGISTRY": "localhost:9/nowhere"})
+    assert failed.returncode == 1
+    assert "error: `docker buildx build …` ended with exit code" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert inspect(image)["Id"] == before
+
+
+def test_without_docker_it_says_so(stackctl: Stackctl, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    missing = stackctl("build", "pytorch", env={"PATH": str(tmp_path / "empty")})
+    assert missing.returncode == 3
+    assert "the program 'docker' is not installed here" in missing.stderr
+    silent = stackctl("build", "pytorch", env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+    assert silent.returncode == 3
+    assert "the Docker engine does not answer" in silent.stderr
+
+
+def test_the_classic_road(image: str) -> None:
+    """`docker build` without stackctl gives the same layers, straight from the cache."""
+    name = f"{PREFIX}classic"
+    ca = os.environ.get("STACK_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or os.devnull
+    argv = ["docker", "build", "--quiet", "--tag", name, "--secret", f"id=ca,src={ca}"]
+    argv += ["--file", "images/dockerfiles/pytorch-cpu.Dockerfile"]
+    if os.environ.get("STACK_WHEELHOUSE"):
+        argv += ["--build-context", f"wheelhouse={os.environ['STACK_WHEELHOUSE']}", "--build-arg", "FRAMEWORK_INDEX="]
+    try:
+        subprocess.run([*argv, "."], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
+        shell = ["docker", "run", "--rm", "--interactive", "--volume", f"{ROOT}:/workspace:ro", name, "/bin/bash"]
+        done = subprocess.run(shell, input="python -c 'import torch; print(torch.__version__)'; ls README.md",
+                              capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
+        assert done.stdout == "2.13.0+cpu\nREADME.md\n"
+    finally:
+        subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=False)

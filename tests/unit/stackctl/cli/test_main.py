@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from stackctl.cli import main as entry
+from stackctl.cli.main import COMMANDS, cli
+
+RUNS = [
+    (["run", "gpt", "--nodes", "0", "--dry-run"], 2, "--nodes 0: must be at least 1"),
+    (["run", "gtp", "--dry-run"], 2, "did you mean 'gpt'?"),
+    (["run", "python", "mine.py"], 2, "go behind `--`"),
+    (["run", "gpt", "--on", "kubernets"], 2, "is not one of 'local', 'compose'"),
+    (["run", "gpt", "--procs", "two"], 2, "'two' is not a valid integer"),
+    (["run", "gpt", "--env", "NOT_SET_ANYWHERE", "--dry-run"], 2, "is not set in your environment"),
+    (["run", "gpt", "--port", "99999"], 2, "99999 is not in the range"),
+    (["run", "gpt", "--gpu", "2"], 2, "No such option"),
+    (["build", "pytroch"], 2, "did you mean 'pytorch'?"),
+    (["build", "pytorch", "--variant", "gpu"], 2, "no variant of image 'pytorch' is named 'gpu'"),
+    (["bulid"], 2, "did you mean 'build'?"),
+]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run the entry point as the shell would; return the exit code."""
+    monkeypatch.setattr(sys, "argv", ["stackctl", *words])
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(("words", "code", "said"), RUNS)
+def test_bad_input_is_one_clear_error_with_the_right_code(
+    words: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *words) == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+
+
+def test_a_fault_of_ours_is_told_without_a_traceback_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("stackctl.jobs.workloads.load", lambda: 1 / 0)
+    assert run(monkeypatch, "workloads") == 1
+    assert "ZeroDivisionError" in (said := capsys.readouterr().err)
+    assert "--debug" in said
+    monkeypatch.setattr(sys, "argv", ["stackctl", "--debug", "workloads"])
+    with pytest.raises(ZeroDivisionError):
+        entry.main()
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_and_an_agreeing_line_in_the_table(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.get_short_help_str(200).rstrip(".") in COMMANDS[name][1].rstrip(".")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts[0]} has no help"
+
+
+def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STACK_RUNS", str(tmp_path / "runs"))
+    for words in (["--port", "29400"], ["--on", "compose"]):
+        result = CliRunner().invoke(cli, ["run", "gpt", "--nodes", "2", "--procs", "2", "--dry-run", *words])
+        assert result.exit_code == 0, result.output
+        assert "stackrt.train.gpt" in result.output
+        assert "STACK_TOKEN=" not in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_as_json_is_json() -> None:
+    words = ["run", "--name", "a", "--nodes", "2", "--port", "29400", "--dry-run", "--json", "--", "python", "x.py"]
+    nodes = json.loads(CliRunner().invoke(cli, words).stdout)
+    assert [node["env"]["STACK_NODE_RANK"] for node in nodes] == ["0", "1"]
+    assert nodes[0]["argv"][-2:] == ["python", "x.py"]
+
+
+def test_options_behind_the_dashes_belong_to_the_command() -> None:
+    words = ["run", "--nodes", "1", "--port", "1", "--dry-run", "--", "python", "x.py", "--nodes", "9", "--", "z"]
+    output = CliRunner().invoke(cli, words).output
+    assert "python x.py --nodes 9 -- z" in output
+    assert "STACK_NODES=1" in output
+
+
+def test_neither_workload_nor_command_means_the_reference_gpt() -> None:
+    assert "stackrt.train.gpt" in CliRunner().invoke(cli, ["run", "--port", "1", "--dry-run"]).output
+
+
+def test_build_dry_run_prints_the_command_line() -> None:
+    result = CliRunner().invoke(cli, ["build", "pytorch", "--variant", "cpu", "--dry-run"], env={"SSL_CERT_FILE": ""})
+    assert result.output.startswith("docker buildx build --load --tag stack-pytorch:cpu")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    assert "_STACKCTL_COMPLETE" in CliRunner().invoke(cli, ["completion", shell]).output
+
+
+def test_names_complete() -> None:
+    from stackctl.cli import complete
+
+    context, parameter = click.Context(cli), click.Argument(["x"])
+    assert complete.images(context, parameter, "py") == ["pytorch"]
+    assert complete.workloads(context, parameter, "g") == ["gpt"]

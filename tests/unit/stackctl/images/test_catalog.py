@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackctl import assets
+from stackctl.errors import InvalidInput
+from stackctl.images import catalog
+
+VALID = """
+schema = 1
+[bases.bookworm]
+image = "debian:bookworm-slim"
+python = "3.11"
+wheel_platform = "x86_64-manylinux_2_28"
+[tools]
+uv = "0.13.9"
+[images.pytorch]
+summary = "PyTorch"
+template = "pytorch.dockerfile.j2"
+framework = "torch"
+base = "bookworm"
+apt = ["python3"]
+packages = ["transformers==5.23.0"]
+framework_layer = ["torch"]
+[images.pytorch.variants.cpu]
+framework_packages = ["torch==2.13.0+cpu"]
+"""
+
+
+def parse(text: str) -> catalog.Catalog:
+    return catalog.parse(tomllib.loads(text), "catalog.toml")
+
+
+def test_the_catalog_of_the_stack_is_valid() -> None:
+    rows = catalog.load()
+    assert {target.key for target in catalog.targets(rows)} >= {"pytorch-cpu", "pytorch-cuda"}
+
+
+def test_a_target_names_its_files_and_tag() -> None:
+    target = catalog.targets(parse(VALID))[0]
+    assert target.tag == "stack-pytorch:cpu"
+    assert target.framework_lock == "pytorch-cpu.framework.txt"
+    assert target.packages_lock == "pytorch-cpu.txt"
+    assert target.dockerfile == "pytorch-cpu.Dockerfile"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("schema = 1", "schema = 7", ["catalog.toml: schema", "must be 1, not 7"]),
+        ("schema = 1", "", ["catalog.toml: schema", "must be 1, not None"]),
+        ('framework = "torch"', "", ["images.pytorch", "missing key 'framework'"]),
+        ('framework = "torch"', 'framwork = "torch"', ["images.pytorch.framwork", "did you mean 'framework'?"]),
+        ('base = "bookworm"', 'base = "bokworm"', ["images.pytorch.base", "did you mean 'bookworm'?"]),
+        ('python = "3.11"', "python = 3.11", ["bases.bookworm.python", "Expected 'str', got 'float'"]),
+        ('apt = ["python3"]', 'apt = ["python3", 7]', ["images.pytorch.apt[1]", "Expected 'str', got 'int'"]),
+        ("[images.pytorch.variants.cpu]", "[images.pytorch.variants.cpu]\nspeed = 1", ["variants.cpu.speed"]),
+        ("framework_packages = ", "cuda = ", ["images.pytorch.variants.cpu"]),
+        ("[tools]", "[tols]", ["catalog.toml: tols", "did you mean 'tools'?"]),
+        ("[bases.bookworm]", "[bases]\nbookworm = 3\n[x]", ["catalog.toml"]),
+    ],
+)
+def test_a_bad_catalog_is_refused_by_file_and_key(old: str, new: str, said: list[str]) -> None:
+    assert old in VALID
+    with pytest.raises(InvalidInput) as error:
+        parse(VALID.replace(old, new, 1))
+    for words in ["catalog.toml", *said]:
+        assert words in str(error.value)
+
+
+def test_an_image_without_variants_is_refused() -> None:
+    document: dict[str, Any] = tomllib.loads(VALID)
+    document["images"]["pytorch"]["variants"] = {}
+    with pytest.raises(InvalidInput, match="at least one variant"):
+        catalog.parse(document, "catalog.toml")
+
+
+def test_a_duplicate_is_refused_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text(VALID + "[images.pytorch.variants.cpu]\nframework_packages = []\n")
+    with pytest.raises(InvalidInput, match=r"catalog\.toml: is not valid TOML: .*line"):
+        catalog.load(path)
+
+
+def test_an_absent_catalog_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="there is no such file"):
+        catalog.load(tmp_path / "catalog.toml")
+
+
+def test_unknown_names_come_with_suggestions() -> None:
+    rows = catalog.load()
+    with pytest.raises(InvalidInput, match="did you mean 'pytorch'"):
+        catalog.targets(rows, "pytroch")
+    with pytest.raises(InvalidInput, match="did you mean 'cuda'"):
+        catalog.targets(rows, "pytorch", "cudaa")
+
+
+def test_requirements_are_exact() -> None:
+    rows = catalog.load()
+    for target in catalog.targets(rows):
+        for requirement in (*target.variant.framework_packages, *target.image.packages):
+            assert "==" in requirement, f"{target.key}: {requirement} is not pinned"
+
+
+def test_every_template_of_the_catalog_exists() -> None:
+    for image in catalog.load().images.values():
+        assert (assets.images_dir() / "templates" / image.template).is_file()

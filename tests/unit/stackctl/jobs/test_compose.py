@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import yaml
+
+from stackctl.jobs import compose
+from stackctl.jobs import job as jobs
+from stackctl.jobs.compose import Mount
+
+
+def document(**given: object) -> dict[str, object]:
+    job = jobs.make(**{"name": "a", "workload": "gpt", "nodes": 2, "procs": 2, **given})  # type: ignore[arg-type]
+    return compose.document(
+        job, image="stack-pytorch:cpu", user="1000:1000", mounts=compose.mounts(job, out="/run", workdir="/code")
+    )
+
+
+def node(made: dict[str, object], name: str = "node-0") -> dict[str, object]:
+    services = made["services"]
+    assert isinstance(services, dict)
+    row = services[name]
+    assert isinstance(row, dict)
+    return row
+
+
+def test_a_service_a_node_with_least_privilege() -> None:
+    made = document()
+    assert sorted(made["services"]) == ["node-0", "node-1"]  # type: ignore[call-overload]
+    row = node(made, "node-1")
+    assert row["user"] == "1000:1000"
+    assert row["cap_drop"] == ["ALL"]
+    assert row["security_opt"] == ["no-new-privileges:true"]
+    assert row["shm_size"] == "1gb"
+    assert row["stop_grace_period"] == "60s"
+    assert row["restart"] == "no"
+    assert "ulimits" not in row
+    assert row["environment"]["STACK_RENDEZVOUS"] == "node-0:29400"  # type: ignore[index]
+
+
+def test_the_token_is_not_in_the_file() -> None:
+    assert node(document())["environment"]["STACK_TOKEN"] == "${STACK_TOKEN:?}"  # type: ignore[index]
+
+
+def test_a_workload_reads_the_working_folder_and_an_own_command_may_write_it() -> None:
+    assert node(document())["volumes"] == ["/run:/out", "/code:/workspace:ro"]
+    assert node(document(workload="", arguments=["python", "x.py"]))["volumes"] == ["/run:/out", "/code:/workspace"]
+
+
+def test_gpus_are_dealt_out_and_memlock_is_raised() -> None:
+    row = node(document(procs=None, gpus=2), "node-1")
+    assert row["ulimits"] == {"memlock": -1}
+    assert row["deploy"]["resources"]["reservations"]["devices"] == [  # type: ignore[index]
+        {"driver": "nvidia", "device_ids": ["2", "3"], "capabilities": ["gpu"]}
+    ]
+
+
+def test_a_dollar_sign_reaches_the_rank() -> None:
+    row = node(document(workload="", arguments=["sh", "-c", "echo $RANK"], env={"X": "$HOME"}))
+    assert row["command"][-1] == "echo $$RANK"  # type: ignore[index]
+    assert row["environment"]["X"] == "$$HOME"  # type: ignore[index]
+
+
+def test_the_yaml_reads_back_as_the_document_and_repeats_nothing_by_anchor() -> None:
+    made = document()
+    text = compose.to_yaml(made)
+    assert yaml.safe_load(text) == made
+    assert "&id" not in text
+
+
+def test_mount_in_short_form() -> None:
+    assert Mount("a", "/b", read_only=True).short == "a:/b:ro"

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stackctl.errors import InvalidInput
+from stackctl.jobs import job as jobs
+from stackctl.jobs import workloads
+
+
+def test_a_workload_brings_its_command_image_and_framework() -> None:
+    job = jobs.make(name="a", workload="gpt", arguments=["--steps", "5"], nodes=2, procs=2, seed=7)
+    assert job.command == ("python", "-m", "stackrt.train.gpt", "--seed", "7", "--steps", "5")
+    assert (job.image, job.framework, job.device, job.world_size) == ("pytorch", "torch", "cpu", 4)
+
+
+def test_an_own_command_stays_as_it_is() -> None:
+    job = jobs.make(name="a", arguments=["python", "mine.py", "--seed", "3"], seed=7)
+    assert job.command == ("python", "mine.py", "--seed", "3")
+    assert job.env == {"SEED": "7"}
+    assert job.device == "auto"
+
+
+def test_gpus_give_each_rank_one() -> None:
+    job = jobs.make(name="a", workload="gpt", nodes=2, gpus=8)
+    assert (job.procs, job.device, job.world_size) == (8, "cuda", 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"nodes": 0}, "--nodes 0: must be at least 1"),
+        ({"nodes": -2}, "--nodes -2: must be at least 1"),
+        ({"procs": 0}, "--procs 0: must be at least 1"),
+        ({"gpus": -1}, "--gpus -1: must not be negative"),
+        ({"gpus": 4, "procs": 2}, "4 GPUs and 2 ranks"),
+        ({"gpus": 4, "device": "cpu"}, "--device cpu"),
+        ({"timeout": 0}, "--timeout 0: must be at least 1 second"),
+        ({"workload": "gtp"}, "did you mean 'gpt'"),
+        ({"workload": "", "arguments": []}, "nothing to run"),
+        ({"name": "Has Spaces"}, "--name Has Spaces"),
+        ({"name": "-dash"}, "--name -dash"),
+        ({"name": "a" * 51}, "50 at most"),
+        ({"env": {"1X": "y"}}, "--env 1X: is not a name"),
+        ({"env": {"STACK_TOKEN": "y"}}, "the launcher's own"),
+        ({"env": {"X": "a\0b"}}, "zero byte"),
+    ],
+)
+def test_bad_input_is_one_clear_error(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        jobs.make(**{"name": "a", "workload": "gpt", **given})
+    assert said in str(error.value)
+
+
+def test_the_contract_of_a_node_has_every_variable_but_the_token() -> None:
+    job = jobs.make(name="a", workload="gpt", nodes=2, procs=4, env={"X": "y"})
+    assert jobs.contract(job, 1, rendezvous="node-0:29400", out="/out", attempt=3) == {
+        "STACK_RUN": "a",
+        "STACK_ATTEMPT": "3",
+        "STACK_NODES": "2",
+        "STACK_NODE_RANK": "1",
+        "STACK_PROCS": "4",
+        "STACK_DEVICE": "cpu",
+        "STACK_RENDEZVOUS": "node-0:29400",
+        "STACK_FRAMEWORK": "torch",
+        "STACK_OUT": "/out",
+        "STACK_TIMEOUT": "300",
+        "X": "y",
+    }
+
+
+def test_every_workload_names_an_image_of_the_catalog() -> None:
+    from stackctl.images import catalog
+
+    rows = catalog.load()
+    for workload in workloads.load().values():
+        assert workload.image in rows.images

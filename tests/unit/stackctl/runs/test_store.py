@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from stackctl.errors import InvalidInput, NameTaken
+from stackctl.jobs import job as jobs
+from stackctl.runs import store
+
+JOB = jobs.make(name="a", workload="gpt")
+
+
+def test_a_run_has_a_folder_with_its_job(tmp_path: Path) -> None:
+    assert store.create(tmp_path / "runs" / "a", JOB, resume=False) == 1
+    written = store.read_json(tmp_path / "runs" / "a" / "job.json")
+    assert written is not None
+    assert written["command"] == ["python", "-m", "stackrt.train.gpt"]
+
+
+def test_a_folder_with_a_run_is_taken_unless_it_is_resumed(tmp_path: Path) -> None:
+    store.create(tmp_path, JOB, resume=False)
+    with pytest.raises(NameTaken, match="--resume"):
+        store.create(tmp_path, JOB, resume=False)
+    store.write_json(tmp_path / "run.json", store.Record(name="a", backend="local", attempt=1, started="x"))
+    assert store.create(tmp_path, JOB, resume=True) == 2
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InvalidInput, match="not empty and holds no run"):
+        store.create(tmp_path, JOB, resume=False)
+    with pytest.raises(InvalidInput, match="there is no run to resume"):
+        store.create(tmp_path, JOB, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_read_json_of_something_broken_is_none(tmp_path: Path) -> None:
+    assert store.read_json(tmp_path / "absent.json") is None
+    (tmp_path / "half.json").write_text('{"a": ')
+    assert store.read_json(tmp_path / "half.json") is None
+    (tmp_path / "list.json").write_text("[1]")
+    assert store.read_json(tmp_path / "list.json") is None
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("gpt", "gpt-1122-031500"),
+        ("My Script", "my-script-1122-031500"),
+        ("Größe_2", "gr--e-2-1122-031500"),
+        ("…", "run-1122-031500"),
+    ],
+)
+def test_names_of_runs_are_valid(stem: str, name: str) -> None:
+    made = store.new_name(stem, datetime(2026, 11, 22, 3, 15))
+    assert made == name
+    jobs.make(name=made, workload="gpt")
+
+
+def test_the_store_is_where_the_setting_says(tmp_path: Path) -> None:
+    assert store.home({"STACK_RUNS": str(tmp_path)}) == tmp_path
+    assert store.home({}).parts[-2:] == ("stackctl", "runs")
+
+
+@pytest.mark.parametrize(
+    ("uid", "sudo", "expected"),
+    [(1001, "", (1001, 1002)), (0, "", store.IMAGE_USER), (0, "501", (501, 20))],
+)
+def test_containers_run_as_the_caller_and_never_as_root(
+    uid: int, sudo: str, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: uid)
+    monkeypatch.setattr("os.getgid", lambda: uid and uid + 1)
+    monkeypatch.setenv("SUDO_UID", sudo)
+    monkeypatch.setenv("SUDO_GID", "20")
+    assert store.container_user() == expected
