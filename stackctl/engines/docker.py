@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -57,6 +57,14 @@ def image(tag: str) -> ImageInfo | None:
     return ImageInfo(row["Id"], row["Size"], row["Config"].get("Labels") or {}, row["Created"])
 
 
+def remove_replaced(digest: str) -> None:
+    """Remove an image whose name has gone to a newer one; the engine keeps it where something still uses it."""
+    with contextlib.suppress(CommandFailed):
+        tags = process.run(["docker", "image", "inspect", "--format", "{{len .RepoTags}}", digest])
+        if tags.strip() == "0":
+            process.run(["docker", "image", "rm", digest])
+
+
 def is_rootless() -> bool:
     """True where the engine maps root in a container to the user who runs the engine."""
     return "rootless" in process.run(["docker", "info", "--format", "{{.SecurityOptions}}"])
@@ -70,8 +78,3 @@ def build(argv: Sequence[str], secrets: Mapping[str, str]) -> None:
         to_stderr=True,
         hint="the lines above say why; for a mirror, a wheelhouse, a proxy or a private CA see docs/settings.md",
     )
-
-
-def compose(file: Path, *words: str) -> list[str]:
-    """The command line of `docker compose` for one file."""
-    return ["docker", "compose", "--file", str(file), *words]

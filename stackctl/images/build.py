@@ -79,10 +79,13 @@ def build(target: Target, chosen: Settings, *, no_cache: bool = False) -> Built:
     images = assets.images_dir()
     context = assets.build_context()
     steps = plan(target, chosen, context=context, images=images, labels=git.labels(images), no_cache=no_cache)
+    before = docker.image(target.tag)
     docker.build(steps.argv, steps.secrets)
     info = docker.image(target.tag)
     if info is None:
         raise JobFailed(f"the build ended, but the engine has no image {target.tag}")
+    if before is not None and before.id != info.id:
+        docker.remove_replaced(before.id)
     return Built(target.tag, info.id, info.size, time.monotonic() - start)
 
 

@@ -1,0 +1,1 @@
+"""Measurements: each script stands alone; `python -m bench` runs them all."""

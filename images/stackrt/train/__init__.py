@@ -1,0 +1,1 @@
+"""Reference trainers: each is one script that reads top to bottom, with plain modules beside it."""

@@ -1,0 +1,38 @@
+"""The failures a trainer expects, each with the exit code that the launcher reads."""
+
+import os
+import sys
+
+INTERRUPTED = 128  # plus the signal's number: stopped on request, with a checkpoint
+
+
+class TrainerError(Exception):
+    """A failure with one clear line for the user instead of a traceback.
+
+    Attributes:
+        exit_code: What the process ends with.
+    """
+
+    exit_code = 1
+
+
+class BadInputError(TrainerError):
+    """An option, file or setting that cannot work, however often it is tried (EX_CONFIG)."""
+
+    exit_code = 78
+
+
+class PeersGoneError(TrainerError):
+    """Another rank left during a collective; another attempt may well succeed (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+ERRORS: dict[int, type[TrainerError]] = {kind.exit_code: kind for kind in (TrainerError, BadInputError, PeersGoneError)}
+
+
+def complain(error: TrainerError) -> int:
+    """Print a failure as one line, from rank 0 only, and return its exit code."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code

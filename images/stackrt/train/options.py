@@ -1,0 +1,231 @@
+"""Options of the GPT trainer: presets as a table, given options over them, checks as a list.
+
+Standard library only: a mistyped option must cost a tenth of a second, not the import of torch.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from stackrt.train.errors import BadInputError, complain
+
+DEFAULT_TEXT = Path(__file__).parent / "data" / "shakespeare.txt"
+BYTES = 256  # ids a byte-level vocabulary needs
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything a run depends on, apart from the ranks and the device."""
+
+    preset: str
+    out: Path
+    # text
+    data: tuple[Path, ...]
+    tokenizer: str
+    vocab_size: int
+    val_fraction: float
+    # model
+    layers: int
+    heads: int
+    width: int
+    context: int
+    dropout: float
+    # training
+    steps: int
+    seed: int
+    batch_size: int
+    grad_accum: int
+    lr: float
+    min_lr: float
+    warmup: int
+    weight_decay: float
+    clip: float
+    dtype: str
+    threads: int
+    # reports and checkpoints
+    log_every: int
+    eval_every: int
+    eval_tokens: int
+    checkpoint_every: int
+    keep: int
+    resume: str
+    sample_tokens: int
+
+
+COMMON: dict[str, Any] = {
+    "data": (DEFAULT_TEXT,), "val_fraction": 0.05, "seed": 0, "grad_accum": 1, "weight_decay": 0.1, "clip": 1.0,
+    "threads": 0, "keep": 2, "resume": "auto",
+}  # fmt: skip
+
+# One row an option, one column a preset. `tiny` is sized for four ranks on two cores in about a minute; `small` is
+# nanoGPT's character model; the last two are GPT-2 as published (Radford et al. 2019), trained with nanoGPT's settings.
+_NAMES = ("tiny", "small", "gpt2", "gpt2-medium")
+_TABLE: dict[str, tuple[Any, Any, Any, Any]] = {
+    "layers":           (3,      6,      12,        24),
+    "heads":            (4,      6,      12,        16),
+    "width":            (128,    384,    768,       1024),
+    "context":          (64,     256,    1024,      1024),
+    "tokenizer":        ("byte", "byte", "bpe",     "bpe"),
+    "vocab_size":       (256,    256,    50257,     50257),
+    "dropout":          (0.0,    0.2,    0.0,       0.0),
+    "batch_size":       (8,      16,     12,        8),
+    "steps":            (400,    3000,   20000,     20000),
+    "lr":               (4e-3,   1e-3,   6e-4,      3e-4),
+    "min_lr":           (4e-4,   1e-4,   6e-5,      3e-5),
+    "warmup":           (20,     100,    700,       700),
+    "dtype":            ("fp32", "fp32", "bf16",    "bf16"),
+    "log_every":        (10,     10,     10,        10),
+    "eval_every":       (50,     250,    500,       500),
+    "eval_tokens":      (65536,  65536,  1 << 20,   1 << 20),
+    "checkpoint_every": (100,    500,    1000,      1000),
+    "sample_tokens":    (400,    500,    256,       256),
+}  # fmt: skip
+PRESETS: dict[str, dict[str, Any]] = {
+    name: {option: row[column] for option, row in _TABLE.items()} for column, name in enumerate(_NAMES)
+}
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Turn a command line into checked options; an option that is given wins over the preset.
+
+    Raises:
+        BadInputError: A value that cannot work, named together with its option.
+        SystemExit: A usage error (code 2) or `--help` (code 0), from argparse.
+    """
+    given = vars(_parser().parse_args(argv))
+    name = given.pop("preset", "tiny")
+    values = COMMON | PRESETS[name] | {"preset": name, "out": Path(os.environ.get("STACK_OUT") or "out")} | given
+    # A short run keeps a short warm-up; a short run keeps its minimum below its peak when only the peak was given.
+    if "warmup" not in given:
+        values["warmup"] = min(values["warmup"], values["steps"] // 10)
+    if "min_lr" not in given:
+        values["min_lr"] = min(values["min_lr"], values["lr"])
+    options = Options(**values)
+    check(options)
+    return options
+
+
+def check_early(argv: Sequence[str]) -> None:
+    """Check a command line and end the process if it is wrong; for a script, before its slow imports."""
+    try:
+        parse(argv)
+    except BadInputError as error:
+        sys.exit(complain(error))
+
+
+def check(options: Options) -> None:
+    """Refuse values that cannot work.
+
+    Raises:
+        BadInputError: Names the first such option, its value and what is allowed.
+    """
+    o = options
+    rules: list[tuple[str, bool, str]] = [
+        *((f.name, getattr(o, f.name) >= 1, "must be 1 or more") for f in fields(o) if f.name in _COUNTS),
+        *((f.name, 0 <= getattr(o, f.name) < math.inf, "must be 0 or more") for f in fields(o) if f.name in _AMOUNTS),
+        ("context", o.context >= 2, "must be 2 or more"),
+        ("heads", o.width % max(o.heads, 1) == 0, f"must divide --width ({o.width})"),
+        ("lr", o.lr > 0, "must be more than 0"),
+        ("min_lr", o.min_lr <= o.lr, f"must not exceed --lr ({o.lr:g})"),
+        ("warmup", o.warmup < o.steps, f"must be fewer than --steps ({o.steps})"),
+        ("dropout", o.dropout < 1, "must be below 1"),
+        ("val_fraction", 0 < o.val_fraction < 1, "must be between 0 and 1, such as 0.05"),
+        ("seed", o.seed < 2**32, "must be below 4294967296"),
+        ("vocab_size", o.vocab_size >= BYTES + (o.tokenizer == "bpe"), _VOCABULARY[o.tokenizer]),
+    ]
+    for name, holds, requirement in rules:
+        if not holds:  # NaN fails every comparison, so it is caught here too
+            raise BadInputError(f"{flag(name)} {getattr(o, name)}: {requirement}")
+
+
+def flag(name: str) -> str:
+    """The command-line form of an option's name, `batch_size` -> `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def describe(options: Options) -> dict[str, Any]:
+    """Options as plain values for JSON."""
+    return asdict(options) | {"out": str(options.out), "data": [str(path) for path in options.data]}
+
+
+_COUNTS = {"layers", "heads", "width", "steps", "batch_size", "grad_accum", "log_every", "eval_every", "eval_tokens",
+           "checkpoint_every", "keep"}  # fmt: skip
+_AMOUNTS = {"seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "dropout", "threads", "sample_tokens"}
+_VOCABULARY = {
+    "byte": "byte tokens need 256 or more",
+    "bpe": "must be 257 or more: all 256 bytes and at least one merged pair",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse parser whose usage error appears once, not once a rank."""
+
+    def error(self, message: str) -> NoReturn:
+        if os.environ.get("RANK", "0") == "0":
+            super().error(message)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    columns = "  ".join(f"{name:>11}" for name in _NAMES)
+    rows = "\n".join(f"  {flag(o):<19}" + "  ".join(f"{v!s:>11}" for v in row) for o, row in _TABLE.items())
+    parser = _Parser(
+        prog="python -m stackrt.train.gpt",
+        description="Train a GPT-2 on text, on one process or on many (under stackrt.launch or torchrun).",
+        epilog=f"presets (the default is tiny; an option that is given wins):\n  {'':<19}{columns}\n{rows}\n\n"
+        "environment: STACK_DEVICE=cpu|cuda|auto (default auto), STACK_OUT (default for --out),\n"
+        "STACK_DEBUG=1 (tracebacks), and RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT from the launcher.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    group: argparse._ActionsContainer = parser
+
+    def add(name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
+        fixed = None if name == "data" else COMMON.get(name)  # falsy defaults are told in the text
+        group.add_argument(flag(name), type=kind, help=text + (f" (default {fixed})" if fixed else ""), **more)
+
+    add("preset", str, "a set of defaults, see below", choices=_NAMES)
+    add("out", Path, "folder for everything the run writes (default $STACK_OUT, else ./out)", metavar="DIR")
+
+    group = parser.add_argument_group("text")
+    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare)", nargs="+", metavar="FILE")
+    add("tokenizer", str, "one token a byte, or byte-pair encoding trained on the text", choices=("byte", "bpe"))
+    add("vocab_size", int, "rows of the embedding table; for bpe also the most tokens to learn", metavar="N")
+    add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
+
+    group = parser.add_argument_group("model")
+    add("layers", int, "transformer blocks", metavar="N")
+    add("heads", int, "attention heads per block; must divide --width", metavar="N")
+    add("width", int, "embedding width", metavar="N")
+    add("context", int, "tokens per sequence", metavar="N")
+    add("dropout", float, "dropout probability", metavar="P")
+
+    group = parser.add_argument_group("training")
+    add("steps", int, "optimizer steps", metavar="N")
+    add("seed", int, "seed of initial weights, data order and dropout (default 0)", metavar="N")
+    add("batch_size", int, "sequences per rank per micro-step", metavar="N")
+    add("grad_accum", int, "micro-steps per optimizer step", metavar="N")
+    add("lr", float, "peak learning rate", metavar="X")
+    add("min_lr", float, "learning rate at the end of the cosine", metavar="X")
+    add("warmup", int, "steps of linear warm-up (at most a tenth of --steps unless given)", metavar="N")
+    add("weight_decay", float, "AdamW weight decay, on matrices only", metavar="X")
+    add("clip", float, "largest gradient norm; 0 turns clipping off", metavar="X")
+    add("dtype", str, "fp32, or bf16 by autocast over fp32 weights", choices=("fp32", "bf16"))
+    add("threads", int, "CPU threads per rank (default $OMP_NUM_THREADS, else 1 with several ranks)", metavar="N")
+
+    group = parser.add_argument_group("reports and checkpoints")
+    add("log_every", int, "steps between lines of the report", metavar="N")
+    add("eval_every", int, "steps between validations", metavar="N")
+    add("eval_tokens", int, "validate on at most this many tokens", metavar="N")
+    add("checkpoint_every", int, "steps between checkpoints", metavar="N")
+    add("keep", int, "checkpoints to keep", metavar="N")
+    add("resume", str, "auto: go on from the newest good checkpoint in --out, if any; none: start anew; "
+        "or a checkpoint's path", metavar="auto|none|PATH")  # fmt: skip
+    add("sample_tokens", int, "tokens of text to generate at the end", metavar="N")
+    return parser

@@ -1,0 +1,239 @@
+"""Text for language modelling: files to tokens, tokens to batches, and the bigram model to beat."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from stackrt.train.errors import BadInputError
+
+FEWEST_WINDOWS = 4  # a split shorter than this many contexts is a mistake rather than a data set
+
+
+class Tokenizer(Protocol):
+    """Bytes to token ids and back; `name` tells two vocabularies apart."""
+
+    size: int
+    name: str
+
+    def encode(self, text: bytes) -> Tensor:
+        """Token ids of a text, shape [tokens]."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some token ids."""
+
+
+class ByteTokenizer:
+    """One token a byte: any file works, nothing is learned."""
+
+    size = 256
+    name = "byte"
+
+    def encode(self, text: bytes) -> Tensor:
+        """Token ids of a text, uint8 of shape [len(text)]."""
+        return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some token ids; bytes that are not UTF-8 show as the replacement character."""
+        return bytes(ids).decode("utf-8", errors="replace")
+
+
+class BpeTokenizer:
+    """Byte-pair encoding over bytes (Sennrich et al. 2016, as in GPT-2), by Hugging Face `tokenizers`.
+
+    Args:
+        definition: The tokenizer's JSON, from `train_bpe` or a file.
+    """
+
+    def __init__(self, definition: str) -> None:
+        from tokenizers import Tokenizer as Library
+
+        self.definition = definition
+        self.name = "bpe-" + hashlib.sha256(definition.encode()).hexdigest()[:16]
+        self._library = Library.from_str(definition)
+        self.size = int(self._library.get_vocab_size())
+
+    def encode(self, text: bytes) -> Tensor:
+        """Token ids of a UTF-8 text, int32 of shape [tokens]."""
+        lines = text.decode("utf-8", errors="replace").splitlines(keepends=True)
+        ids: list[int] = []
+        for line in self._library.encode_batch(lines):
+            ids.extend(line.ids)
+        return torch.tensor(ids, dtype=torch.int32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some token ids."""
+        return str(self._library.decode(list(ids)))
+
+
+def train_bpe(text: bytes, vocab_size: int) -> str:
+    """Learn a byte-level BPE of at most `vocab_size` tokens and return its JSON; the same text gives the same JSON."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    library.train_from_iterator(text.decode("utf-8", errors="replace").splitlines(keepends=True), trainer)
+    return str(library.to_str())
+
+
+def read_text(files: Iterable[Path]) -> bytes:
+    """The files' bytes, joined in order.
+
+    Raises:
+        BadInputError: A file that cannot be read, or nothing but white space in all of them.
+    """
+    files = list(files)
+    parts = []
+    for path in files:
+        try:
+            parts.append(path.read_bytes())
+        except OSError as error:
+            raise BadInputError(f"--data {path}: {error.strerror}; give a readable text file") from None
+    text = b"".join(parts)
+    if not text.strip():
+        raise BadInputError(f"--data {' '.join(map(str, files))}: no text in it; give a file with some")
+    return text
+
+
+def split_text(text: bytes, val_fraction: float) -> tuple[bytes, bytes]:
+    """Cut a text in two: its start for training, about `val_fraction` of it, at its end, for validation.
+
+    The cut moves on to the next line, if there is one, and divides no character.
+    """
+    cut = int(len(text) * (1 - val_fraction))
+    newline = text.find(b"\n", cut)
+    if 0 <= newline < len(text) - 1:
+        cut = newline + 1
+    while cut < len(text) and text[cut] & 0xC0 == 0x80:  # a UTF-8 continuation byte, in text without line ends
+        cut += 1
+    return text[:cut], text[cut:]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A tokenized text.
+
+    Attributes:
+        train: Token ids to learn from, shape [train tokens].
+        val: Token ids kept for validation, shape [validation tokens].
+        digest: Identifies text, split and vocabulary; equal digests mean equal batches.
+    """
+
+    train: Tensor
+    val: Tensor
+    digest: str
+
+
+def tokenize(text: bytes, tokenizer: Tokenizer, val_fraction: float, context: int) -> Corpus:
+    """Split and encode a text.
+
+    Raises:
+        BadInputError: Either part is shorter than `FEWEST_WINDOWS` contexts.
+    """
+    train, val = (tokenizer.encode(part) for part in split_text(text, val_fraction))
+    for tokens, name, cure in (
+        (train, "training", "--context"),
+        (val, "validation", "--context, a larger --val-fraction"),
+    ):
+        fewest = FEWEST_WINDOWS * context + 1
+        if len(tokens) < fewest:
+            raise BadInputError(
+                f"--data: only {len(tokens):,} {name} tokens, and --context {context} needs {fewest:,} or more; "
+                f"give more text or a smaller {cure}"
+            )
+    digest = hashlib.sha256(f"{tokenizer.name} {len(train)} {len(val)} ".encode() + text).hexdigest()
+    return Corpus(train, val, digest)
+
+
+class Batch(NamedTuple):
+    """Token ids and the ids that follow each of them, both of shape [sequences, context]."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The training order, a pure function of (seed, step, micro-step, rank).
+
+    An epoch cuts the tokens into windows of `context`, shifted by a random offset, and visits each once in a random
+    order. Sequences are dealt to micro-steps and ranks by their place in that order, so no window is seen twice in
+    an epoch, and there is no reader state to save: the step is the position.
+    """
+
+    tokens: Tensor
+    context: int
+    seed: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Windows in an epoch, whatever its offset."""
+        return (len(self.tokens) - self.context) // self.context
+
+    def starts(self, first: int, count: int) -> list[int]:
+        """Where sequences number `first` to `first + count - 1` of the run begin, in tokens."""
+        starts = []
+        for number in range(first, first + count):
+            epoch, place = divmod(number, self.per_epoch)
+            offset, order = _epoch(self.seed, epoch, self.context, self.per_epoch)
+            starts.append(offset + int(order[place]) * self.context)
+        return starts
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Sequences number `first` to `first + count - 1` of the run, as int64."""
+        rows = torch.stack(
+            [self.tokens[start : start + self.context + 1] for start in self.starts(first, count)]
+        ).long()
+        return Batch(rows[:, :-1], rows[:, 1:])
+
+
+@lru_cache(maxsize=2)
+def _epoch(seed: int, epoch: int, context: int, windows: int) -> tuple[int, Tensor]:
+    generator = torch.Generator().manual_seed(mix(seed, "epoch", epoch))
+    return int(torch.randint(context, (1,), generator=generator)), torch.randperm(windows, generator=generator)
+
+
+def mix(seed: int, *parts: Any) -> int:
+    """A 63-bit seed for one purpose, so that streams for different purposes do not overlap."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *parts)).encode()).digest()[:8], "big") >> 1
+
+
+def validation_windows(val: Tensor, context: int, most_tokens: int) -> Batch:
+    """The windows that validation reads, one after another from the start of the split."""
+    windows = max(1, min(len(val) - 1, most_tokens) // context)
+    used = windows * context
+    return Batch(val[:used].view(windows, context), val[1 : used + 1].view(windows, context))
+
+
+def bigram_loss(train: Tensor, val: Tensor, vocab_size: int) -> float:
+    """Validation loss, in nats a token, of a bigram model counted on the training tokens.
+
+    p(b | a) = (n(a, b) + k p(b)) / (n(a) + k) with add-one p(b): a Dirichlet prior over each row (MacKay and Peto
+    1995). Of a few k the one with the lowest *validation* loss is taken, which favours this baseline.
+
+    Args:
+        train: Token ids, shape [train tokens].
+        val: Token ids, shape [validation tokens]; each but the first is predicted from the one before.
+        vocab_size: Number of different ids.
+    """
+    train, val = train.long(), val.long()
+    unigrams = torch.bincount(train, minlength=vocab_size).double()
+    contexts = torch.bincount(train[:-1], minlength=vocab_size).double()
+    # Pairs as one number a * V + b, counted without a V x V table.
+    pairs, counts = torch.unique(train[:-1] * vocab_size + train[1:], return_counts=True)
+    wanted = val[:-1] * vocab_size + val[1:]
+    place = torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)
+    seen = torch.where(pairs[place] == wanted, counts[place], 0).double()
+
+    prior = (unigrams[val[1:]] + 1) / (len(train) + vocab_size)
+    row = contexts[val[:-1]]
+    return min(float(-((seen + k * prior) / (row + k)).log().mean()) for k in (1, 3, 10, 30, 100, 300, 1000))

@@ -1,0 +1,110 @@
+"""compose.yaml as a user types it: `docker compose up trainer`, two nodes, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import ROOT
+
+pytestmark = [pytest.mark.needs("docker"), pytest.mark.usefixtures("leaves_nothing")]
+
+SHORT = ["--steps", "4", "--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "--eval-tokens", "2000",
+         "--sample-tokens", "20"]  # fmt: skip
+
+Compose = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def compose(image: str, tmp_path: Path) -> Iterator[Compose]:
+    """`docker compose` on the repository's own file, as a project of its own, with shorter training."""
+    project = f"stacktest{os.getpid()}"
+    command = ["python", "-m", "stackrt.launch", "--", "python", "-m", "stackrt.train.gpt", *SHORT]
+    shorter = {"services": {name: {"command": command} for name in ("trainer", "node-0", "node-1")}}
+    (tmp_path / "shorter.json").write_text(json.dumps(shorter))
+    base = ["docker", "compose", "--project-name", project, "-f", "compose.yaml", "-f", str(tmp_path / "shorter.json")]
+    env = {**os.environ, "STACK_IMAGE": image, "STACK_TENSORBOARD_PORT": "0"}
+    if os.environ.get("STACK_WHEELHOUSE"):
+        env["STACK_TORCH_INDEX"] = ""
+
+    def run(*words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*base, *words], cwd=ROOT, env={**env, **extra}, capture_output=True, text=True, timeout=600, check=False
+        )
+
+    yield run
+    down = [*base, "--profile", "*", "down", "--volumes", "--timeout", "1"]
+    subprocess.run(down, cwd=ROOT, env=env, capture_output=True, check=True)
+
+
+def result(compose: Compose, service: str, folder: Path) -> dict[str, object]:
+    """Copy a service's outputs out, as the file's first lines say, and read its result."""
+    copied = compose("cp", f"{service}:/out", str(folder / "out"))
+    assert copied.returncode == 0, copied.stderr
+    assert {path.stat().st_uid for path in (folder / "out").rglob("*")} == {os.getuid()}
+    value = json.loads((folder / "out" / "result.json").read_text())
+    assert isinstance(value, dict)
+    return value
+
+
+def test_up_trainer_trains_on_one_node(compose: Compose, tmp_path: Path) -> None:
+    done = compose("up", "--exit-code-from", "trainer", "trainer")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "step" in done.stdout
+    assert result(compose, "trainer", tmp_path)["world_size"] == 1
+
+
+def test_up_builds_the_image_if_it_is_absent(compose: Compose) -> None:
+    name = f"stacktest{os.getpid()}-absent:cpu"
+    try:
+        done = compose("up", "--exit-code-from", "trainer", "trainer", STACK_IMAGE=name)
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        compose("rm", "--force", "--stop", "trainer")
+        subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=False)
+
+
+def test_two_nodes_train_one_model(compose: Compose, tmp_path: Path) -> None:
+    done = compose("up", "--exit-code-from", "node-0", "node-0", "node-1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert result(compose, "node-0", tmp_path)["world_size"] == 4
+
+
+def test_tensorboard_shows_the_curves(compose: Compose) -> None:
+    assert compose("up", "--exit-code-from", "trainer", "trainer").returncode == 0
+    assert compose("up", "--detach", "--wait", "tensorboard").returncode == 0
+    address = compose("port", "tensorboard", "6006").stdout.strip()
+    deadline = time.monotonic() + 30
+    tags: dict[str, object] = {}
+    while not tags and time.monotonic() < deadline:
+        with urllib.request.urlopen(f"http://{address}/data/plugin/scalars/tags", timeout=10) as page:
+            tags = json.load(page)
+        time.sleep(0.5)
+    assert any("loss" in tag for run in tags.values() for tag in run), tags  # type: ignore[attr-defined]
+
+
+def test_a_folder_that_cannot_be_written_says_what_to_do(compose: Compose, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    out.mkdir(mode=0o700)
+    os.chown(out, 0, 0) if os.getuid() == 0 else out.chmod(0o500)
+    done = compose("up", "--exit-code-from", "trainer", "trainer", STACK_OUT=str(out))
+    assert done.returncode == 78, done.stdout + done.stderr
+    assert "STACK_OUT" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", "compose/gpu.yaml"]])
+def test_every_file_is_valid_and_hardened(files: list[str]) -> None:
+    argv = ["docker", "compose", *(word for file in files for word in ("-f", file)), "--profile", "*", "config"]
+    out = subprocess.run([*argv, "--format", "json"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name, service in json.loads(out)["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["user"] not in ("", "0", "root", "0:0"), name
+        assert "privileged" not in service, name

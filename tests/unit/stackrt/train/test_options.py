@@ -1,0 +1,112 @@
+"""Options: presets, what wins, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from stackrt.train import options
+from stackrt.train.errors import BadInputError
+from stackrt.train.options import PRESETS, parse
+
+
+def test_every_preset_gives_every_option() -> None:
+    for name in PRESETS:
+        chosen = parse(["--preset", name])
+        assert all(getattr(chosen, option) == value for option, value in PRESETS[name].items())
+
+
+def test_gpt2_presets_are_the_published_sizes() -> None:
+    """Layers, heads, width as in Radford et al. 2019, table 2; context and vocabulary as released."""
+    sizes = {"gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024)}
+    for name, size in sizes.items():
+        o = parse(["--preset", name])
+        assert (o.layers, o.heads, o.width) == size
+        assert (o.context, o.vocab_size) == (1024, 50257)
+
+
+def test_given_options_win_over_the_preset_wherever_they_stand() -> None:
+    assert parse(["--layers", "2", "--preset", "small"]).layers == 2
+    assert parse(["--preset", "small", "--layers", "2"]).layers == 2
+    assert parse(["--preset", "small", "--dropout", "0"]).dropout == 0
+    assert parse([]).preset == "tiny"
+
+
+def test_a_short_run_keeps_a_short_warm_up_unless_told() -> None:
+    assert parse(["--steps", "20"]).warmup == 2
+    assert parse(["--steps", "5"]).warmup == 0
+    assert parse(["--steps", "20", "--warmup", "10"]).warmup == 10
+    assert parse(["--lr", "1e-5"]).min_lr == 1e-5
+
+
+def test_out_comes_from_the_option_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STACK_OUT", raising=False)
+    assert parse([]).out == Path("out")
+    monkeypatch.setenv("STACK_OUT", "/runs/7")
+    assert parse([]).out == Path("/runs/7")
+    assert parse(["--out", "here"]).out == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--steps 0", "--steps 0: must be 1 or more"),
+        ("--steps -5", "--steps -5"),
+        ("--batch-size 0", "--batch-size 0"),
+        ("--grad-accum 0", "--grad-accum 0"),
+        ("--keep 0", "--keep 0"),
+        ("--checkpoint-every 0", "--checkpoint-every 0"),
+        ("--heads 3 --width 128", "--heads 3: must divide --width (128)"),
+        ("--heads 0", "--heads 0"),
+        ("--context 1", "--context 1"),
+        ("--lr -0.1", "--lr -0.1"),
+        ("--lr 0", "--lr 0.0"),
+        ("--lr nan", "--lr nan"),
+        ("--lr inf", "--lr inf"),
+        ("--min-lr 1 --lr 0.1", "--min-lr 1.0: must not exceed --lr (0.1)"),
+        ("--warmup 400 --steps 400", "--warmup 400: must be fewer than --steps (400)"),
+        ("--dropout 1", "--dropout 1.0"),
+        ("--dropout -0.1", "--dropout -0.1"),
+        ("--val-fraction 0", "--val-fraction 0.0"),
+        ("--val-fraction 1", "--val-fraction 1.0"),
+        ("--weight-decay nan", "--weight-decay nan"),
+        ("--vocab-size 255", "--vocab-size 255: byte tokens need 256"),
+        ("--vocab-size 256 --tokenizer bpe", "--vocab-size 256: must be 257"),
+        ("--seed -1", "--seed -1"),
+        ("--seed 4294967296", "--seed 4294967296"),
+        ("--sample-tokens -1", "--sample-tokens -1"),
+    ],
+)
+def test_values_that_cannot_work(line: str, expected: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        parse(line.split())
+    assert str(caught.value).startswith(expected)
+    assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize("line", ["--dtype fp8", "--tokenizer word", "--preset huge", "--step 3", "--steps x", "extra"])
+def test_usage_errors_are_argparse_s_and_come_from_rank_0_only(
+    line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as caught:
+            parse(line.split())
+        assert caught.value.code == 2
+        assert bool(capsys.readouterr().err) == (rank == "0")
+
+
+def test_help_names_every_option_and_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert caught.value.code == 0
+    for field in dataclasses.fields(options.Options):
+        assert options.flag(field.name) in text
+    assert all(name in text for name in PRESETS)
+
+
+def test_a_description_is_plain_values() -> None:
+    described = options.describe(parse(["--data", "a", "b"]))
+    assert described["data"] == ["a", "b"]
+    assert isinstance(described["out"], str)
