@@ -44,7 +44,15 @@ def test_any_uid_can_use_it_on_a_read_only_root(image: str, user: str) -> None:
         "[ (pathlib.Path(p) / 'x').touch() for p in ('/out', '/workspace', pathlib.Path.home()) ]; "
         "print(torch.__version__)"
     )
-    options = ("--user", user, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+    options: tuple[str, ...] = (
+        "--user",
+        user,
+        "--read-only",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+    )
     for folder in ("/out", "/workspace", "/home/stack", "/tmp"):
         options += ("--tmpfs", f"{folder}:mode=1777")
     assert in_image(image, "python", "-c", script, options=options) == "2.13.0+cpu\n"

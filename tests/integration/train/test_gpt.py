@@ -58,7 +58,7 @@ def test_learns_more_than_a_bigram_model_and_reports_it(trainers: Any, tmp_path:
 
 
 def test_tensorboard_reads_the_events(trainers: Any, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_accumulator import (
         EventAccumulator,
     )
 

@@ -54,7 +54,7 @@ def test_a_damaged_tail_ends_the_rows(tmp_path: Path, tail: str) -> None:
 
 
 def test_a_resume_tells_tensorboard_what_to_forget(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_accumulator import (
         EventAccumulator,
     )
 

@@ -1,0 +1,92 @@
+"""How long until the last of four ranks has printed: started by hand, by the launcher, and by torchrun.
+
+    python bench/launcher.py [--runs N] [--json] [--check]
+
+One round starts all three, one after another, so that a busy moment hits all alike; medians over the rounds. The first
+round only compiles bytecode and is not counted. Without torch the comparison with torchrun is left out.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+IMAGES = Path(__file__).parents[1] / "images"
+RANKS = 4
+SCRIPT = r"import os; os.write(1, b'first line\n')"
+MOST_OVERHEAD = 0.15
+"""Seconds that the launcher may add to starting the ranks by hand."""
+LEAST_SPEEDUP = 10.0
+"""How many times sooner than with torchrun the last rank must print."""
+
+
+def last_line(commands: list[list[str]], folder: str) -> float:
+    """Start commands at once; seconds until `RANKS` first lines have come, the processes then awaited untimed."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("STACK_")}
+    env |= {"PYTHONPATH": str(IMAGES), "STACK_PROCS": str(RANKS), "STACK_DEVICE": "cpu", "STACK_OUT": folder}
+    # Users have bytecode; with this set every import would compile again.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    readable, writable = os.pipe()
+    started = time.perf_counter()
+    processes = [subprocess.Popen(command, env=env, stdout=writable, stderr=subprocess.DEVNULL) for command in commands]
+    os.close(writable)
+    with open(readable, "rb") as output:  # noqa: PTH123 - a descriptor
+        seen, took = 0, 0.0
+        for line in output:
+            seen += b"first line" in line
+            if seen == RANKS and not took:
+                took = time.perf_counter() - started
+    codes = [process.wait(60) for process in processes]
+    if seen < RANKS or any(codes):
+        raise SystemExit(f"did not run: {' '.join(commands[0])}")
+    return took
+
+
+def measure(runs: int) -> dict[str, list[float]]:
+    """Seconds to the last rank's first line, by way of starting."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "script.py"
+        script.write_text(SCRIPT)
+        rank = [sys.executable, str(script)]
+        ways = {"by hand": [rank] * RANKS, "launcher": [[sys.executable, "-m", "stackrt.launch", "--", *rank]]}
+        if importlib.util.find_spec("torch"):
+            torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS), str(script)]
+            ways["torchrun"] = [torchrun]
+        rounds = [{way: last_line(commands, folder) for way, commands in ways.items()} for _ in range(runs + 1)]
+    return {way: [times[way] for times in rounds[1:]] for way in ways}
+
+
+def main() -> int:
+    """Measure, print, and with --check compare with the bounds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=7, help="rounds (default 7)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a bound is missed")
+    arguments = parser.parse_args()
+    times = measure(arguments.runs)
+    medians = {way: statistics.median(seconds) for way, seconds in times.items()}
+    overhead = statistics.median(ours - bare for ours, bare in zip(times["launcher"], times["by hand"], strict=True))
+    ratios = [theirs / ours for theirs, ours in zip(times.get("torchrun", []), times["launcher"], strict=False)]
+    speedup = statistics.median(ratios) if ratios else None
+    good = overhead <= MOST_OVERHEAD and (speedup is None or speedup >= LEAST_SPEEDUP)
+    if arguments.json:
+        result = {"seconds": medians, "overhead_seconds": overhead, "speedup_over_torchrun": speedup, "ok": good}
+        print(json.dumps(result | {"runs": arguments.runs, "ranks": RANKS}))
+    else:
+        print(f"seconds until the last of {RANKS} ranks has printed, median of {arguments.runs} rounds")
+        for way, seconds in medians.items():
+            print(f"  {way:10} {seconds:7.3f}   ({min(times[way]):.3f} to {max(times[way]):.3f})")
+        print(f"launcher over by hand: +{overhead:.3f} s (bound {MOST_OVERHEAD} s)")
+        against = f"{speedup:.1f} x sooner (bound {LEAST_SPEEDUP:g} x)" if speedup else "not measured: torch is absent"
+        print(f"launcher against torchrun: {against}")
+    return 0 if good or not arguments.check else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""`python -m stackrt.launch [--grace S] -- CMD…`: run one node of a job. See docs/launcher.md."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stackrt.launch import contract as contracts
+from stackrt.launch import failure
+from stackrt.launch.client import Client
+from stackrt.launch.contract import Contract
+from stackrt.launch.coordinator import Coordinator
+from stackrt.launch.errors import ConfigError, LaunchError
+from stackrt.launch.helper import Helper
+from stackrt.launch.loop import Loop
+from stackrt.launch.member import Member, forget_failure
+from stackrt.launch.output import Console, drain, fill_standard_streams, standard_streams
+from stackrt.launch.ports import Ports
+from stackrt.launch.ranks import Ranks
+from stackrt.launch.server import Server
+from stackrt.launch.timing import HEARTBEAT, TICK
+
+USAGE = """usage: python -m stackrt.launch [--grace SECONDS] -- COMMAND [ARGUMENT ...]
+
+Run one node of a job: STACK_PROCS copies of COMMAND, as ranks that find each other.
+All else comes from the environment: STACK_RUN STACK_ATTEMPT STACK_NODES STACK_NODE_RANK
+STACK_PROCS STACK_DEVICE STACK_RENDEZVOUS STACK_TOKEN STACK_FRAMEWORK STACK_OUT STACK_TIMEOUT.
+
+  --grace SECONDS  on SIGTERM or SIGINT, kill ranks that have not ended by then (default 30)
+"""
+GRACE = 30.0
+
+
+def main() -> int:
+    """Run this node; return the launcher's exit code."""
+    if sys.argv[1:2] in (["--help"], ["-h"]):
+        sys.stdout.write(USAGE)
+        return 0
+    fill_standard_streams()
+    loop = Loop()
+    out, err = standard_streams(loop)
+    console = Console(err)
+    try:
+        return launch(loop, Ranks(loop, out, console), console)
+    except LaunchError as error:
+        console.say(str(error))
+        failure.write_termination_log(
+            failure.report(
+                os.environ.get("STACK_RUN", ""), 1, reason="config", code=error.exit_code, sentence=str(error)
+            )
+        )
+        return error.exit_code
+    finally:
+        drain({out, err})
+
+
+def launch(loop: Loop, ranks: Ranks, console: Console) -> int:
+    """Read the contract, join the job, run until the verdict.
+
+    Raises:
+        ConfigError: this node can't run, and no other node needs to be told.
+    """
+    grace, command = parse(sys.argv[1:])
+    contract = count_ranks(contracts.read(os.environ))
+    device, problem = check(contract, command, console)
+    if problem is not None and contract.nodes > 1:
+        console.say(f"{problem} (telling the other nodes)")
+
+    ports, helper = Ports(), Helper(loop)
+    member = Member(loop, contract, device, command, grace, ranks=ranks, ports=ports, console=console)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+    loop.on_signals(signals, lambda number: ranks.reap() if number == signal.SIGCHLD else member.on_signal(number))
+    if contract.node == 0:
+        coordinate(loop, contract, member, ports, helper, problem, console)
+    else:
+        client = Client(loop, contract, member, member.join_message(problem), console)
+        loop.every(TICK, client.tick)
+        client.start()
+    try:
+        return loop.run()
+    finally:
+        helper.close()
+        ports.close()
+
+
+def coordinate(
+    loop: Loop,
+    contract: Contract,
+    member: Member,
+    ports: Ports,
+    helper: Helper,
+    problem: str | None,
+    console: Console,
+) -> None:
+    """Set node 0 up: it listens for the others, decides for the job, and is a member of it itself."""
+    server = Server(loop, contract, member, console)
+    if contract.nodes > 1:
+        server.listen()
+    # Not before we know that no other job of this name has the port.
+    forget_failure(contract)
+    coordinator = Coordinator(contract, ports.reserve(1)[0], lambda: loop.awake, server.send, helper.prepare, console)
+    server.coordinator = coordinator
+    loop.every(TICK, server.tick)
+    loop.every(HEARTBEAT, coordinator.ping)
+    # One node needs no name, and its name may not resolve yet.
+    coordinator.join(member.join_message(problem), contract.host if contract.nodes > 1 else contracts.LOOPBACK)
+    coordinator.joined(0)
+
+
+def parse(arguments: Sequence[str]) -> tuple[float, Sequence[str]]:
+    """Split the command line into the grace in seconds and the ranks' command.
+
+    Raises:
+        ConfigError: an unknown option, a wrong value, or no command.
+    """
+    grace, rest = GRACE, list(arguments)
+    while rest and rest[0].startswith("-") and rest[0] != "--":
+        option, equals, value = rest.pop(0).partition("=")
+        if option != "--grace":
+            raise ConfigError(f"{option}: no such option; put the ranks' command after --")
+        if not equals:
+            value = rest.pop(0) if rest else ""
+        try:
+            grace = contracts.seconds(value)
+        except ValueError:
+            raise ConfigError(
+                f"--grace={value}: must be a number of seconds from 0 up; {GRACE:g} is the default"
+            ) from None
+    command = rest[1:] if rest[:1] == ["--"] else rest
+    if not command:
+        raise ConfigError("no command: write what each rank runs after --, as in `python -m stackrt.launch -- CMD`")
+    return grace, command
+
+
+def count_ranks(contract: Contract) -> Contract:
+    """Settle how many ranks `STACK_PROCS=auto` means here: one for each visible GPU, one on a CPU."""
+    if contract.procs:
+        return contract
+    from stackrt.launch.gpus import count_visible
+
+    return contract._replace(procs=count_visible() or 1)
+
+
+def check(contract: Contract, command: Sequence[str], console: Console) -> tuple[str, str | None]:
+    """Look at what only this node can know: device, command, output folder; return the device and what is wrong."""
+    device, problem = choose_device(contract, console)
+    return device, problem or wrong_command(command[0]) or wrong_folder(contract.out)
+
+
+def choose_device(contract: Contract, console: Console) -> tuple[str, str | None]:
+    """Return `cpu` or `cuda`, and what is wrong if the visible GPUs don't fit the ranks."""
+    if contract.device == "cpu":
+        return "cpu", None
+    # Here, so that a CPU run never pays for it.
+    from stackrt.launch.gpus import count_visible
+
+    gpus, procs = count_visible(), contract.procs
+    if gpus == procs:
+        return "cuda", None
+    if gpus == 0 and contract.device == "auto":
+        console.say("no GPU visible: STACK_DEVICE=auto means cpu here")
+        return "cpu", None
+    advice = f"set STACK_PROCS={gpus}, or change the GPUs this node gets" if gpus else "give this node its GPUs"
+    return "cuda", (
+        f"STACK_DEVICE={contract.device}: {gpus} visible GPUs for STACK_PROCS={procs}: must be one GPU a rank; "
+        f"{advice}, or set STACK_DEVICE=cpu"
+    )
+
+
+def wrong_command(program: str) -> str | None:
+    """Tell why a program can't be started, if so; looks where `exec` looks."""
+    folders = [""] if "/" in program else os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found = [path for folder in folders if (path := Path(folder) / program).is_file()]
+    if any(os.access(path, os.X_OK) for path in found):
+        return None
+    if found:
+        return f"{found[0]}: not executable; allow it with chmod +x, or name its interpreter in the command"
+    return f"{program}: command not found; check the command after --, and PATH, on this node"
+
+
+def wrong_folder(out: Path) -> str | None:
+    """Make the output folder; tell why it can't be written, if so."""
+    try:
+        (out / "logs").mkdir(parents=True, exist_ok=True)
+        # Permission bits don't tell of a read-only file system; only a write does.
+        probe = out / f".writable.{os.uname().nodename}.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return f"STACK_OUT={out}: can't be written: {error.strerror}; name a folder that this user can write"
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

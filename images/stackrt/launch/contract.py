@@ -1,0 +1,167 @@
+"""The launch contract: everything a backend tells a node, read once from the environment."""
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from stackrt.launch.errors import ConfigError
+
+DEVICES = ("auto", "cpu", "cuda")
+FRAMEWORKS = ("torch", "tensorflow", "horovod")
+LOOPBACK = "127.0.0.1"
+MOST_NODES = 65_536
+MOST_PROCS = 1_024
+SHORTEST_TOKEN = 16
+"""Characters. Who records a handshake can try tokens offline, so a token must not be guessable."""
+
+
+class Contract(NamedTuple):
+    """What one node of a job was told. Every field is checked by `read`."""
+
+    run: str
+    attempt: int
+    nodes: int
+    node: int
+    procs: int
+    """Ranks on this node; 0 for as many as there are visible GPUs (`STACK_PROCS=auto`)."""
+    device: str
+    host: str
+    port: int
+    token: str
+    framework: str
+    out: Path
+    timeout: float
+
+    def __repr__(self) -> str:
+        """Name the node, never the token."""
+        return f"Contract(run={self.run!r}, node={self.node}, nodes={self.nodes})"
+
+
+def read(env: Mapping[str, str]) -> Contract:
+    """Parse and check the STACK_* variables; an empty value counts as unset.
+
+    Args:
+        env: the process environment.
+
+    Raises:
+        ConfigError: a value that can't work; the message names the variable and says what to do.
+    """
+    nodes = _whole(env, "STACK_NODES", 1, 1, MOST_NODES, "set it to the number of nodes of the job")
+    node = _whole(
+        env, "STACK_NODE_RANK", 0, 0, nodes - 1, f"STACK_NODES is {nodes}, so number the nodes from 0 to {nodes - 1}"
+    )
+    host, port = _rendezvous(env, nodes)
+    return Contract(
+        run=_line(env, "STACK_RUN", "run"),
+        attempt=_whole(env, "STACK_ATTEMPT", 1, 1, 1_000_000, "count the attempts from 1"),
+        nodes=nodes,
+        node=node,
+        procs=_procs(env),
+        device=_choice(env, "STACK_DEVICE", DEVICES),
+        host=host,
+        port=port,
+        token=_token(env, nodes),
+        framework=_choice(env, "STACK_FRAMEWORK", FRAMEWORKS, "torch"),
+        out=Path(env.get("STACK_OUT") or "out").absolute(),
+        timeout=_seconds(env, "STACK_TIMEOUT", 300.0),
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host names this machine only, so that nothing outside needs to reach it."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def seconds(text: str) -> float:
+    """Parse a duration in seconds.
+
+    Raises:
+        ValueError: not a finite number of at least 0.
+    """
+    value = float(text)
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(text)
+    return value
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int, advice: str) -> int:
+    text = env.get(name) or str(default)
+    # int() also takes "1_0", " 1" and other scripts' digits; an environment that says so is a mistake.
+    if text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high:
+        return int(text)
+    raise ConfigError(f"{name}={_shown(text)}: must be a whole number from {low} to {high}; {advice}")
+
+
+def _procs(env: Mapping[str, str]) -> int:
+    if env.get("STACK_PROCS") == "auto":
+        return 0
+    advice = "set it to the number of ranks on this node, or to auto for one a visible GPU"
+    return _whole(env, "STACK_PROCS", 1, 1, MOST_PROCS, advice)
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name) or str(default)
+    try:
+        value = seconds(text)
+    except ValueError:
+        value = 0.0
+    if value > 0:
+        return value
+    raise ConfigError(f"{name}={_shown(text)}: must be a number of seconds above 0; 300 is the default")
+
+
+def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...], default: str = "auto") -> str:
+    text = env.get(name) or default
+    if text in choices:
+        return text
+    raise ConfigError(f"{name}={_shown(text)}: must be one of {', '.join(choices)}; {default} is the default")
+
+
+def _line(env: Mapping[str, str], name: str, default: str) -> str:
+    text = env.get(name) or default
+    if text.isprintable() and len(text) <= 200:
+        return text
+    raise ConfigError(f"{name}={_shown(text)}: must be one printable line of at most 200 characters; shorten it")
+
+
+def _token(env: Mapping[str, str], nodes: int) -> str:
+    token = env.get("STACK_TOKEN", "")
+    if nodes > 1 and not token:
+        raise ConfigError("STACK_TOKEN is not set: a job of several nodes needs it; give all nodes the same secret")
+    if nodes > 1 and len(token) < SHORTEST_TOKEN:
+        raise ConfigError(
+            f"STACK_TOKEN is {len(token)} characters long: must be at least {SHORTEST_TOKEN}; "
+            "use for example the output of `openssl rand -hex 16` on all nodes"
+        )
+    return token
+
+
+def _rendezvous(env: Mapping[str, str], nodes: int) -> tuple[str, int]:
+    text = env.get("STACK_RENDEZVOUS", "")
+    if not text:
+        if nodes > 1:
+            raise ConfigError(
+                "STACK_RENDEZVOUS is not set: a job of several nodes needs it; set host:port of node 0 on all nodes"
+            )
+        return LOOPBACK, 0
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    bare_ipv6 = ":" in host and not text.startswith("[")
+    valid_port = port.isascii() and port.isdigit() and len(port) < 6 and 1 <= int(port) <= 65_535
+    if not colon or not host or bare_ipv6 or not valid_port or not host.isprintable() or " " in host:
+        raise ConfigError(
+            f"STACK_RENDEZVOUS={_shown(text)}: must be host:port, the port from 1 to 65535; "
+            "for example node-0:29400 or [fd00::1]:29400"
+        )
+    return host, int(port)
+
+
+def _shown(text: str) -> str:
+    """A value from outside, on one line and not too long."""
+    safe = text if text.isprintable() else ascii(text)
+    return safe if len(safe) <= 80 else safe[:77] + "..."
+
+
+IS_LINUX = sys.platform == "linux"

@@ -1,0 +1,145 @@
+"""Who failed first, how, and where that is written."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SCHEMA = 1
+TERMINATION_LOG = Path("/dev/termination-log")
+"""Kubernetes shows this file's content as the container's last message; it exists only there."""
+TERMINATION_BYTES = 4096
+"""The most that Kubernetes keeps of it."""
+TERMINATION_LINE = 400
+"""Characters of a rank's line, where lines must be cut to fit."""
+CAUSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+"""Signals that no peer's death brings about. SIGABRT is not one: NCCL's watchdog aborts when a peer has gone."""
+
+Report = dict[str, Any]
+"""The content of failure.json; docs/launcher.md lists the fields."""
+
+
+class Failure(NamedTuple):
+    """One thing that went wrong, as one node saw it."""
+
+    time: float
+    """Unix seconds on node 0's clock."""
+    cause: bool
+    """Whether it can't be the echo of another failure."""
+    exit_code: int
+    """What all launchers exit with if this failure came first."""
+    report: Report
+
+
+def first(failures: Iterable[Failure]) -> Failure:
+    """Choose the failure that started it: the earliest real cause, else the earliest of all.
+
+    A rank whose peer has died soon fails too, often before the launcher has seen the peer's end. So a death that
+    cannot be an echo wins over exits that can.
+    """
+    return min(failures, key=lambda failure: (not failure.cause, failure.time))
+
+
+def is_cause(code: int, signalled: bool, killed: bool) -> bool:
+    """Tell whether a rank's end can't be the echo of another's.
+
+    Args:
+        code: exit code, or minus a signal's number.
+        signalled: whether the launcher had asked the rank to end; a crash on the way out is no cause.
+        killed: whether the launcher had killed it.
+    """
+    if -code == signal.SIGKILL:
+        return not killed
+    return not signalled and -code in CAUSES
+
+
+def exit_code(code: int) -> int:
+    """Return a rank's exit code as a shell gives it: 128+n for signal n."""
+    return code if code >= 0 else 128 - code
+
+
+def report(
+    run: str, attempt: int, *, reason: str, code: int, sentence: str, when: float | None = None, **where: Any
+) -> Report:
+    """Return the content of failure.json.
+
+    Args:
+        run: the run's name.
+        attempt: the attempt in force, from 1.
+        reason: `rank-failed`, `node-lost`, `peers-missing` or `config`.
+        code: what the launchers exit with.
+        sentence: what happened, for a person.
+        when: Unix seconds on node 0's clock; now if not given.
+        where: any of node, rank, local_rank, host, signal, last_lines.
+    """
+    nowhere: Report = {"node": None, "rank": None, "local_rank": None, "host": None, "signal": None, "last_lines": []}
+    when = time.time() if when is None else when
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f".{int(when % 1 * 1000):03d}Z"
+    head = {"schema_version": SCHEMA, "run": run, "attempt": attempt, "reason": reason, "sentence": sentence}
+    return head | {"exit_code": code, "time": stamp} | nowhere | where
+
+
+def rank_sentence(rank: int, node: int, local_rank: int, host: str, code: int) -> str:
+    """Say in one sentence how a rank ended."""
+    who = f"rank {rank} (node {node}, local rank {local_rank}, host {host})"
+    if code >= 0:
+        return f"{who} failed first: it exited with code {code}"
+    name = signal_name(-code)
+    if -code == signal.SIGKILL:
+        return (
+            f"{who} failed first: it was killed by SIGKILL, not by the launcher; the kernel's out-of-memory killer "
+            "does this, so look at the node's memory and the job's memory limit"
+        )
+    if -code == signal.SIGBUS:
+        return f"{who} failed first: it was killed by SIGBUS; a full /dev/shm does this, so look at its size"
+    return f"{who} failed first: it was killed by {name}"
+
+
+def signal_name(number: int) -> str:
+    """Return SIGKILL for 9; `signal 40` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def write(content: Report, out: Path, termination_log: Path = TERMINATION_LOG) -> None:
+    """Write failure.json atomically, and the termination log where there is one.
+
+    Raises:
+        OSError: the folder can't be written; the termination log is written first.
+    """
+    write_termination_log(content, termination_log)
+    # Nodes may share the folder, so each needs its own temporary name.
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = out / f".failure.{os.uname().nodename}.{os.getpid()}.json"
+    try:
+        with temporary.open("w") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(out / "failure.json")
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_termination_log(content: Report, path: Path = TERMINATION_LOG) -> None:
+    """Write a report where Kubernetes looks for it, if the file is there, shortened to what it keeps."""
+    lines = list(content["last_lines"])
+    data = json.dumps(content, ensure_ascii=False).encode(errors="replace")
+    while len(data) > TERMINATION_BYTES and lines:
+        # Cut long lines first, then drop the oldest.
+        shorter = [line[:TERMINATION_LINE] for line in lines]
+        lines = shorter if shorter != lines else lines[1:]
+        data = json.dumps(content | {"last_lines": lines}, ensure_ascii=False).encode(errors="replace")
+    if path.exists():
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            file.write(data[:TERMINATION_BYTES])
+            file.truncate()

@@ -1,0 +1,69 @@
+"""The GPUs that this node's ranks will see, by NVML through ctypes: the launcher's one NVML boundary."""
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+
+UUID_BYTES = 96
+"""NVML_DEVICE_UUID_V2_BUFFER_SIZE."""
+
+
+def count_visible(env: Mapping[str, str] = os.environ) -> int:
+    """Count the GPUs that a CUDA program of this environment can use; 0 without a driver."""
+    return len(visible(env.get("CUDA_VISIBLE_DEVICES"), _uuids()))
+
+
+def visible(selection: str | None, uuids: Sequence[str]) -> list[str]:
+    """Apply CUDA_VISIBLE_DEVICES as the CUDA driver does: by index or UUID prefix, ending at the first wrong entry.
+
+    Args:
+        selection: the variable's value; None when it is not set, "" hides every GPU.
+        uuids: the machine's GPUs, `GPU-…`, in NVML's order.
+
+    Returns:
+        The selected GPUs. MIG instances (`MIG-…`) are taken as named: NVML lists only whole GPUs.
+    """
+    if selection is None:
+        return list(uuids)
+    chosen: list[str] = []
+    for entry in (part.strip() for part in selection.split(",")):
+        if entry.startswith("MIG-") and uuids:
+            found = [entry]
+        elif entry.isascii() and entry.isdigit():
+            found = list(uuids[int(entry) :][:1])
+        else:
+            found = [uuid for uuid in uuids if entry.startswith("GPU-") and uuid.startswith(entry)]
+        if len(found) != 1:
+            break
+        if found[0] in chosen:
+            # The driver takes a list that names a GPU twice for an error and shows none.
+            return []
+        chosen += found
+    return chosen
+
+
+def _uuids() -> list[str]:
+    """List the machine's GPUs (NVML API reference: nvmlInit_v2, nvmlDeviceGetCount_v2, nvmlDeviceGetUUID)."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return []
+    if nvml.nvmlInit_v2() != 0:
+        return []
+    try:
+        count = ctypes.c_uint()
+        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+            return []
+        return [uuid for index in range(count.value) if (uuid := _uuid(nvml, index))]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _uuid(nvml: ctypes.CDLL, index: int) -> str:
+    handle, text = ctypes.c_void_p(), ctypes.create_string_buffer(UUID_BYTES)
+    # A GPU whose handle fails has fallen off the bus; CUDA would not show it either.
+    if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
+        return ""
+    if nvml.nvmlDeviceGetUUID(handle, text, UUID_BYTES) != 0:
+        return ""
+    return text.value.decode()

@@ -1,0 +1,57 @@
+"""Helper processes that a framework needs before its ranks start."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from stackrt.launch.frameworks import Layout, horovod_hosts
+from stackrt.launch.guard import die_with
+from stackrt.launch.horovod import READY
+from stackrt.launch.loop import READ, Loop
+
+Done = Callable[[str | None], None]
+"""Called with None when all is ready, else with what is wrong."""
+
+
+class Helper:
+    """Runs Horovod's rendezvous server on node 0 for as long as the launcher lives; nothing for other frameworks."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def prepare(self, layout: Layout, done: Done) -> None:
+        """Start what the framework needs, and call `done` once it answers.
+
+        Horovod's ranks look for the server three times within 1.5 s, so it must listen before they start.
+        """
+        if layout.framework != "horovod":
+            done(None)
+            return
+        command = [sys.executable, "-m", "stackrt.launch.horovod", str(layout.port), horovod_hosts(layout)]
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            preexec_fn=die_with(os.getpid()),  # noqa: PLW1509
+        )
+        self._child = child
+        assert child.stdout is not None  # noqa: S101 - for the type checker
+        pipe = child.stdout.fileno()
+
+        def answer() -> None:
+            self._loop.unwatch(pipe)
+            ready = os.read(pipe, len(READY)) == READY
+            wrong = "Horovod's rendezvous server did not start (its message is above); is horovod installed here?"
+            done(None if ready else wrong)
+
+        self._loop.watch(pipe, READ, answer)
+
+    def close(self) -> None:
+        """End it."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            if self._child.stdout is not None:
+                self._child.stdout.close()

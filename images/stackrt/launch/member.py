@@ -1,0 +1,183 @@
+"""One node's part in the job: does what node 0 decides, and tells it what happens here."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from stackrt.launch import failure
+from stackrt.launch.contract import Contract
+from stackrt.launch.errors import PEERS, ConfigError
+from stackrt.launch.failure import Report
+from stackrt.launch.frameworks import Layout, NodeLayout, rank_env
+from stackrt.launch.loop import Loop
+from stackrt.launch.output import Console
+from stackrt.launch.ports import Ports
+from stackrt.launch.rank import Rank
+from stackrt.launch.ranks import Ranks
+from stackrt.launch.timing import FAILURE_GRACE
+from stackrt.launch.wire import Message
+
+
+class Member:
+    """This node, from joining to its exit code."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        contract: Contract,
+        device: str,
+        command: Sequence[str],
+        grace: float,
+        *,
+        ranks: Ranks,
+        ports: Ports,
+        console: Console,
+    ) -> None:
+        self._loop, self._contract, self._device = loop, contract, device
+        self._command, self._grace = command, grace
+        self._ranks, self._ports, self._console = ranks, ports, console
+        self._layout: Layout | None = None
+        self._stop_signal: int | None = None
+        self._verdict: int | None = None
+        self._failing = self._signalled = False
+        self.send: Callable[[Message], None] = lambda _: None
+        """Tells node 0; set by the link."""
+        self.leave: Callable[[int], None] = loop.finish
+        """Ends this launcher with an exit code; set by the link."""
+        ranks.on_exit, ranks.on_ended = self._rank_ended, self._ranks_ended
+
+    @property
+    def started(self) -> bool:
+        """Whether the job has started here."""
+        return self._layout is not None
+
+    def join_message(self, problem: str | None) -> Message:
+        """Return what node 0 needs to know of this node; `problem` says why it can't run, if so."""
+        ours = self._contract
+        ports = self._ports.reserve(ours.procs) if ours.framework == "tensorflow" else []
+        message: Message = {"type": "join", "run": ours.run, "attempt": ours.attempt, "nodes": ours.nodes}
+        message |= {"node": ours.node, "procs": ours.procs, "framework": ours.framework, "ports": ports}
+        return message | {"host": os.uname().nodename, "problem": problem}
+
+    def receive(self, message: Message) -> None:
+        """Do what node 0 says."""
+        kind = message["type"]
+        if kind == "ping":
+            self.send({"type": "pong", "sent": message["sent"], "time": time.time()})
+        elif kind == "start" and not self.started:
+            self._start(message)
+        elif kind == "end":
+            self._end_ranks()
+        elif kind == "stop" and self._verdict is None:
+            self._stop(int(message["signal"]), bool(message["now"]))
+        elif kind == "verdict":
+            self.conclude(int(message["code"]), message["report"])
+
+    def on_signal(self, number: int) -> None:
+        """Act on a signal to this launcher: the first asks the ranks of all nodes to end, a second kills them."""
+        name = failure.signal_name(number)
+        # A stop that came from another node is no first signal: whoever ends a job often signals every node at once.
+        again = self._signalled or self._verdict is not None or self._failing
+        self._signalled = True
+        self.send({"type": "stop", "signal": number, "now": again})
+        if not self.started:
+            self._console.say(f"{name} before the start: nothing to stop")
+            self.leave(128 + number)
+            return
+        left = "killing the ranks" if again else f"ending the ranks on all nodes, at the latest in {self._grace:g} s"
+        self._console.say(f"{name}: {left}")
+        self._stop(number, again)
+
+    def link_lost(self, why: str) -> None:
+        """Node 0 has gone after the start."""
+        if self._verdict is not None:
+            return
+        if self._stop_signal is not None:
+            self.conclude(128 + self._stop_signal, None)
+            return
+        ours, attempt = self._contract, self._layout.attempt if self._layout else self._contract.attempt
+        sentence = f"node 0 of {ours.nodes} ({ours.host}) was lost: {why}"
+        report = failure.report(
+            ours.run,
+            attempt,
+            reason="node-lost",
+            code=PEERS,
+            sentence=sentence,
+            node=0,
+            host=ours.host,
+        )
+        # It may only be cut off; if it hears us again, it must know.
+        self.send({"type": "cut-off", "code": PEERS, "report": report})
+        self.conclude(PEERS, report)
+
+    def conclude(self, code: int, report: Report | None) -> None:
+        """Take the verdict on the job: write it down, end what still runs, and leave with it."""
+        if self._verdict is not None:
+            return
+        self._verdict = code
+        if report is not None:
+            self._console.say(report["sentence"])
+            try:
+                failure.write(report, self._contract.out)
+            except OSError as error:
+                if report["reason"] != "config":
+                    self._console.say(f"{self._contract.out}: can't write failure.json: {error.strerror}")
+        if self.started and not self._ranks.ended:
+            self._end_ranks()
+        else:
+            self.leave(code)
+
+    def _start(self, message: Message) -> None:
+        nodes = tuple(NodeLayout(procs, address, tuple(ports)) for procs, address, ports in message["nodes"])
+        ours, attempt, address = self._contract, int(message["attempt"]), str(message["address"])
+        layout = Layout(ours.run, attempt, ours.framework, self._device, address, int(message["port"]), nodes)
+        self._layout = layout
+        if ours.node != 0:
+            forget_failure(ours)
+        logs, first = ours.out / "logs" / f"attempt-{attempt}", layout.first_rank(ours.node)
+        base = os.environ | {"STACK_RUN": ours.run, "STACK_NODES": str(ours.nodes), "STACK_NODE_RANK": str(ours.node)}
+        base |= {"STACK_PROCS": str(ours.procs), "STACK_FRAMEWORK": ours.framework, "STACK_OUT": str(ours.out)}
+        envs = [
+            rank_env(base, layout, ours.node, local_rank, str(logs / f"rank-{first + local_rank}.error.json"))
+            for local_rank in range(ours.procs)
+        ]
+        self._ports.hand_over()
+        try:
+            self._ranks.start(self._command, envs, first, layout.world, logs)
+        except (ConfigError, OSError) as error:
+            self.send({"type": "problem", "sentence": f"node {ours.node}: {error}" if ours.nodes > 1 else str(error)})
+            self._ranks.kill()
+
+    def _stop(self, number: int, now: bool) -> None:
+        if now:
+            self._ranks.kill()
+        elif self._stop_signal is None:
+            self._stop_signal = number
+            self._ranks.signal(number, self._grace)
+
+    def _end_ranks(self) -> None:
+        self._failing = True
+        if self._stop_signal is None:
+            self._ranks.signal(signal.SIGTERM, FAILURE_GRACE)
+
+    def _rank_ended(self, rank: Rank) -> None:
+        code = rank.code or 0
+        cause = failure.is_cause(code, rank.signalled, rank.killed)
+        if code == 0 or self._stop_signal is not None or (rank.signalled and not cause):
+            return
+        message: Message = {"type": "failed", "rank": rank.rank, "local_rank": rank.local_rank, "code": code}
+        self.send(message | {"time": rank.ended_at, "cause": cause, "last_lines": rank.lines.last()})
+        self._end_ranks()
+
+    def _ranks_ended(self) -> None:
+        self.send({"type": "ended", "clean": self._ranks.clean})
+        if self._verdict is not None:
+            self.leave(self._verdict)
+
+
+def forget_failure(contract: Contract) -> None:
+    """Remove an earlier attempt's failure.json."""
+    with contextlib.suppress(OSError):
+        (contract.out / "failure.json").unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""One rank: its process, its pipe, its log file."""
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from stackrt.launch.guard import die_with
+from stackrt.launch.output import Lines
+
+PF_EXITING = 0x4
+"""A flag of a Linux process (include/linux/sched.h)."""
+
+
+class Rank:
+    """One process of the job, leader of its own session and process group."""
+
+    def __init__(self, rank: int, local_rank: int, prefix: bytes, log: BinaryIO | None) -> None:
+        self.rank, self.local_rank = rank, local_rank
+        self.lines = Lines(prefix)
+        self.log = log
+        self.pid = self.pipe = -1
+        self.code: int | None = None
+        """Exit code, or minus a signal's number; None while it runs."""
+        self.ended_at = 0.0
+        """Unix time."""
+        self.signalled = self.killed = False
+        """Whether we asked it to end, and whether we made it."""
+        self.group_alive = self.group_signalled = False
+
+    def spawn(self, command: Sequence[str], env: dict[str, str]) -> None:
+        """Start the process in a session of its own, stdin empty, stdout and stderr into one non-blocking pipe.
+
+        Raises:
+            OSError: the command can't be started.
+        """
+        readable, writable = os.pipe()
+        os.set_blocking(readable, False)
+        try:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=writable,
+                stderr=writable,
+                env=env,
+                start_new_session=True,
+                # Safe: no other thread runs here any more.
+                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509
+            )
+        except OSError:
+            os.close(readable)
+            raise
+        finally:
+            os.close(writable)
+        child.returncode = 0  # Popen must not wait for it: Ranks does, for all children at once
+        self.pid, self.pipe, self.group_alive = child.pid, readable, True
+
+    @property
+    def dying(self) -> bool:
+        """Whether it is on its way out already. A dying process closes its sockets, and so brings its peers down, a
+        moment before its parent can see its end; a signal sent in between must not count as the reason for it.
+        """
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except (OSError, ValueError):
+            return False
+        # The fields after the name, which is in brackets and may hold anything; flags are the ninth of all (proc(5)).
+        return bool(int(stat.rpartition(")")[2].split()[6]) & PF_EXITING)
+
+    def ended(self, status: int) -> None:
+        """Take note of the wait status."""
+        self.code, self.ended_at = os.waitstatus_to_exitcode(status), time.time()
+
+    def write_log(self, data: bytes) -> None:
+        """Append to the log file.
+
+        Raises:
+            OSError: a full disk, say; there is no log file from then on.
+        """
+        view = memoryview(data)
+        try:
+            while self.log is not None and view:
+                view = view[self.log.write(view) :]
+        except OSError:
+            self.close_log()
+            raise
+
+    def close_log(self) -> None:
+        """Close the log file."""
+        if self.log is not None:
+            self.log.close()
+            self.log = None
+
+    def close_pipe(self) -> bytes:
+        """Close the pipe and the log; return what was left without a line end, as a line."""
+        os.close(self.pipe)
+        self.pipe = -1
+        self.close_log()
+        return self.lines.end()

@@ -1,0 +1,134 @@
+"""Signals to launchers, and launchers that die."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
+
+HANDLER = """
+import os, signal, subprocess, sys, time
+def finish(number, frame):
+    time.sleep(0.5)
+    print("checkpoint after", signal.Signals(number).name, "worker", worker.poll(), flush=True)
+    sys.exit(0)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, finish)
+worker = subprocess.Popen(["sleep", "600"])
+print("up", flush=True)
+time.sleep(600)
+"""
+DEAF = """
+import signal, time
+
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_lets_every_rank_finish(job: Any, target: int, number: signal.Signals, code: int) -> None:
+    nodes = job.pair(sys.executable, "-c", HANDLER)
+    job.all_started()
+    nodes[target].signal(number)
+    assert [node.wait() for node in nodes] == [code, code], nodes[0].err
+    for rank in range(4):
+        assert f"checkpoint after {number.name} worker None" in job.log(rank)
+    assert not (job.out / "failure.json").exists(), "a stop is no failure"
+    job.gone(1)
+
+
+def test_ranks_that_do_not_end_are_killed_after_the_grace(job: Any) -> None:
+    nodes = job.pair(sys.executable, "-c", DEAF, options=("--grace", "1"))
+    job.all_started()
+    nodes[0].signal(signal.SIGTERM)
+    assert [node.wait(5) for node in nodes] == [143, 143]
+    job.gone(1)
+
+
+def test_a_second_signal_kills_at_once(job: Any) -> None:
+    nodes = job.pair(sys.executable, "-c", DEAF)
+    job.all_started()
+    nodes[1].signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert nodes[0].running
+    assert nodes[1].running
+    nodes[1].signal(signal.SIGINT)
+    assert [node.wait(3) for node in nodes] == [130, 130]
+    job.gone(1)
+
+
+@pytest.mark.parametrize("between", [0, 0.2])
+def test_all_launchers_signalled_about_at_once(job: Any, between: float) -> None:
+    """As Compose or a cluster does: the relayed stop may come first, and must not make the signal a second one."""
+    nodes = job.pair(sys.executable, "-c", HANDLER)
+    job.all_started()
+    for node in nodes:
+        node.signal(signal.SIGTERM)
+        time.sleep(between)
+    assert [node.wait() for node in nodes] == [143, 143]
+    assert all("checkpoint after SIGTERM" in job.log(rank) for rank in range(4)), [node.err for node in nodes]
+    job.gone(1)
+
+
+def test_a_shells_child_is_asked_too(job: Any) -> None:
+    script = (
+        f"{sys.executable} -c '{DEAF.replace('signal.SIG_IGN', 'lambda *_: (print(1234, flush=True), exit())')}'; :"
+    )
+    node = job.node(0, "sh", "-c", script, nodes=1, procs=1)
+    job.all_started(1)
+    node.signal(signal.SIGTERM)
+    assert node.wait(5) == 143
+    assert "1234" in job.log(0)
+    job.gone(1)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_while_waiting_ends_at_once(job: Any, rank: int, until: Callable[..., None]) -> None:
+    node = job.node(rank, "true")
+    until(lambda: "waiting for" in node.err)
+    node.signal(signal.SIGTERM)
+    assert node.wait(1) == 143
+    assert not (job.out / "failure.json").exists()
+
+
+def test_a_node_stopped_before_the_start_may_come_back(job: Any, until: Callable[..., None]) -> None:
+    first = job.node(0, "true", nodes=3)
+    second = job.node(1, "true", nodes=3)
+    until(lambda: "waiting for node 2 of 3" in first.err)
+    second.signal(signal.SIGTERM)
+    assert second.wait(1) == 143
+    until(lambda: "node 1 left before the start (stopped by SIGTERM)" in first.err)
+    again = [job.node(1, "true", nodes=3), job.node(2, "true", nodes=3)]
+    assert [node.wait() for node in (first, *again)] == [0, 0, 0]
+
+
+def test_ranks_die_with_the_launcher_even_without_its_guard(job: Any) -> None:
+    """`pkill -9 -f stackrt.launch` hits both."""
+    node = job.node(0, sys.executable, "-c", DEAF, nodes=1)
+    ranks = job.all_started(2)
+    guards = set(job.processes()) - {node.pid, *ranks.values()}
+    assert len(guards) == 1
+    os.kill(guards.pop(), signal.SIGKILL)
+    node.signal(signal.SIGKILL)
+    job.gone(2)
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_a_killed_launcher_leaves_no_orphans_and_is_named(job: Any, target: int) -> None:
+    nodes = job.pair(sys.executable, "-c", HANDLER)
+    job.all_started()
+    nodes[target].signal(signal.SIGKILL)
+    assert nodes[1 - target].wait(5) == 75
+    job.gone(2)
+    report = job.failure()
+    assert (report["reason"], report["node"], report["exit_code"]) == ("node-lost", target, 75)
+    assert f"node {target} of 2" in report["sentence"]

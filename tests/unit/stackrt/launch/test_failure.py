@@ -1,0 +1,90 @@
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from stackrt.launch import failure
+from stackrt.launch.failure import Failure
+
+
+def fail(time: float, cause: bool, name: str) -> Failure:
+    return Failure(time, cause, 1, {"name": name})
+
+
+@pytest.mark.parametrize(
+    ("failures", "chosen"),
+    [
+        ([fail(1, False, "a"), fail(2, False, "b")], "a"),
+        ([fail(2, False, "a"), fail(1, False, "b")], "b"),
+        ([fail(1.0, False, "echo"), fail(1.2, True, "cause")], "cause"),
+        ([fail(1.2, True, "later"), fail(1.1, True, "sooner")], "sooner"),
+    ],
+)
+def test_first(failures: list[Failure], chosen: str) -> None:
+    assert failure.first(failures).report["name"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("code", "signalled", "killed", "expected"),
+    [
+        (1, False, False, False),
+        (-signal.SIGKILL, False, False, True),
+        (-signal.SIGKILL, True, False, True),
+        (-signal.SIGKILL, True, True, False),
+        (-signal.SIGSEGV, False, False, True),
+        (-signal.SIGSEGV, True, False, False),
+        (-signal.SIGABRT, False, False, False),
+        (-signal.SIGTERM, False, False, False),
+    ],
+)
+def test_is_cause(code: int, signalled: bool, killed: bool, expected: bool) -> None:
+    assert failure.is_cause(code, signalled, killed) is expected
+
+
+def test_exit_codes_are_a_shells() -> None:
+    assert [failure.exit_code(code) for code in (3, -9, -15)] == [3, 137, 143]
+
+
+def report(lines: list[str]) -> failure.Report:
+    return failure.report(
+        "run", 2, reason="rank-failed", code=1, sentence="rank 1 failed", when=1.5, node=0, rank=1, last_lines=lines
+    )
+
+
+def test_write_is_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
+    failure.write(report(["é"]), tmp_path / "out", tmp_path / "absent")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["failure.json"]
+    assert json.loads((tmp_path / "out" / "failure.json").read_text()) == {
+        "schema_version": 1,
+        "run": "run",
+        "attempt": 2,
+        "reason": "rank-failed",
+        "sentence": "rank 1 failed",
+        "exit_code": 1,
+        "time": "1970-01-01T00:00:01.500Z",
+        "node": 0,
+        "rank": 1,
+        "local_rank": None,
+        "host": None,
+        "signal": None,
+        "last_lines": ["é"],
+    }
+    assert not (tmp_path / "absent").exists()
+
+
+def test_the_termination_log_is_written_only_where_it_is_and_fits(tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    path.write_text("x" * 9000)
+    failure.write_termination_log(report([f"line {number} " + "é" * 900 for number in range(30)]), path)
+    content = json.loads(path.read_text())
+    assert path.stat().st_size <= 4096
+    assert content["last_lines"]
+    assert content["last_lines"][-1].startswith("line 29"), "the last lines are the ones that tell"
+
+
+def test_sentences() -> None:
+    assert "out-of-memory" in failure.rank_sentence(0, 0, 0, "h", -9)
+    assert "/dev/shm" in failure.rank_sentence(0, 0, 0, "h", -7)
+    assert failure.rank_sentence(3, 1, 0, "h", 2).endswith("exited with code 2")
+    assert failure.signal_name(64 - 1) == "signal 63"
