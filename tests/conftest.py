@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,18 @@ def lacks_torch() -> str:
     return f"{' and '.join(missing)} not installed (make train-env)" if missing else ""
 
 
+@functools.cache
+def lacks_index() -> str:
+    """Why no package can be resolved here; empty if one can."""
+    uv = str(Path(sys.executable).parent / "uv")
+    try:
+        argv = [uv, "pip", "compile", "--quiet", "--no-cache", "-"]
+        done = subprocess.run(argv, input="iniconfig\n", capture_output=True, text=True, timeout=60, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return "uv is not installed, or the package index does not answer"
+    return "" if done.returncode == 0 else "the package index does not answer"
+
+
 def lacks_root() -> str:
     """Why nothing can be mounted here; empty if it can."""
     return "" if os.getuid() == 0 else "mounting needs root"
@@ -49,6 +62,7 @@ def lacks_linux() -> str:
 CAPABILITIES: dict[str, Callable[[], str]] = {
     "docker": lacks_docker,
     "torch": lacks_torch,
+    "index": lacks_index,
     "root": lacks_root,
     "linux": lacks_linux,
 }

@@ -1,0 +1,94 @@
+"""Every command that README and docs show works: it is run here, or by a test that is named here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import ROOT, Stackctl
+
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+
+RUN_ELSEWHERE = {
+    "make demo": "test_demo.py::test_without_docker_two_nodes_train_as_processes",
+    "make test": "../../.ci/run",
+    "pip install .": "test_install.py::test_an_installed_stackctl_plans_and_runs",
+    "docker compose up trainer": "test_compose_file.py::test_up_trainer_trains_on_one_node",
+    "docker compose up node-0 node-1": "test_compose_file.py::test_two_nodes_train_one_model",
+    "docker compose up tensorboard": "test_compose_file.py::test_tensorboard_shows_the_curves",
+    "docker compose cp trainer:/out ./out": "test_compose_file.py::test_up_trainer_trains_on_one_node",
+    "docker compose -f compose.yaml -f compose/gpu.yaml up trainer": (
+        "test_compose_file.py::test_every_file_is_valid_and_hardened"  # no GPU here: the file is checked
+    ),
+    "python -m stackrt.train.gpt": "train/test_gpt.py",
+    "torchrun --nproc-per-node 4 -m stackrt.train.gpt --steps 100": "train/test_launched.py",
+    "stackctl lock pytorch": "test_lock.py::test_locks_are_made_from_the_catalog",
+    "stackctl render": "test_lock.py::test_locks_are_made_from_the_catalog",
+}
+"""Command -> the file and test that runs it for real."""
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) for each `$ …` line in a console block; comments and repeated spaces dropped."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+            for line in block.splitlines():
+                if line.startswith("$ "):
+                    found.append((page, " ".join(shlex.split(line[2:], comments=True))))
+    return found
+
+
+def test_pages_show_commands() -> None:
+    assert {page for page, _ in commands()} >= {"README.md", "docs/training.md", "docs/compose.md", "docs/images.md"}
+
+
+@pytest.mark.parametrize(("page", "command"), sorted({(page, command) for page, command in commands()}))
+def test_a_shown_command_works(page: str, command: str, stackctl: Stackctl) -> None:
+    if command in RUN_ELSEWHERE:
+        name, _, test = RUN_ELSEWHERE[command].partition("::")
+        text = (Path(__file__).parent / name).read_text()
+        assert f"def {test}(" in text if test else text
+        return
+    program, *words = shlex.split(command)
+    assert program == "stackctl", f"{page}: nothing runs `{command}`: add it to RUN_ELSEWHERE"
+    if words[0] in ("run", "build") and "--dry-run" not in words:
+        at = words.index("--") if "--" in words else len(words)
+        words.insert(at, "--dry-run")
+    done = stackctl(*words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_locks_answer_to_the_catalog(stackctl: Stackctl) -> None:
+    assert stackctl("lock", "--check").returncode == 0
+    assert stackctl("render", "--check").returncode == 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+        assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_setting_is_documented() -> None:
+    """The settings that the code reads from the environment, against docs/settings.md, launcher.md and compose.md."""
+    documented = "".join((ROOT / "docs" / name).read_text() for name in ("settings.md", "launcher.md", "compose.md"))
+    read = set()
+    for path in [*(ROOT / "stackctl").rglob("*.py"), *(ROOT / "compose").glob("*.yaml"), ROOT / "compose.yaml"]:
+        read |= set(re.findall(r"\bSTACK_[A-Z_]+\b", path.read_text()))
+    internal = {"STACK_SECRET_UV_TOML", "STACK_SECRET_PIP_CONF", "STACK_SECRET_", "STACK_"}
+    assert {name for name in read - internal if f"`{name}" not in documented} == set()
+
+
+def test_docs_name_no_machine_of_ours() -> None:
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True,
+                            check=True).stdout.split()  # fmt: skip
+    for name in listed:
+        path = ROOT / name
+        if path.is_file() and path.suffix in {".md", ".py", ".toml", ".yaml", ".txt", ".j2", ""}:
+            assert str(ROOT) not in path.read_text(errors="ignore"), name
