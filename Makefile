@@ -19,8 +19,9 @@ images: $(VENV)/user.done ## Build the images; IMAGES="pytorch" and VARIANT=cpu|
 	@set -e; for image in $(or $(IMAGES),""); do \
 	  $(BIN)/stackctl build $$image $(if $(VARIANT),--variant $(VARIANT)); done
 
-test: lint ## Run everything that this machine can run; STACK_REQUIRE=docker,torch turns those skips into failures
+test: $(VENV)/dev.done ## Run everything that this machine can run; STACK_REQUIRE=docker,torch turns those skips into failures
 	@if [ -n "$$STACK_WHEELHOUSE" ]; then $(MAKE) --no-print-directory train-env; fi
+	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest
 
 test-fast: $(VENV)/dev.done ## Run the tests that take seconds
