@@ -175,11 +175,22 @@ def test_a_taken_folder_is_exit_4_and_nothing_is_lost(stackctl: Stackctl, tmp_pa
 
 
 @pytest.mark.needs("torch")
-def test_a_missing_data_file_is_one_clear_error(stackctl: Stackctl) -> None:
-    failed = stackctl("run", "gpt", "--procs", "2", "--", "--data", "absent.txt")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", "absent.txt"], "--data absent.txt: No such file"),
+        (["--stepz", "3"], "unrecognized arguments: --stepz 3"),
+        (["--steps", "0"], "--steps 0: must be 1 or more"),
+    ],
+)
+def test_what_is_wrong_with_a_workloads_arguments_is_told_once(words: list[str], said: str, stackctl: Stackctl) -> None:
+    """Every rank fails alike and one says why; that one is the failure that is reported."""
+    failed = stackctl("run", "gpt", "--nodes", "2", "--procs", "2", "--", *words)
     assert failed.returncode == 1
-    assert "absent.txt" in failed.stderr
+    assert "error: rank 0 (node 0" in failed.stderr
+    assert f"  | error: {said}" in failed.stderr
     assert "Traceback" not in failed.stderr + failed.stdout
+    assert "terminate called" not in failed.stderr + failed.stdout
 
 
 def test_a_workload_whose_packages_are_absent_says_what_to_install(stackctl: Stackctl, tmp_path: Path) -> None:

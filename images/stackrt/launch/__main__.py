@@ -188,7 +188,10 @@ def wrong_folder(out: Path) -> str | None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        return f"STACK_OUT={out}: can't be written: {error.strerror}; name a folder that this user can write"
+        return (
+            f"STACK_OUT={out}: can't be written by uid {os.getuid()}: {error.strerror}; "
+            "name a folder that this user can write, or run as its owner (in Compose: STACK_UID)"
+        )
     return None
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 INTERRUPTED = 128  # plus the signal's number: stopped on request, with a checkpoint
 
@@ -31,8 +32,20 @@ class PeersGoneError(TrainerError):
 ERRORS: dict[int, type[TrainerError]] = {kind.exit_code: kind for kind in (TrainerError, BadInputError, PeersGoneError)}
 
 
-def complain(error: TrainerError) -> int:
-    """Print a failure as one line, from rank 0 only, and return its exit code."""
+HEAD_START = 1.0
+"""Seconds that other ranks leave rank 0, which alone says what all of them know, to be the first that fails: the
+launcher reports the first failed rank and its last lines."""
+
+
+def say_once(text: str) -> None:
+    """Print what is wrong on every rank from rank 0 only; the others wait a moment."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(HEAD_START)
+
+
+def complain(error: TrainerError) -> int:
+    """Print a failure as one line, and return its exit code."""
+    say_once(str(error))
     return error.exit_code

@@ -368,4 +368,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: where a rank leaves with an error, the process groups' C++ threads still run, and the interpreter's
+    # own end aborts over them now and then; the launcher would then name that abort in place of the error.
+    os._exit(exit_code)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stackrt.train.errors import BadInputError, complain
+from stackrt.train.errors import BadInputError, complain, say_once
 
 DEFAULT_TEXT = Path(__file__).parent / "data" / "shakespeare.txt"
 BYTES = 256  # ids a byte-level vocabulary needs
@@ -163,11 +163,10 @@ _VOCABULARY = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argparse parser whose usage error appears once, not once a rank."""
+    """An argparse parser whose usage error is one line, and appears once, not once a rank."""
 
     def error(self, message: str) -> NoReturn:
-        if os.environ.get("RANK", "0") == "0":
-            super().error(message)
+        say_once(f"{message}; `{self.prog} --help` lists the options")
         sys.exit(2)
 
 
