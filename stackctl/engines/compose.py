@@ -74,6 +74,12 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
                 running.wait()
 
 
+def containers(project: str) -> list[str]:
+    """The names of a project's containers, running or not."""
+    label = f"label=com.docker.compose.project={project}"
+    return process.run(["docker", "ps", "--all", "--filter", label, "--format", "{{.Names}}"]).split()
+
+
 def _wait(base: list[str], rows: list[dict[str, str]], env: Mapping[str, str]) -> list[Node]:
     """Wait for every container of a project; once one has failed, give the others a while and kill them."""
     waits = {row["ID"]: _start(["docker", "wait", row["ID"]], env, subprocess.PIPE) for row in rows}

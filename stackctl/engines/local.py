@@ -30,7 +30,7 @@ class Command(msgspec.Struct, frozen=True):
 def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False) -> list[int]:
     """Start every command, wait for all, return their exit codes (negative: minus the signal's number).
 
-    SIGINT and SIGTERM go on to each command; we then wait for them to end in their own time.
+    SIGINT, SIGTERM and SIGHUP go on to each command; we then wait for them to end in their own time.
 
     Args:
         to_stderr: Send their output to our standard error, so that our own stays data.
@@ -85,12 +85,12 @@ def free_port(first: int, *, tries: int = 100) -> int:
 
 @contextmanager
 def signals(pass_on: Callable[[int], None]) -> Iterator[None]:
-    """Within the block, SIGINT and SIGTERM call `pass_on` with their number in place of ending us."""
+    """Within the block, SIGINT, SIGTERM and SIGHUP call `pass_on` with their number in place of ending us."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         pass_on(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

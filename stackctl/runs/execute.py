@@ -16,7 +16,7 @@ from stackctl import assets
 from stackctl.engines import compose as compose_engine
 from stackctl.engines import docker
 from stackctl.engines import local as local_engine
-from stackctl.errors import MissingHere
+from stackctl.errors import MissingHere, NameTaken
 from stackctl.jobs import compose as compose_plan
 from stackctl.jobs import local as local_plan
 from stackctl.jobs import workloads
@@ -62,12 +62,19 @@ def compose(
 
     Raises:
         MissingHere: There is no engine, no Compose, or no such image here.
-        NameTaken: The folder holds a run.
+        NameTaken: The folder holds a run, or there are containers of that name.
     """
     docker.require("compose")
     info = docker.image(image)
     if info is None:
         raise MissingHere(f"there is no image {image} here", hint=f"build it with `stackctl build {job.image}`")
+    taken = compose_engine.containers(job.name)
+    if taken:
+        raise NameTaken(
+            f"there are containers of a Compose project of this name: {', '.join(taken)}",
+            where=f"--name {job.name}",
+            hint=f"choose another, or remove them with `docker compose -p {job.name} down`",
+        )
     attempt = store.create(folder, job, resume=resume)
     user = _container_user(folder)
     mounts = compose_plan.mounts(job, out=str(folder), workdir=str(workdir))
@@ -90,7 +97,8 @@ def _recorded(begun: Record, folder: Path) -> Iterator[Callable[[Sequence[int]],
     def ended(codes: Sequence[int]) -> Record:
         nonlocal final
         code = next((code for code in codes if code != 0), 0)
-        stopped = code in (128 + signal.SIGTERM, 128 + signal.SIGINT) and not (folder / "failure.json").exists()
+        by_signal = [128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+        stopped = code in by_signal and not (folder / "failure.json").exists()
         state: State = "succeeded" if code == 0 else "stopped" if stopped else "failed"
         final = msgspec.structs.replace(begun, state=state, exit_code=code, ended=store.now())
         return final

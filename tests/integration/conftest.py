@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 STACKCTL = str(Path(sys.executable).parent / "stackctl")
 PREFIX = "stacktest-"
 """Image names of a test run: a user's own images keep theirs."""
+
+OURS = re.compile(r"stacktest|t\d+-\d+|(gpt|python|loop)-\d{4}-\d{6}")
+"""Names of what a test starts; other work may share the engine."""
 
 Stackctl = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -63,7 +67,7 @@ def image() -> Iterator[str]:
 
 @pytest.fixture
 def leaves_nothing() -> Iterator[None]:
-    """See that a test left no container, network or volume behind."""
+    """See that a test left no container, network or volume of its own behind."""
     before = _docker_things()
     yield
     assert _docker_things() == before
@@ -75,7 +79,8 @@ def _docker_things() -> dict[str, set[str]]:
         "networks": ["network", "ls", "--format", "{{.Name}}"],
         "volumes": ["volume", "ls", "--format", "{{.Name}}"],
     }
-    return {
-        kind: set(subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.split())
-        for kind, words in listing.items()
-    }
+    found = {}
+    for kind, words in listing.items():
+        names = subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.split()
+        found[kind] = {name for name in names if OURS.match(name)}
+    return found

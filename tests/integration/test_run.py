@@ -205,7 +205,7 @@ def test_a_workload_whose_packages_are_absent_says_what_to_install(stackctl: Sta
 
 
 @pytest.mark.needs("linux")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130)])
 def test_an_interrupted_run_ends_everything_it_started(
     number: signal.Signals, code: int, start: Callable[..., Running]
 ) -> None:
@@ -324,6 +324,17 @@ def test_interrupting_a_compose_run_stops_and_removes_it(image: str, start: Call
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(30) == 130
     assert read(run.out / "run.json")["state"] == "stopped"
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
+def test_a_name_that_containers_have_is_exit_4(image: str, start: Callable[..., Running], stackctl: Stackctl) -> None:
+    run = start("--nodes", "1", "--on", "compose", "--", "python", "loop.py")
+    run.wait_for_ranks(1)
+    taken = stackctl("run", "--on", "compose", "--name", run.name, "--", "python", "-c", "0")
+    assert taken.returncode == 4
+    assert run.container(0) in taken.stderr
+    assert run.process.poll() is None, "the running job goes on"
 
 
 @pytest.mark.needs("docker")
