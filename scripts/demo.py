@@ -11,6 +11,7 @@ import train_env
 
 from stackctl.engines import docker
 from stackctl.errors import MissingHere, StackError
+from stackctl.images.settings import from_env
 
 STACKCTL = Path(sys.executable).parent / "stackctl"
 
@@ -25,7 +26,11 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
         return _stackctl("run", "gpt", "--nodes", "2", "--procs", "2")
-    print("demo: in containers; building the CPU image first")
+    print("demo: in containers")
+    prefix = from_env(os.environ).image_prefix
+    if docker.image(f"{prefix}pytorch:cpu") is None:
+        print("demo: the CPU image is built first")
+        train_env.announce_build()
     return _stackctl("build", "pytorch", "--variant", "cpu") or _stackctl(
         "run", "gpt", "--nodes", "2", "--procs", "2", "--on", "compose"
     )

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.markers import Marker
 from packaging.tags import sys_tags
@@ -24,7 +25,9 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from stackctl.engines import process
 from stackctl.images import catalog, lockfile
 from stackctl.images.build import wheels_at_hand
+from stackctl.images.catalog import Target
 from stackctl.images.lockfile import Pin
+from stackctl.images.render import lock_names
 from stackctl.images.settings import Settings, from_env
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,34 +39,64 @@ SECONDS = 10
 def install() -> None:
     """Install what is missing; says where it comes from and how many bytes it is."""
     settings = from_env(os.environ)
-    target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
-    framework = lockfile.parse((LOCKS / target.framework_lock).read_text())
-    others = lockfile.parse((LOCKS / target.packages_lock).read_text())
-    same_python = sys.platform == "linux" and platform.machine() == "x86_64" and _python() == target.base.python
-    index = package_index(settings)
+    target, framework, others = image_pins()
     if not _missing([*framework, *others]):
         return
-    if same_python and settings.wheelhouse and wheels_at_hand(target, settings.wheelhouse, LOCKS.parent):
-        print(f"torch: from the wheelhouse {settings.wheelhouse}, nothing to download")
-        _uv(LOCKS / target.framework_lock, "--offline", "--find-links", str(settings.wheelhouse))
-        _install_rest(others, LOCKS / target.packages_lock, index)
-    elif same_python and _answers(settings.torch_index or target.variant.index, "torch"):
-        source = settings.torch_index or target.variant.index
-        print(f"torch: the CPU build from {source}, {_megabytes(framework, source)}")
-        _uv(LOCKS / target.framework_lock, "--default-index", source)
-        _install_rest(others, LOCKS / target.packages_lock, index)
-    else:
+    index = package_index(settings)
+    source = torch_source(target, settings) if _same_python(target) else None
+    if source is None:
         lock = ROOT / "locks" / "train.txt"
         print("torch: from the package index, whose Linux build carries CUDA with it")
         _install_rest(lockfile.parse(lock.read_text()), lock, index)
+        return
+    print(f"torch: {source.said}")
+    _uv(LOCKS / target.framework_lock, *source.options)
+    _install_rest(others, LOCKS / target.packages_lock, index)
+
+
+def announce_build() -> None:
+    """Say what a first build of the CPU image will download."""
+    settings = from_env(os.environ)
+    target, _, others = image_pins()
+    source = torch_source(target, settings)
+    print(f"torch: {source.said if source else f'from {target.variant.index}, which does not answer now'}")
+    print(f"packages: {len(others)} from the package index, {_megabytes(others, package_index(settings))} at most")
+
+
+class Source(NamedTuple):
+    """Where torch's CPU build comes from: in words, and as options of uv."""
+
+    said: str
+    options: tuple[str, ...]
+
+
+def torch_source(target: Target, settings: Settings) -> Source | None:
+    """The wheelhouse if it holds torch, else PyTorch's CPU index if it answers, else None."""
+    if settings.wheelhouse and wheels_at_hand(target, settings.wheelhouse, LOCKS.parent):
+        said = f"from the wheelhouse {settings.wheelhouse}, nothing to download"
+        return Source(said, ("--offline", "--find-links", str(settings.wheelhouse)))
+    index = settings.torch_index or target.variant.index
+    if not _answers(index, "torch"):
+        return None
+    _, framework, _ = image_pins()
+    return Source(f"the CPU build from {index}, {_megabytes(framework, index)}", ("--default-index", index))
+
+
+def image_pins() -> tuple[Target, list[Pin], list[Pin]]:
+    """The pytorch CPU image, and its locks: the framework's layer, everything else."""
+    target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
+    framework, others = (lockfile.parse((LOCKS / name).read_text()) for name in lock_names(target))
+    return target, framework, others
 
 
 def package_index(settings: Settings) -> str:
-    """The package index in use: the environment's, else the one that pip itself has as its default."""
+    """The package index in use: the environment's, else the one that pip itself has as its default; else empty."""
     if settings.package_index:
         return settings.package_index
-    from pip._internal.models.index import PyPI
-
+    try:
+        from pip._internal.models.index import PyPI
+    except ImportError:
+        return ""  # a virtual environment without pip: uv knows its own default, but cannot be asked for it
     return str(PyPI.simple_url)
 
 
@@ -71,7 +104,7 @@ def _install_rest(pins: list[Pin], lock: Path, index: str) -> None:
     missing = _missing(pins)
     if missing:
         print(f"packages: {len(missing)} from the package index, {_megabytes(missing, index)}")
-        _uv(lock, "--default-index", index)
+        _uv(lock, *(("--default-index", index) if index else ()))
 
 
 def _uv(lock: Path, *options: str) -> None:
@@ -96,8 +129,9 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _python() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
+def _same_python(target: Target) -> bool:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return sys.platform == "linux" and platform.machine() == "x86_64" and python == target.base.python
 
 
 def _answers(index: str, package: str) -> bool:
@@ -113,6 +147,8 @@ def _megabytes(pins: Iterable[Pin], index: str) -> str:
 
     Source: the simple repository API, https://packaging.python.org/specifications/simple-repository-api/
     """
+    if not index:
+        return "of unknown size"
     tags = frozenset(str(tag) for tag in sys_tags())
     with ThreadPoolExecutor(16) as pool:
         sizes = list(pool.map(lambda pin: _size(pin, index, tags), pins))
