@@ -60,7 +60,9 @@ def announce_build() -> None:
     target, _, others = image_pins()
     source = torch_source(target, settings)
     print(f"torch: {source.said if source else f'from {target.variant.index}, which does not answer now'}")
-    print(f"packages: {len(others)} from the package index, {_megabytes(others, package_index(settings))} at most")
+    print(
+        f"packages: {len(others)} from the package index, {_megabytes(others, package_index(settings))}, unless cached"
+    )
 
 
 class Source(NamedTuple):

@@ -138,7 +138,7 @@ def render(check: bool) -> None:
 def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool, as_json: bool) -> None:
     """Build images, and say what came of it.
 
-    Without IMAGE every image is built. Mirrors, a private CA and a wheelhouse are settings in the environment;
+    Without IMAGE every image is built, without --variant every variant; a CUDA variant is some 5 GB. Mirrors, a private CA and a wheelhouse are settings in the environment;
     docs/settings.md lists them.
 
     \b
@@ -161,6 +161,8 @@ def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool,
             click.echo(shlex.join(steps.argv))
         return
     docker.require("buildx")
+    if len(chosen) > 1:
+        click.echo(f"building {len(chosen)} images: {', '.join(target.tag for target in chosen)}", err=True)
     results = []
     for target in chosen:
         built = builder.build(target, settings, no_cache=no_cache)
