@@ -138,8 +138,8 @@ def render(check: bool) -> None:
 def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool, as_json: bool) -> None:
     """Build images, and say what came of it.
 
-    Without IMAGE every image is built, without --variant every variant; a CUDA variant is some 5 GB. Mirrors, a private CA and a wheelhouse are settings in the environment;
-    docs/settings.md lists them.
+    Without IMAGE every image is built, without --variant every variant; a CUDA variant is some 5 GB. Mirrors, a
+    private CA and a wheelhouse are settings in the environment; docs/settings.md lists them.
 
     \b
     Examples:
