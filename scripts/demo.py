@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import train_env
 
@@ -17,7 +18,7 @@ STACKCTL = Path(sys.executable).parent / "stackctl"
 
 
 def main() -> int:
-    """Decide where to run, prepare it, run; returns the exit code."""
+    """Decide where to run and prepare it, then go on as `stackctl run`; returns an exit code where that fails."""
     if os.environ.get("STACK_DEMO") == "local" or not _docker():
         print("demo: as processes on this machine")
         try:
@@ -25,15 +26,17 @@ def main() -> int:
         except StackError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
-        return _stackctl("run", "gpt", "--nodes", "2", "--procs", "2")
+        return _become_stackctl("run", "gpt", "--nodes", "2", "--procs", "2")
     print("demo: in containers")
     prefix = from_env(os.environ).image_prefix
     if docker.image(f"{prefix}pytorch:cpu") is None:
         print("demo: the CPU image is built first")
         train_env.announce_build()
-    return _stackctl("build", "pytorch", "--variant", "cpu") or _stackctl(
-        "run", "gpt", "--nodes", "2", "--procs", "2", "--on", "compose"
-    )
+    print("$ stackctl build pytorch --variant cpu", flush=True)
+    built = subprocess.run([str(STACKCTL), "build", "pytorch", "--variant", "cpu"], check=False)
+    if built.returncode:
+        return built.returncode
+    return _become_stackctl("run", "gpt", "--nodes", "2", "--procs", "2", "--on", "compose")
 
 
 def _docker() -> bool:
@@ -46,10 +49,14 @@ def _docker() -> bool:
     return True
 
 
-def _stackctl(*words: str) -> int:
+def _become_stackctl(*words: str) -> NoReturn:
+    """Go on as stackctl: Ctrl-C then reaches it, and nothing above it kills it while it cleans up."""
     print("$ stackctl", *words, flush=True)
-    return subprocess.run([str(STACKCTL), *words], check=False).returncode
+    os.execv(STACKCTL, [str(STACKCTL), *words])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -55,7 +56,18 @@ _JOB_OPTIONS = (
         metavar="SECONDS",
         help="How long nodes wait for one another at the start.",
     ),
+    click.option(
+        "--grace",
+        type=int,
+        default=60,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long ranks may take to end when the job is stopped.",
+    ),
 )
+
+JOB_PARAMETERS = ("nodes", "procs", "gpus", "image", "seed", "env", "timeout", "grace")
+"""The options that a job is made of; its name and folder are the run's."""
 
 
 def job_options(command: F) -> F:
@@ -80,6 +92,16 @@ def split_words(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     if words:
         return words[0], arguments
     return ("", arguments) if arguments else ("gpt", ())
+
+
+def stem(command: Sequence[str]) -> str:
+    """What to call a run of the user's own command: its script or module, else its program."""
+    program, *more = command
+    if Path(program).name.startswith("python"):
+        if more[:1] == ["-m"] and len(more) > 1:
+            return more[1].rpartition(".")[2]
+        return next((Path(word).stem for word in more if word.endswith(".py")), Path(program).stem)
+    return Path(program).stem
 
 
 def environment(pairs: Sequence[str]) -> dict[str, str]:

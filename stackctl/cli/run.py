@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from stackctl.cli import options
-from stackctl.errors import JobFailed
+from stackctl.errors import InvalidInput, JobFailed, NameTaken
 from stackctl.jobs import job as jobs
 from stackctl.jobs.job import Job
 from stackctl.runs import store
@@ -42,31 +46,26 @@ def workloads(as_json: bool) -> None:
     show_default=True,
     help="Where: processes on this machine, or containers.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the run. [default: in the run store]"
-)
+@click.option("--out", metavar="FOLDER", help="Folder of the run. [default: in the run store]")
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Port of node 0's launcher. [default: the first free from 29400]"
 )
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the run's folder.")
+@click.option("--resume", is_flag=True, help="Go on with the run of this --name or --out, from its last checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Print what would be started, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON; ranks then print to standard error.")
+@click.pass_context
 def run(
+    ctx: click.Context,
+    /,
     words: tuple[str, ...],
-    nodes: int,
-    procs: int | None,
-    gpus: int,
-    image: str | None,
-    name: str | None,
-    seed: int | None,
-    env: tuple[str, ...],
-    timeout: int,
     backend: str,
-    out: Path | None,
+    name: str | None,
+    out: str | None,
     port: int | None,
     resume: bool,
     dry_run: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Run a job here, as processes or in Compose.
 
@@ -78,42 +77,94 @@ def run(
       stackctl run gpt --nodes 2 --procs 2
       stackctl run gpt --nodes 2 --procs 2 --on compose -- --steps 200 --data my.txt
       stackctl run --nodes 2 --procs 4 -- python mine.py
+      stackctl run --resume --name gpt-1122-031500
     """
-    workload, arguments = options.split_words(words)
-    stem = workload or Path(arguments[-1] if len(arguments) == 2 else arguments[0]).stem
-    run_name = name or (out.name if out and resume else store.new_name(stem, datetime.now()))
-    job = jobs.make(
-        name=run_name,
-        workload=workload,
-        arguments=arguments,
-        image=image,
-        nodes=nodes,
-        procs=procs,
-        gpus=gpus,
-        device="cpu" if backend == "compose" and not gpus else None,
-        seed=seed,
-        env=options.environment(env),
-        timeout=timeout,
-    )
-    folder = out.absolute() if out else store.home(os.environ) / run_name
+    if resume:
+        folder = _folder(name, out)
+        job = _job_to_resume(ctx, folder, words)
+    else:
+        run_name = name or _free_name(words)
+        folder = _folder(run_name, out)
+        job = _new_job(words, backend, run_name, given)
     if dry_run:
         _show(job, backend, folder, port, as_json)
         return
-    if not words and not arguments:
+    if not (resume or words or options.rest()):
         click.echo("no workload and no command: running the reference workload, gpt", err=True)
-    record = _carry_out(job, backend, folder, port, resume=resume, quiet_stdout=as_json)
+    while True:
+        try:
+            record = _carry_out(job, backend, folder, port, resume=resume, quiet_stdout=as_json)
+            break
+        except NameTaken:
+            if name or out:
+                raise
+            # Another run has started within this second, and has taken the name that we made up.
+            job = msgspec.structs.replace(job, name=_free_name(words))
+            folder = _folder(job.name, None)
     _report(job, record, folder, as_json)
 
 
+def _folder(name: str | None, out: str | None) -> Path:
+    """The run's folder: --out, or the name's in the run store."""
+    for option, value in (("--out", out), ("--name", name)):
+        if value == "":
+            raise InvalidInput("must not be empty", where=option)
+    if out:
+        return Path(out).absolute()
+    if name:
+        return store.home(os.environ) / name
+    raise InvalidInput("which run?", where="--resume", hint="name it with --name or --out")
+
+
+def _job_to_resume(ctx: click.Context, folder: Path, words: tuple[str, ...]) -> Job:
+    """The job of a run that exists; what a job is made of cannot be given anew."""
+    fixed = [name for name in options.JOB_PARAMETERS if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if words or options.rest() or fixed:
+        what = "the command" if words or options.rest() else f"--{fixed[0]}"
+        raise InvalidInput(
+            f"a resumed run has a job already, so {what} cannot be given",
+            where="--resume",
+            hint=f"it goes on as {folder / 'job.json'} says; leave it out, or start another run",
+        )
+    return store.read_job(folder)
+
+
+def _new_job(words: tuple[str, ...], backend: str, name: str, given: Mapping[str, Any]) -> Job:
+    workload, arguments = options.split_words(words)
+    return jobs.make(
+        name=name,
+        workload=workload,
+        arguments=arguments,
+        device="cpu" if backend == "compose" and not given["gpus"] else None,
+        **{**given, "env": options.environment(given["env"])},
+    )
+
+
+def _free_name(words: tuple[str, ...]) -> str:
+    """A name from what is run and when; a number behind it where several runs start within one second."""
+    workload, arguments = options.split_words(words)
+    base = store.new_name(workload or options.stem(arguments), datetime.now())
+    home = store.home(os.environ)
+    return next(name for name in [base, *(f"{base}-{n}" for n in range(2, 1000))] if not (home / name).exists())
+
+
 def _carry_out(job: Job, backend: str, folder: Path, port: int | None, *, resume: bool, quiet_stdout: bool) -> Record:
+    from stackctl.engines.local import reserved_port
     from stackctl.runs import execute
 
-    click.echo(f"{job.name}: {job.nodes} x {job.procs} ranks on {backend}, in {folder}", err=True)
     if backend == "compose":
         return execute.compose(
-            job, folder, image=_image(job), workdir=Path.cwd(), resume=resume, quiet_stdout=quiet_stdout
+            job, folder, image=_image(job), workdir=_here(), resume=resume, quiet_stdout=quiet_stdout
         )
-    return execute.local(job, folder, port=_port(port), resume=resume, quiet_stdout=quiet_stdout)
+    with reserved_port(port, jobs.PORT) as number:
+        return execute.local(job, folder, port=number, workdir=_here(), resume=resume, quiet_stdout=quiet_stdout)
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise InvalidInput("the current folder has gone", hint="change to another one") from None
 
 
 def _report(job: Job, record: Record, folder: Path, as_json: bool) -> None:
@@ -133,26 +184,24 @@ def _report(job: Job, record: Record, folder: Path, as_json: bool) -> None:
 
 
 def _show(job: Job, backend: str, folder: Path, port: int | None, as_json: bool) -> None:
+    from stackctl.engines import local as local_engine
+
+    gpus = local_engine.gpu_ids(job.nodes * job.gpus, check=False)
     if backend == "compose":
         from stackctl.jobs import compose
 
         uid, gid = store.container_user()
-        mounts = compose.mounts(job, out=str(folder), workdir=str(Path.cwd()))
-        document = compose.document(job, image=_image(job), user=f"{uid}:{gid}", mounts=mounts)
+        volumes = compose.mounts(job, out=str(folder), workdir=str(_here()))
+        document = compose.document(job, image=_image(job), user=f"{uid}:{gid}", volumes=volumes, gpus=gpus)
         click.echo(
             msgspec.json.format(msgspec.json.encode(document), indent=2) if as_json else compose.to_yaml(document)
         )
         return
     from stackctl.jobs import local
 
-    nodes = local.plan(job, python=sys.executable, out=str(folder), port=_port(port))
+    with nullcontext(port) if port else local_engine.reserved_port(None, jobs.PORT) as number:
+        nodes = local.plan(job, python=sys.executable, out=str(folder), port=number, gpus=gpus)
     click.echo(msgspec.json.format(msgspec.json.encode(nodes), indent=2) if as_json else local.show(nodes))
-
-
-def _port(port: int | None) -> int:
-    from stackctl.engines.local import free_port
-
-    return port or free_port(jobs.PORT)
 
 
 def _image(job: Job) -> str:

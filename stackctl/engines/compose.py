@@ -12,12 +12,8 @@ from pathlib import Path
 import msgspec
 
 from stackctl.engines import process
-from stackctl.engines.local import signals
-from stackctl.errors import CommandFailed
-
-_STRAGGLER_SECONDS = 20.0
-"""How long the others may live once a node has failed. The launchers end each other in 15 s; a container that
-is paused, or whose launcher was killed, cannot."""
+from stackctl.engines.local import STRAGGLER_SECONDS, signals
+from stackctl.errors import CommandFailed, MissingHere
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -63,9 +59,14 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
                 for follower in logs:
                     _end(follower)
         return nodes
-    except CommandFailed:
+    except CommandFailed as error:
         if stops:
             raise KeyboardInterrupt from None  # Ctrl-C ended a docker command of ours as well
+        if "could not select device driver" in error.output:
+            raise MissingHere(
+                "Docker has no NVIDIA runtime here",
+                hint="install the NVIDIA container toolkit, or train on the CPU with --procs",
+            ) from None
         raise
     finally:
         with signals(lambda _number: None):
@@ -93,7 +94,7 @@ def _wait(base: list[str], rows: list[dict[str, str]], env: Mapping[str, str]) -
                     ended[key] = int(wait.communicate()[0].strip() or 1)
             if failed_at is None and any(ended.values()):
                 failed_at = time.monotonic()
-            if failed_at is not None and time.monotonic() - failed_at > _STRAGGLER_SECONDS:
+            if failed_at is not None and time.monotonic() - failed_at > STRAGGLER_SECONDS:
                 process.run([*base, "kill"], env=env)
                 failed_at = time.monotonic()
     finally:
@@ -123,12 +124,3 @@ def _end(running: subprocess.Popen[bytes], *, seconds: float = 5) -> None:
     except subprocess.TimeoutExpired:
         running.kill()
         running.wait()
-
-
-def config(file: Path, env: Mapping[str, str]) -> None:
-    """See that Compose accepts a file.
-
-    Raises:
-        CommandFailed: It does not; carries its words.
-    """
-    process.run(["docker", "compose", "--file", str(file), "config", "--quiet"], env={**os.environ, **env})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +21,12 @@ import msgspec
 from stackctl.errors import MissingHere
 
 _PR_SET_PDEATHSIG = 1
+_START_UP_SECONDS = 1.0
+_POLL_SECONDS = 0.05
+
+STRAGGLER_SECONDS = 20.0
+"""How long the other nodes may live once one has failed. The launchers end each other in 15 s; one that never met the
+others, that is paused or whose launcher was killed, cannot."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -30,20 +39,24 @@ class Command(msgspec.Struct, frozen=True):
 def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False) -> list[int]:
     """Start every command, wait for all, return their exit codes (negative: minus the signal's number).
 
-    SIGINT, SIGTERM and SIGHUP go on to each command; we then wait for them to end in their own time.
+    SIGINT, SIGTERM and SIGHUP go on to each command; we then wait for them to end in their own time. Once one has
+    failed the others end by themselves; one that cannot is ended after a while.
 
     Args:
         to_stderr: Send their output to our standard error, so that our own stays data.
 
     Raises:
-        MissingHere: A program is not installed; those already started are ended.
+        MissingHere: A program is not installed; those already started are killed.
     """
     started: list[subprocess.Popen[bytes]] = []
+    begun = time.monotonic()
 
     def pass_on(number: int) -> None:
+        # A launcher that still imports its modules would answer SIGINT with a traceback; SIGTERM just ends it.
+        early = time.monotonic() - begun < _START_UP_SECONDS and number == signal.SIGINT
         for process in started:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(signal.SIGTERM if early else number)
 
     with signals(pass_on):
         try:
@@ -60,27 +73,57 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False) -> l
                         preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
                     )
                 )
+            return _wait(started)
         except FileNotFoundError as error:
-            pass_on(signal.SIGKILL)
             raise MissingHere(f"the program {error.filename!r} is not installed here") from None
-        return [process.wait() for process in started]
+        finally:
+            for process in started:
+                if process.poll() is None:
+                    process.kill()
 
 
-def free_port(first: int, *, tries: int = 100) -> int:
-    """The first port from `first` on that nothing on this machine's loopback listens on.
+def _wait(started: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    failed_at: float | None = None
+    while any(process.poll() is None for process in started):
+        for process in started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_SECONDS)
+        if failed_at is None and any(process.returncode for process in started):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > STRAGGLER_SECONDS:
+            for process in started:
+                if process.poll() is None:
+                    process.terminate()
+            failed_at = time.monotonic()
+    return [process.wait() for process in started]
+
+
+@contextmanager
+def reserved_port(wanted: int | None, first: int, *, tries: int = 100) -> Iterator[int]:
+    """Within the block, a port on this machine's loopback that no other run of ours takes.
+
+    The socket that holds it does not listen and allows reuse, so that the launcher can still take the port, while
+    another run's attempt to reserve it fails.
+
+    Args:
+        wanted: This port and no other; by default the first free one from `first` on.
 
     Raises:
-        MissingHere: None of `tries` ports is free.
+        MissingHere: The port, or each of `tries` ports, is in use.
     """
-    for port in range(first, first + tries):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for port in [wanted] if wanted else range(first, first + tries):
+        with socket.socket() as held:
             try:
-                probe.bind(("127.0.0.1", port))
+                held.bind(("127.0.0.1", port))
+            except PermissionError:
+                raise MissingHere(f"port {port} is not for this user", hint="name one above 1023 with --port") from None
             except OSError:
                 continue
-            return port
-    raise MissingHere(f"no port from {first} to {first + tries - 1} is free", hint="name one with --port")
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            yield port
+            return
+    what = f"port {wanted} is in use" if wanted else f"no port from {first} to {first + tries - 1} is free"
+    raise MissingHere(what, hint="name another with --port")
 
 
 @contextmanager
@@ -101,6 +144,36 @@ def signals(pass_on: Callable[[int], None]) -> Iterator[None]:
 def _end_with_parent() -> None:
     """In the child, before exec: be told to end when stackctl is killed, so that no training is orphaned."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def gpu_ids(count: int, *, check: bool = True) -> list[str]:
+    """The ids of `count` GPUs that are ours to use: the first of CUDA_VISIBLE_DEVICES, else of the machine's.
+
+    Args:
+        check: See that there are so many; a dry run may be for another machine.
+
+    Raises:
+        MissingHere: There are fewer.
+    """
+    if not count:
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = [part.strip() for part in named.split(",")] if named else [str(number) for number in range(count)]
+    if check:
+        from stackrt.launch.gpus import count_visible
+
+        visible = count_visible()
+        if visible < count or len(ids) < count:
+            raise MissingHere(
+                f"{count} GPUs are asked for, and {min(visible, len(ids)) if named else visible} can be seen here",
+                hint="ask for fewer with --gpus, or train on the CPU with --procs",
+            )
+    return ids[:count]
+
+
+def has_program(name: str, path: str) -> bool:
+    """Whether a command can be found, as a rank will look for it."""
+    return shutil.which(name, path=path) is not None
 
 
 def has_module(name: str) -> bool:

@@ -61,6 +61,8 @@ def plan(
         if text:
             secrets[f"STACK_SECRET_{name.upper()}"] = text
             argv += ["--secret", f"id={name},env=STACK_SECRET_{name.upper()}"]
+    for key in chosen.proxies:
+        argv += ["--build-arg", key]  # buildx takes the value, which may hold a password, from the environment
     for key, value in _arguments(target, chosen, images).items():
         argv += ["--build-arg", f"{key}={value}"]
     for key, value in sorted(labels.items()):
@@ -90,7 +92,7 @@ def build(target: Target, chosen: Settings, *, no_cache: bool = False) -> Built:
 
 
 def _arguments(target: Target, chosen: Settings, images: Path) -> dict[str, str]:
-    arguments = dict(chosen.proxies)
+    arguments: dict[str, str] = {}
     if chosen.base_registry:
         arguments["BASE_IMAGE"] = f"{chosen.base_registry}/{target.base.image}"
     if chosen.apt_mirror:

@@ -41,9 +41,9 @@ def from_env(env: Mapping[str, str]) -> Settings:
         wheelhouse=_existing(env, "STACK_WHEELHOUSE", folder=True),
         ca_bundle=_existing(env, "STACK_CA_BUNDLE") or _existing(env, "SSL_CERT_FILE"),
         package_index=next((env[k] for k in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL") if env.get(k)), ""),
-        torch_index=env.get("STACK_TORCH_INDEX"),
-        apt_mirror=env.get("STACK_APT_MIRROR", "").rstrip("/"),
-        base_registry=env.get("STACK_BASE_REGISTRY", "").rstrip("/"),
+        torch_index=_without_password(env, "STACK_TORCH_INDEX"),
+        apt_mirror=(_without_password(env, "STACK_APT_MIRROR") or "").rstrip("/"),
+        base_registry=(_without_password(env, "STACK_BASE_REGISTRY") or "").rstrip("/"),
         image_prefix=env.get("STACK_IMAGE_PREFIX", PREFIX),
         proxies={key: env[key] for key in PROXIES if env.get(key)},
     )
@@ -63,6 +63,17 @@ def uv_toml(settings: Settings) -> str:
 def pip_conf(settings: Settings) -> str:
     """pip's configuration inside the build; a secret for the same reason."""
     return f"[global]\nindex-url = {settings.package_index}\n" if settings.package_index else ""
+
+
+def _without_password(env: Mapping[str, str], name: str) -> str | None:
+    value = env.get(name)
+    if value and "@" in value:
+        raise InvalidInput(
+            "holds a user name or password, and it would stay in the image's history",
+            where=name,
+            hint="put the wheels into STACK_WHEELHOUSE, or use a mirror that needs no password",
+        )
+    return value
 
 
 def _existing(env: Mapping[str, str], name: str, *, folder: bool = False) -> Path | None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from stackctl.jobs.job import PORT, Job, contract
+from stackctl.jobs.job import PORT, Job, contract, launcher
 
 TOKEN = "${STACK_TOKEN:?}"  # noqa: S105 - Compose fills it in
 """The run's secret comes from the environment of `docker compose`; it stands in no file."""
 
-STOP_GRACE = "60s"
-"""Time for a checkpoint when Compose stops a node; Compose's own default of 10 s is too short."""
+STOP_MARGIN = 10
+"""Seconds that Compose waits longer than the launcher, which kills the ranks when the job's own grace is over."""
 
 HEALTHCHECK = {
     # Healthy means: this node's ranks have started.
@@ -25,16 +25,17 @@ HEALTHCHECK = {
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A folder of the host, or a named volume, in every node."""
+    """A folder of the host, by its absolute path, in every node."""
 
     source: str
     target: str
     read_only: bool = False
 
     @property
-    def short(self) -> str:
-        """Compose's short form, with a dollar sign kept as it is."""
-        return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")
+    def entry(self) -> dict[str, Any]:
+        """Compose's long form: the short one takes a colon for its separator, and makes missing folders as root."""
+        row = {"type": "bind", "source": _literal(self.source), "target": self.target}
+        return {**row, "read_only": self.read_only, "bind": {"create_host_path": False}}
 
 
 def mounts(job: Job, *, out: str, workdir: str) -> tuple[Mount, ...]:
@@ -46,27 +47,41 @@ def mounts(job: Job, *, out: str, workdir: str) -> tuple[Mount, ...]:
 
 
 def document(
-    job: Job, *, image: str, user: str, mounts: Sequence[Mount], token: str = TOKEN, attempt: int = 1
+    job: Job,
+    *,
+    image: str,
+    user: str,
+    volumes: Sequence[str | Mount],
+    token: str = TOKEN,
+    attempt: int = 1,
+    gpus: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The Compose document of a job.
 
     Args:
         image: The image's full name.
         user: `uid:gid` that the ranks run as and that their outputs belong to.
-        mounts: Folders for outputs (at /out) and code (at /workspace).
+        volumes: Folders for outputs (at /out) and code (at /workspace); a string is taken as Compose's short form.
+        gpus: Ids of the GPUs to deal out to the nodes, at least nodes x GPUs of them.
         token: An expression that Compose fills in from its environment; never the token itself.
     """
     return {
         "name": job.name,
         "services": {
-            f"node-{node}": service(job, node, image=image, user=user, mounts=mounts, token=token, attempt=attempt)
-            for node in range(job.nodes)
+            f"node-{node}": _service(job, node, image, user, volumes, token, attempt, gpus) for node in range(job.nodes)
         },
     }
 
 
-def service(
-    job: Job, node: int, *, image: str, user: str, mounts: Sequence[Mount], token: str, attempt: int = 1
+def _service(
+    job: Job,
+    node: int,
+    image: str,
+    user: str,
+    volumes: Sequence[str | Mount],
+    token: str,
+    attempt: int,
+    gpus: Sequence[str],
 ) -> dict[str, Any]:
     """One node of a job as a Compose service."""
     given = contract(job, node, rendezvous=f"node-0:{PORT}", out="/out", attempt=attempt)
@@ -74,13 +89,13 @@ def service(
     row: dict[str, Any] = {
         "image": image,
         "hostname": f"node-{node}",
-        "command": [_literal(word) for word in ("python", "-m", "stackrt.launch", "--", *job.command)],
+        "command": [_literal(word) for word in launcher("python", job)],
         "environment": {**environment, "STACK_TOKEN": token},
         "user": user,
         "working_dir": "/workspace",
-        "volumes": [mount.short for mount in mounts],
+        "volumes": [volume if isinstance(volume, str) else volume.entry for volume in volumes],
         "shm_size": "1gb",
-        "stop_grace_period": STOP_GRACE,
+        "stop_grace_period": f"{job.grace + STOP_MARGIN}s",
         "restart": "no",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
@@ -89,7 +104,7 @@ def service(
     if job.gpus:
         first = node * job.gpus
         row["ulimits"] = {"memlock": -1}
-        row["deploy"] = {"resources": {"reservations": {"devices": [_devices(range(first, first + job.gpus))]}}}
+        row["deploy"] = {"resources": {"reservations": {"devices": [_devices(gpus[first : first + job.gpus])]}}}
     return row
 
 
@@ -108,8 +123,8 @@ def _dumper() -> type[Any]:
     return type("Dumper", (base,), {"ignore_aliases": lambda _self, _data: True})
 
 
-def _devices(gpus: range) -> dict[str, Any]:
-    return {"driver": "nvidia", "device_ids": [str(gpu) for gpu in gpus], "capabilities": ["gpu"]}
+def _devices(gpus: Sequence[str]) -> dict[str, Any]:
+    return {"driver": "nvidia", "device_ids": list(gpus), "capabilities": ["gpu"]}
 
 
 def _literal(text: str) -> str:

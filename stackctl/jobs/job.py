@@ -16,6 +16,12 @@ Device = Literal["auto", "cpu", "cuda"]
 PORT = 29400
 """The one fixed port of a job: node 0's launcher listens there."""
 
+MOST_NODES, MOST_PROCS = 65_536, 1_024
+"""What the launcher takes, too."""
+
+LONGEST = 7 * 24 * 3600
+"""Seconds."""
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RESERVED = "STACK_"
@@ -25,7 +31,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """One training job.
 
     `procs` is the number of ranks on each node; `gpus` is the number of GPUs on each node, 0 on a CPU, and where
-    there are GPUs each rank has one. `timeout` is how long nodes wait for one another at the start, in seconds.
+    there are GPUs each rank has one. `timeout` is how long nodes wait for one another at the start, and `grace` how
+    long ranks may take to end when the job is stopped, both in seconds.
     """
 
     name: str
@@ -39,6 +46,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     device: Device = "auto"
     env: dict[str, str] = {}
     timeout: int = 300
+    grace: int = 60
 
     @property
     def world_size(self) -> int:
@@ -59,6 +67,7 @@ def make(
     seed: int | None = None,
     env: Mapping[str, str] | None = None,
     timeout: int = 300,
+    grace: int = 60,
 ) -> Job:
     """Check what a person asked for and make the job of it.
 
@@ -70,19 +79,20 @@ def make(
         InvalidInput: Something does not fit; names the option.
     """
     _check_name(name)
-    _at_least_one("--nodes", nodes)
-    if gpus < 0:
-        raise InvalidInput("must not be negative", where=f"--gpus {gpus}")
+    _between("--nodes", nodes, 1, MOST_NODES)
+    _between("--gpus", gpus, 0, MOST_PROCS)
+    if seed is not None:
+        _between("--seed", seed, 0, 2**32 - 1)
     if procs is not None:
-        _at_least_one("--procs", procs)
+        _between("--procs", procs, 1, MOST_PROCS)
     if gpus and procs not in (None, gpus):
         raise InvalidInput(
             f"{gpus} GPUs and {procs} ranks on a node do not go together",
             where="--procs",
             hint="each GPU has one rank: leave out --procs, or --gpus to train on the CPU",
         )
-    if timeout < 1:
-        raise InvalidInput("must be at least 1 second", where=f"--timeout {timeout}")
+    _between("--timeout", timeout, 1, LONGEST)
+    _between("--grace", grace, 0, LONGEST)
     if gpus and device == "cpu":
         raise InvalidInput("GPUs were asked for as well", where="--device cpu", hint="use --procs for ranks on the CPU")
     extra = _checked_env(env or {})
@@ -110,7 +120,13 @@ def make(
         device=device or ("cuda" if gpus else "cpu" if procs else "auto"),
         env=extra,
         timeout=timeout,
+        grace=grace,
     )
+
+
+def launcher(python: str, job: Job) -> tuple[str, ...]:
+    """The command line of a node's launcher. `-P` keeps modules of the working folder from standing in for its own."""
+    return (python, "-P", "-m", "stackrt.launch", "--grace", str(job.grace), "--", *job.command)
 
 
 def contract(job: Job, node: int, *, rendezvous: str, out: str, attempt: int = 1) -> dict[str, str]:
@@ -138,9 +154,9 @@ def _check_name(name: str) -> None:
         )
 
 
-def _at_least_one(option: str, value: int) -> None:
-    if value < 1:
-        raise InvalidInput("must be at least 1", where=f"{option} {value}")
+def _between(option: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidInput(f"must be from {low} to {high:,}", where=f"{option} {value}")
 
 
 def _checked_env(env: Mapping[str, str]) -> dict[str, str]:

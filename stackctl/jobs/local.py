@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 import msgspec
 
-from stackctl.jobs.job import Job, contract
+from stackctl.jobs.job import Job, contract, launcher
 
 
 class NodeProcess(msgspec.Struct, frozen=True):
@@ -17,23 +18,26 @@ class NodeProcess(msgspec.Struct, frozen=True):
     env: dict[str, str]
 
 
-def plan(job: Job, *, python: str, out: str, port: int, attempt: int = 1) -> tuple[NodeProcess, ...]:
+def plan(
+    job: Job, *, python: str, out: str, port: int, attempt: int = 1, gpus: Sequence[str] = ()
+) -> tuple[NodeProcess, ...]:
     """What to start for each node.
 
     Args:
         python: The interpreter that runs the launcher.
         out: The run's folder, which all nodes share.
         port: A free port for node 0's launcher.
+        gpus: Ids of the GPUs to deal out to the nodes, at least nodes x GPUs of them.
     """
     return tuple(
         NodeProcess(
             node,
-            (python, "-m", "stackrt.launch", "--", *job.command),
+            launcher(python, job),
             {
                 # Every peer is on this machine; gloo would otherwise look up the host's name, which on a laptop
                 # often resolves to nothing.
                 "GLOO_SOCKET_IFNAME": "lo",
-                **_gpus(job, node),
+                **({"CUDA_VISIBLE_DEVICES": ",".join(gpus[node * job.gpus :][: job.gpus])} if job.gpus else {}),
                 **contract(job, node, rendezvous=f"127.0.0.1:{port}", out=out, attempt=attempt),
             },
         )
@@ -48,10 +52,3 @@ def show(nodes: tuple[NodeProcess, ...]) -> str:
         words = [f"{key}={shlex.quote(value)}" for key, value in node.env.items()]
         lines.append(f"# node {node.node}\n" + " \\\n  ".join([*words, shlex.join(node.argv)]))
     return "\n".join(lines)
-
-
-def _gpus(job: Job, node: int) -> dict[str, str]:
-    if not job.gpus:
-        return {}
-    first = node * job.gpus
-    return {"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in range(first, first + job.gpus))}

@@ -16,7 +16,7 @@ from stackctl import assets
 from stackctl.engines import compose as compose_engine
 from stackctl.engines import docker
 from stackctl.engines import local as local_engine
-from stackctl.errors import MissingHere, NameTaken
+from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs import compose as compose_plan
 from stackctl.jobs import local as local_plan
 from stackctl.jobs import workloads
@@ -25,27 +25,35 @@ from stackctl.runs import store
 from stackctl.runs.store import Record, State
 
 
-def local(job: Job, folder: Path, *, port: int, resume: bool = False, quiet_stdout: bool = False) -> Record:
+def local(
+    job: Job, folder: Path, *, port: int, workdir: Path, resume: bool = False, quiet_stdout: bool = False
+) -> Record:
     """Run a job as processes on this machine.
 
     Args:
         port: A free port for node 0's launcher.
+        workdir: The ranks' working folder.
         quiet_stdout: Send the ranks' output to standard error.
 
     Raises:
-        MissingHere: The workload's packages are not installed beside stackctl.
+        InvalidInput: There is no such command.
+        MissingHere: The workload's packages, or the GPUs, are not here.
         NameTaken: The folder holds a run.
     """
-    _need_packages(job)
-    attempt = store.create(folder, job, resume=resume)
-    nodes = local_plan.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt)
     env = local_engine.environment()
+    _need_packages(job)
+    if not local_engine.has_program(job.command[0], env["PATH"]):
+        raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
+    gpus = local_engine.gpu_ids(job.nodes * job.gpus)
+    attempt = store.create(folder, job, resume=resume)
+    _announce(job, "processes", folder)
+    nodes = local_plan.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt, gpus=gpus)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(assets.payload_dir()), env.get("PYTHONPATH", "")]))
     env["STACK_TOKEN"] = secrets.token_hex(32)
     with _recorded(Record(name=job.name, backend="local", attempt=attempt, started=store.now()), folder) as ended:
         codes = local_engine.run(
             [local_engine.Command(node.argv, {**env, **node.env}) for node in nodes],
-            cwd=Path.cwd(),
+            cwd=workdir,
             to_stderr=quiet_stdout,
         )
         return ended([128 - code if code < 0 else code for code in codes])
@@ -67,7 +75,8 @@ def compose(
     docker.require("compose")
     info = docker.image(image)
     if info is None:
-        raise MissingHere(f"there is no image {image} here", hint=f"build it with `stackctl build {job.image}`")
+        hint = f"get it with `docker pull {image}`" if image == job.image else f"build it: `stackctl build {job.image}`"
+        raise MissingHere(f"there is no image {image} here", hint=hint)
     taken = compose_engine.containers(job.name)
     if taken:
         raise NameTaken(
@@ -77,14 +86,23 @@ def compose(
         )
     attempt = store.create(folder, job, resume=resume)
     user = _container_user(folder)
-    mounts = compose_plan.mounts(job, out=str(folder), workdir=str(workdir))
-    document = compose_plan.document(job, image=image, user=user, mounts=mounts, attempt=attempt)
+    _announce(job, "containers", folder)
+    volumes = compose_plan.mounts(job, out=str(folder), workdir=str(workdir))
+    gpus = local_engine.gpu_ids(job.nodes * job.gpus, check=False)  # Docker's own daemon knows better
+    document = compose_plan.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
     file = folder / "compose.yaml"
     file.write_text(compose_plan.to_yaml(document), encoding="utf-8")
     begun = Record(name=job.name, backend="compose", attempt=attempt, started=store.now(), image=info.id)
     with _recorded(begun, folder) as ended:
         nodes = compose_engine.run(file, job.name, {"STACK_TOKEN": secrets.token_hex(32)}, to_stderr=quiet_stdout)
         return ended([node.exit_code for node in nodes])
+
+
+def _announce(job: Job, what: str, folder: Path) -> None:
+    nodes, ranks = (
+        f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in ((job.nodes, "node"), (job.procs, "rank"))
+    )
+    print(f"{job.name}: {nodes} x {ranks} as {what}, in {folder}", file=sys.stderr)
 
 
 @contextmanager
@@ -97,6 +115,7 @@ def _recorded(begun: Record, folder: Path) -> Iterator[Callable[[Sequence[int]],
     def ended(codes: Sequence[int]) -> Record:
         nonlocal final
         code = next((code for code in codes if code != 0), 0)
+        # No failure.json, and a signal's code: the job was asked to end, and did.
         by_signal = [128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
         stopped = code in by_signal and not (folder / "failure.json").exists()
         state: State = "succeeded" if code == 0 else "stopped" if stopped else "failed"
@@ -116,7 +135,7 @@ def _need_packages(job: Job) -> None:
     if missing:
         raise MissingHere(
             f"the workload {job.workload!r} needs {', '.join(missing)}, not installed beside stackctl",
-            hint="pip install 'stackctl[train]', or use the image with `--on compose`",
+            hint="install them with `make train-env` in a checkout, or use the image with `--on compose`",
         )
 
 

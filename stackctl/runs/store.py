@@ -49,36 +49,72 @@ def new_name(stem: str, now: datetime) -> str:
 
 
 def create(folder: Path, job: Job, *, resume: bool) -> int:
-    """Make a run's folder and write its job there.
+    """Make a run's folder and write its job there; or, to resume, put the earlier attempt's outcome aside.
 
     Returns:
         The attempt: 1, or one more than the last with `resume`.
 
     Raises:
         NameTaken: The folder holds a run, and `resume` is not set.
-        InvalidInput: There is something else in the folder, or nothing to resume.
+        InvalidInput: There is something else in the folder.
     """
     held = folder / "job.json"
-    if resume and not held.exists():
-        raise InvalidInput("there is no run to resume", where=str(folder), hint="leave out --resume to start one")
-    if held.exists() and not resume:
+    if resume:
+        attempt = int((read_json(folder / "run.json") or {}).get("attempt", 0)) + 1
+        _put_aside(folder, attempt - 1)
+        return attempt
+    if held.exists():
         raise NameTaken(
             "this folder holds a run",
             where=str(folder),
-            hint="choose another --name or --out, or add --resume to go on from its last checkpoint",
+            hint="choose another --name or --out, or go on from its last checkpoint with --resume",
         )
-    if folder.exists() and not held.exists() and any(folder.iterdir()):
-        raise InvalidInput("this folder is not empty and holds no run", where=str(folder), hint="choose another --out")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInput("is there already, and is no run's folder", where=str(folder), hint="choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(held, job)
-    return int((read_json(folder / "run.json") or {}).get("attempt", 0)) + 1
+    try:
+        with held.open("xb") as file:  # exclusively: another stackctl may be claiming the same folder
+            file.write(_json(job))
+    except FileExistsError:
+        raise NameTaken("another run has just taken this folder", where=str(folder)) from None
+    return 1
+
+
+def read_job(folder: Path) -> Job:
+    """The job of a run.
+
+    Raises:
+        InvalidInput: There is no run in the folder, or its job.json is not whole.
+    """
+    file = folder / "job.json"
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Job)
+    except FileNotFoundError:
+        raise InvalidInput(
+            "there is no run to resume", where=str(folder), hint="leave out --resume to start one"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise InvalidInput(f"is not a job: {error}", where=str(file)) from None
+
+
+def _put_aside(folder: Path, attempt: int) -> None:
+    """Move an attempt's outcome to its logs, so that it cannot be taken for that of the next."""
+    logs = folder / "logs" / f"attempt-{attempt}"
+    for name in ("result.json", "failure.json"):
+        if (folder / name).exists():
+            logs.mkdir(parents=True, exist_ok=True)
+            (folder / name).replace(logs / name)
 
 
 def write_json(path: Path, value: object) -> None:
     """Write one JSON file whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    part.write_bytes(_json(value))
     part.replace(path)
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -104,7 +104,7 @@ def test_a_no_op_and_a_payload_edit_are_quick(image: str, tmp_path: Path) -> Non
 
     def build(root: Path) -> float:
         start = time.monotonic()
-        argv = [sys.executable, "-m", "stackctl.cli", "build", "pytorch", "--variant", "cpu"]
+        argv = [sys.executable, "-m", "stackctl", "build", "pytorch", "--variant", "cpu"]
         subprocess.run(
             argv, env=environment(PYTHONPATH=str(root)), cwd=root, capture_output=True, timeout=120, check=True
         )

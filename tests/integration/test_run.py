@@ -137,11 +137,12 @@ def test_a_failing_job_is_exit_1_with_the_rank_its_code_and_its_last_lines(stack
     assert "Traceback" not in failed.stderr
 
 
-def test_a_command_that_does_not_exist(stackctl: Stackctl) -> None:
+def test_a_command_that_does_not_exist(stackctl: Stackctl, tmp_path: Path) -> None:
     failed = stackctl("run", "--nodes", "2", "--", "no-such-program", "--x")
-    assert failed.returncode == 1
-    assert "no-such-program" in failed.stderr
+    assert failed.returncode == 2
+    assert failed.stderr.count("no-such-program") == 1
     assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "runs").exists(), "nothing is half-made"
 
 
 def test_a_port_in_use_is_named_and_none_is_chosen_by_default(stackctl: Stackctl) -> None:
@@ -149,9 +150,9 @@ def test_a_port_in_use_is_named_and_none_is_chosen_by_default(stackctl: Stackctl
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        failed = stackctl("run", "--nodes", "2", "--port", str(port), "--timeout", "5", "--", "python", "-c", "0")
-        assert failed.returncode == 1
-        assert f"{port}" in failed.stderr
+        failed = stackctl("run", "--nodes", "2", "--port", str(port), "--", "python", "-c", "0", timeout=10)
+        assert failed.returncode == 3
+        assert f"port {port} is in use" in failed.stderr
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -170,8 +171,10 @@ def test_a_taken_folder_is_exit_4_and_nothing_is_lost(stackctl: Stackctl, tmp_pa
     assert again.returncode == 4
     assert "--resume" in again.stderr
     assert {path: path.read_bytes() for path in Path(out).rglob("*") if path.is_file()} == before
-    assert stackctl("run", "--out", out, "--resume", "--", "python", "-c", "print(3)").returncode == 0
-    assert (Path(out) / "logs" / "attempt-2" / "rank-0.log").read_text() == "3\n"
+    other = stackctl("run", "--out", out, "--resume", "--", "python", "-c", "print(3)")
+    assert other.returncode == 2
+    assert stackctl("run", "--out", out, "--resume").returncode == 0
+    assert (Path(out) / "logs" / "attempt-2" / "rank-0.log").read_text() == "1\n"
 
 
 @pytest.mark.needs("torch")
@@ -200,7 +203,7 @@ def test_a_workload_whose_packages_are_absent_says_what_to_install(stackctl: Sta
     )
     failed = stackctl("run", "gpt", env={"PYTHONPATH": str(tmp_path)})
     assert failed.returncode == 3
-    assert "pip install 'stackctl[train]'" in failed.stderr
+    assert "make train-env" in failed.stderr
     assert not (tmp_path / "runs").exists(), "nothing is half-made"
 
 
@@ -215,6 +218,46 @@ def test_an_interrupted_run_ends_everything_it_started(
     assert run.process.wait(20) == code
     wait_for(lambda: ranks_of(run.out) == [], 5)
     assert read(run.out / "run.json")["state"] == "stopped"
+
+
+@pytest.mark.needs("linux")
+def test_ctrl_c_at_any_moment_is_130_without_a_traceback(tmp_path: Path) -> None:
+    for moment in range(16):
+        out = tmp_path / f"out{moment}"
+        argv = [STACKCTL, "run", "--nodes", "2", "--out", str(out), "--", "sleep", "60"]
+        process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        time.sleep(moment * 0.04)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[0]
+        assert process.returncode in (130, -signal.SIGINT), (moment, said)
+        assert "Traceback" not in said, (moment, said)
+        assert ranks_of(out) == []
+
+
+def test_runs_side_by_side_do_not_meet(stackctl: Stackctl, tmp_path: Path) -> None:
+    argv = [STACKCTL, "run", "--nodes", "2", "--", "python", "-c", "import time; time.sleep(1)"]
+    env = environment(STACK_RUNS=str(tmp_path / "runs"))
+    running = [
+        subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(4)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * 4, said
+    assert len(list((tmp_path / "runs").iterdir())) == 4
+
+
+def test_modules_of_the_working_folder_do_not_stand_in_for_the_launchers(stackctl: Stackctl, tmp_path: Path) -> None:
+    for name in ("hmac", "secrets", "json", "selectors"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    assert stackctl("run", "--nodes", "2", "--", "true").returncode == 0
+
+
+def test_gpus_that_are_not_there_are_exit_3(stackctl: Stackctl, tmp_path: Path) -> None:
+    failed = stackctl("run", "--gpus", "64", "--", "true")
+    assert failed.returncode == 3
+    assert "64 GPUs are asked for" in failed.stderr
+    assert not (tmp_path / "runs").exists()
+    plan = stackctl("run", "--gpus", "2", "--dry-run", "--", "true", env={"CUDA_VISIBLE_DEVICES": "4,5"})
+    assert "CUDA_VISIBLE_DEVICES=4,5" in plan.stdout
 
 
 @pytest.mark.needs("linux")
@@ -259,6 +302,20 @@ def test_outputs_of_containers_belong_to_the_caller_and_never_to_root(
     owner = os.getuid() or 1000
     made = [tmp_path / "out" / "0", tmp_path / "out" / "1", *(tmp_path / "out" / "logs").rglob("*")]
     assert {path.stat().st_uid for path in made} == {owner}
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
+def test_a_folder_of_any_name_reaches_the_container(image: str, stackctl: Stackctl, tmp_path: Path) -> None:
+    folder = tmp_path / "a b:c$HOME"
+    folder.mkdir()
+    for path in (tmp_path, folder):
+        path.chmod(0o777)
+    (folder / "mine.py").write_text("import os; open(os.environ['STACK_OUT'] + '/made', 'w').write('here')")
+    out = folder / "out"
+    done = stackctl("run", "--on", "compose", "--out", str(out), "--", "python", "mine.py", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert (out / "made").read_text() == "here"
 
 
 @pytest.mark.needs("docker")

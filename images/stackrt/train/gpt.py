@@ -47,15 +47,18 @@ from stackrt.train.ranks import Ranks, Stop, join, lost_peers
 # Compute
 
 
+def usable_cpus() -> int:
+    """Cores that this process may run on; fewer than the machine's under taskset, or a cluster's CPU manager."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def set_up_compute(o: Options, ranks: Ranks) -> int:
     """Make this rank deterministic and seed its initial weights.
 
     Returns:
         CPU threads of this rank. Sums may be split by thread, so the number must not depend on the node layout.
     """
-    threads = o.threads or int(
-        os.environ.get("OMP_NUM_THREADS") or (1 if ranks.world_size > 1 else os.cpu_count() or 1)
-    )
+    threads = o.threads or int(os.environ.get("OMP_NUM_THREADS") or (1 if ranks.world_size > 1 else usable_cpus()))
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(texts.mix(o.seed, "weights"))

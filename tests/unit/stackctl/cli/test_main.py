@@ -12,7 +12,7 @@ from stackctl.cli import main as entry
 from stackctl.cli.main import COMMANDS, cli
 
 RUNS = [
-    (["run", "gpt", "--nodes", "0", "--dry-run"], 2, "--nodes 0: must be at least 1"),
+    (["run", "gpt", "--nodes", "0", "--dry-run"], 2, "--nodes 0: must be from 1"),
     (["run", "gtp", "--dry-run"], 2, "did you mean 'gpt'?"),
     (["run", "python", "mine.py"], 2, "go behind `--`"),
     (["run", "gpt", "--on", "kubernets"], 2, "is not one of 'local', 'compose'"),
@@ -20,6 +20,11 @@ RUNS = [
     (["run", "gpt", "--env", "NOT_SET_ANYWHERE", "--dry-run"], 2, "is not set in your environment"),
     (["run", "gpt", "--port", "99999"], 2, "99999 is not in the range"),
     (["run", "gpt", "--gpu", "2"], 2, "No such option"),
+    (["run", "gpt", "--out", ""], 2, "--out: must not be empty"),
+    (["run", "--resume"], 2, "name it with --name or --out"),
+    (["run", "--resume", "--name", "absent-run"], 2, "there is no run to resume"),
+    (["run", "gpt", "--resume", "--name", "absent-run"], 2, "so the command cannot be given"),
+    (["run", "--resume", "--name", "absent-run", "--nodes", "3"], 2, "so --nodes cannot be given"),
     (["build", "pytroch"], 2, "did you mean 'pytorch'?"),
     (["build", "pytorch", "--variant", "gpu"], 2, "no variant of image 'pytorch' is named 'gpu'"),
     (["bulid"], 2, "did you mean 'build'?"),

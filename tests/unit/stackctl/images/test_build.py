@@ -40,7 +40,8 @@ def test_settings_become_arguments_contexts_and_secrets(tmp_path: Path) -> None:
     assert "FRAMEWORK_INDEX=" in steps.argv, "the wheelhouse has torch: its own index need not answer"
     assert "BASE_IMAGE=mirror.example/library/debian:bookworm-slim" in steps.argv
     assert "APT_MIRROR=http://mirror.example/debian" in steps.argv
-    assert "HTTPS_PROXY=http://proxy.example:3128" in steps.argv
+    assert "HTTPS_PROXY" in steps.argv
+    assert not any("proxy.example" in word for word in steps.argv), "its value may hold a password"
 
 
 def test_a_password_in_an_index_address_is_not_on_the_command_line() -> None:
@@ -73,6 +74,12 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
     assert chosen.package_index == "https://mirror.example/simple"
     assert chosen.apt_mirror == "http://mirror.example/debian"
     assert chosen.proxies == {"no_proxy": "localhost"}
+
+
+@pytest.mark.parametrize("name", ["STACK_TORCH_INDEX", "STACK_APT_MIRROR", "STACK_BASE_REGISTRY"])
+def test_a_password_where_it_would_stay_in_the_history_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"{name}: holds a user name or password"):
+        settings.from_env({name: "https://user:secret@mirror.example/whl"})
 
 
 @pytest.mark.parametrize("name", ["STACK_WHEELHOUSE", "STACK_CA_BUNDLE"])

@@ -10,7 +10,11 @@ from stackctl.jobs.compose import Mount
 def document(**given: object) -> dict[str, object]:
     job = jobs.make(**{"name": "a", "workload": "gpt", "nodes": 2, "procs": 2, **given})  # type: ignore[arg-type]
     return compose.document(
-        job, image="stack-pytorch:cpu", user="1000:1000", mounts=compose.mounts(job, out="/run", workdir="/code")
+        job,
+        image="stack-pytorch:cpu",
+        user="1000:1000",
+        volumes=compose.mounts(job, out="/run", workdir="/code"),
+        gpus=["4", "5", "6", "7"],
     )
 
 
@@ -30,7 +34,7 @@ def test_a_service_a_node_with_least_privilege() -> None:
     assert row["cap_drop"] == ["ALL"]
     assert row["security_opt"] == ["no-new-privileges:true"]
     assert row["shm_size"] == "1gb"
-    assert row["stop_grace_period"] == "60s"
+    assert row["stop_grace_period"] == "70s", "longer than the launcher's own grace"
     assert row["restart"] == "no"
     assert "ulimits" not in row
     assert row["environment"]["STACK_RENDEZVOUS"] == "node-0:29400"  # type: ignore[index]
@@ -41,15 +45,19 @@ def test_the_token_is_not_in_the_file() -> None:
 
 
 def test_a_workload_reads_the_working_folder_and_an_own_command_may_write_it() -> None:
-    assert node(document())["volumes"] == ["/run:/out", "/code:/workspace:ro"]
-    assert node(document(workload="", arguments=["python", "x.py"]))["volumes"] == ["/run:/out", "/code:/workspace"]
+    def read_only(made: dict[str, object]) -> list[tuple[str, str, bool]]:
+        return [(row["source"], row["target"], row["read_only"]) for row in node(made)["volumes"]]  # type: ignore[attr-defined]
+
+    assert read_only(document()) == [("/run", "/out", False), ("/code", "/workspace", True)]
+    own = document(workload="", arguments=["python", "x.py"])
+    assert read_only(own) == [("/run", "/out", False), ("/code", "/workspace", False)]
 
 
 def test_gpus_are_dealt_out_and_memlock_is_raised() -> None:
     row = node(document(procs=None, gpus=2), "node-1")
     assert row["ulimits"] == {"memlock": -1}
     assert row["deploy"]["resources"]["reservations"]["devices"] == [  # type: ignore[index]
-        {"driver": "nvidia", "device_ids": ["2", "3"], "capabilities": ["gpu"]}
+        {"driver": "nvidia", "device_ids": ["6", "7"], "capabilities": ["gpu"]}
     ]
 
 
@@ -66,5 +74,11 @@ def test_the_yaml_reads_back_as_the_document_and_repeats_nothing_by_anchor() -> 
     assert "&id" not in text
 
 
-def test_mount_in_short_form() -> None:
-    assert Mount("a", "/b", read_only=True).short == "a:/b:ro"
+def test_a_folder_of_any_name_is_mounted_as_it_is_and_never_made() -> None:
+    assert Mount("/a b:c$HOME", "/out").entry == {
+        "type": "bind",
+        "source": "/a b:c$$HOME",
+        "target": "/out",
+        "read_only": False,
+        "bind": {"create_host_path": False},
+    }

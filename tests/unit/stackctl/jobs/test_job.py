@@ -11,7 +11,7 @@ from stackctl.jobs import workloads
 
 def test_a_workload_brings_its_command_image_and_framework() -> None:
     job = jobs.make(name="a", workload="gpt", arguments=["--steps", "5"], nodes=2, procs=2, seed=7)
-    assert job.command == ("python", "-m", "stackrt.train.gpt", "--seed", "7", "--steps", "5")
+    assert job.command == ("python", "-P", "-m", "stackrt.train.gpt", "--seed", "7", "--steps", "5")
     assert (job.image, job.framework, job.device, job.world_size) == ("pytorch", "torch", "cpu", 4)
 
 
@@ -30,13 +30,17 @@ def test_gpus_give_each_rank_one() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"nodes": 0}, "--nodes 0: must be at least 1"),
-        ({"nodes": -2}, "--nodes -2: must be at least 1"),
-        ({"procs": 0}, "--procs 0: must be at least 1"),
-        ({"gpus": -1}, "--gpus -1: must not be negative"),
+        ({"nodes": 0}, "--nodes 0: must be from 1 to 65,536"),
+        ({"nodes": -2}, "--nodes -2: must be from 1"),
+        ({"nodes": 10**8}, "--nodes 100000000: must be from 1"),
+        ({"procs": 0}, "--procs 0: must be from 1 to 1,024"),
+        ({"gpus": -1}, "--gpus -1: must be from 0"),
+        ({"seed": -1}, "--seed -1: must be from 0"),
+        ({"seed": 2**32}, "--seed 4294967296: must be from 0"),
+        ({"grace": -1}, "--grace -1: must be from 0"),
         ({"gpus": 4, "procs": 2}, "4 GPUs and 2 ranks"),
         ({"gpus": 4, "device": "cpu"}, "--device cpu"),
-        ({"timeout": 0}, "--timeout 0: must be at least 1 second"),
+        ({"timeout": 0}, "--timeout 0: must be from 1"),
         ({"workload": "gtp"}, "did you mean 'gpt'"),
         ({"workload": "", "arguments": []}, "nothing to run"),
         ({"name": "Has Spaces"}, "--name Has Spaces"),

@@ -16,7 +16,7 @@ def test_a_run_has_a_folder_with_its_job(tmp_path: Path) -> None:
     assert store.create(tmp_path / "runs" / "a", JOB, resume=False) == 1
     written = store.read_json(tmp_path / "runs" / "a" / "job.json")
     assert written is not None
-    assert written["command"] == ["python", "-m", "stackrt.train.gpt"]
+    assert written["command"] == ["python", "-P", "-m", "stackrt.train.gpt"]
 
 
 def test_a_folder_with_a_run_is_taken_unless_it_is_resumed(tmp_path: Path) -> None:
@@ -24,15 +24,21 @@ def test_a_folder_with_a_run_is_taken_unless_it_is_resumed(tmp_path: Path) -> No
     with pytest.raises(NameTaken, match="--resume"):
         store.create(tmp_path, JOB, resume=False)
     store.write_json(tmp_path / "run.json", store.Record(name="a", backend="local", attempt=1, started="x"))
+    (tmp_path / "result.json").write_text("{}")
+    assert store.read_job(tmp_path) == JOB
     assert store.create(tmp_path, JOB, resume=True) == 2
+    assert not (tmp_path / "result.json").exists(), "an earlier attempt's result is not this one's"
+    assert (tmp_path / "logs" / "attempt-1" / "result.json").exists()
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(InvalidInput, match="not empty and holds no run"):
+    with pytest.raises(InvalidInput, match="is no run's folder"):
         store.create(tmp_path, JOB, resume=False)
+    with pytest.raises(InvalidInput, match="is no run's folder"):
+        store.create(tmp_path / "thesis.tex", JOB, resume=False)
     with pytest.raises(InvalidInput, match="there is no run to resume"):
-        store.create(tmp_path, JOB, resume=True)
+        store.read_job(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

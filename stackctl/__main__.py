@@ -1,0 +1,16 @@
+"""`stackctl`, and `python -m stackctl`."""
+
+import signal
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C while it is still being imported ends it like any program, without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from stackctl.cli.main import main as run
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run()
+
+
+if __name__ == "__main__":
+    main()
