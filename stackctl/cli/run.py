@@ -87,6 +87,7 @@ def run(
         workload=workload,
         arguments=arguments,
         image=image,
+        framework=_framework(image),
         nodes=nodes,
         procs=procs,
         gpus=gpus,
@@ -153,6 +154,14 @@ def _port(port: int | None) -> int:
     from stackctl.engines.local import free_port
 
     return port or free_port(jobs.PORT)
+
+
+def _framework(image: str | None) -> str | None:
+    """What ranks in an image of the catalog expect of the launcher; None for another image."""
+    from stackctl.images import catalog
+
+    rows = catalog.load().images if image else {}
+    return rows[image].launcher if image in rows else None
 
 
 def _image(job: Job) -> str:
