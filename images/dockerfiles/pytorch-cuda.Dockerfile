@@ -76,7 +76,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     USER=stack \
     PYTHONUNBUFFERED=1 \
     STACK_OUT=/out
-# Without these a slim base starts without GPUs, or fails late and obscurely on an old driver.
+# Without these a slim base starts without GPUs, or fails late and obscurely on an old driver. Any driver of CUDA's major
+# version will do: minor versions are compatible.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0"

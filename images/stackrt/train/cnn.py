@@ -38,21 +38,37 @@ def make_deterministic(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
+def take_device() -> str:
+    """Leave each rank its own GPU, or none with STACK_DEVICE=cpu; a strategy would take all that it sees."""
+    workers, index = place()
+    hosts = [worker.rpartition(":")[0] for worker in workers]
+    local_rank = hosts[:index].count(hosts[index]) if hosts else 0
+    gpus = [] if os.environ.get("STACK_DEVICE") == "cpu" else tf.config.list_physical_devices("GPU")
+    tf.config.set_visible_devices(gpus[local_rank : local_rank + 1], "GPU")
+    return "cuda" if gpus else "cpu"
+
+
+def place() -> tuple[list[str], int]:
+    """The workers' addresses, and which of them this is; TF_CONFIG has both."""
+    config = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    return config.get("cluster", {}).get("worker", []), config.get("task", {}).get("index", 0)
+
+
 def run(o: Options) -> None:
     """Train, and leave weights and result.
 
     Raises:
         TrainerError: The ranks end with different weights.
     """
+    device, (_, rank) = take_device(), place()
     make_deterministic(o.seed)
     # Before any other operation: this starts the server that the other ranks look for (TF_CONFIG).
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    rank = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
     world_size = strategy.num_replicas_in_sync
     pictures, labels, test_pictures, test_labels = digits.load()
     with strategy.scope():
         model, optimizer = network(o.lr)
-    log = digits.Report(o, "cnn", rank, world_size)
+    log = digits.Report(o, "cnn", rank, world_size, device)
 
     def part(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:

@@ -96,17 +96,20 @@ class Report:
         workload: Name for `result.json`.
         rank: This rank.
         world_size: Number of ranks.
+        device: `cpu` or `cuda`.
     """
 
-    def __init__(self, o: Options, workload: str, rank: int, world_size: int) -> None:
-        self._o, self._workload, self._world_size = o, workload, world_size
+    def __init__(self, o: Options, workload: str, rank: int, world_size: int, device: str = "cpu") -> None:
+        self._o, self._workload, self._world_size, self._device = o, workload, world_size, device
         self._rows: list[report.Row] = []
         self._began = self._warm = time.perf_counter()
         self._metrics: report.Metrics | None = None
         if rank == 0:
             report.prepare_folder(o.out)
             self._metrics = report.Metrics(o.out, -1)
-            print(f"{workload}  {world_size} ranks, {o.batch_size} pictures a step, seed {o.seed}", flush=True)
+            print(
+                f"{workload}  {world_size} ranks on {device}, {o.batch_size} pictures a step, seed {o.seed}", flush=True
+            )
 
     def due(self, step: int) -> bool:
         """Whether step `step` (from 1) is logged; its loss is then asked for on every rank."""
@@ -143,7 +146,7 @@ class Report:
         timed = o.steps - min(report.WARM_STEPS, o.steps - 1)
         report.write_result(o.out / "result.json", {
             "workload": self._workload, "steps": o.steps, "seed": o.seed, "world_size": self._world_size,
-            "device": "cpu", "samples": o.steps * o.batch_size, "samples_per_second": timed * o.batch_size / seconds,
+            "device": self._device, "samples": o.steps * o.batch_size, "samples_per_second": timed * o.batch_size / seconds,
             "seconds": round(time.perf_counter() - self._began, 3), "parameters": sum(w.size for w in weights.values()),
             "first_train_loss": self._rows[0]["loss"], "last_train_loss": self._rows[-1]["loss"],
             "accuracy": accuracy, "params_sha256": report.arrays_sha256(weights),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Stackctl
+from stackctl.images import build as builder
+from stackctl.images import catalog
+from stackctl.images.settings import from_env
+from tests.integration.conftest import PREFIX, ROOT, Stackctl
 
 # An image that is not in the cache compiles Horovod first.
 pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(1800)]
@@ -95,3 +99,22 @@ def test_what_compiled_horovod_is_not_in_the_image(built: Build, tmp_path: Path,
     )  # fmt: skip
     framework = "pytorch" if name == "horovod-pytorch" else "tensorflow"
     assert set(built_with) - {"dummy"} == {framework}
+
+
+@pytest.mark.parametrize("name", ["horovod-pytorch", "horovod-tensorflow"])
+def test_a_change_of_payload_or_plain_packages_compiles_nothing(built: Build, tmp_path: Path, name: str) -> None:
+    built(name)
+    (target,) = catalog.targets(catalog.load(), name, "cpu", PREFIX)
+    shutil.copytree(ROOT / "images", tmp_path / "images", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".dockerignore", tmp_path)
+    (tmp_path / "images" / "stackrt" / "new.py").write_text("NEW = True\n")
+    with (tmp_path / "images" / "locks" / target.packages_lock).open("a") as lock:
+        lock.write("# another package\n")
+    steps = builder.plan(target, from_env(os.environ), context=tmp_path, images=tmp_path / "images", labels={})
+    argv = [word for word in steps.argv if word != "--load"]
+    argv[3:3] = ["--target", "builder", "--progress", "plain"]
+    given = {**os.environ, **steps.secrets}
+    done = subprocess.run(argv, env=given, capture_output=True, text=True, timeout=1500, check=True)
+    lines = done.stderr.splitlines()
+    number = next(line.split()[0] for line in lines if "/run/horovod-wheel" in line)
+    assert f"{number} CACHED" in lines, done.stderr[-3000:]

@@ -42,7 +42,7 @@ def test_an_edited_an_absent_and_a_leftover_file_are_stale(images: Path) -> None
 
 def test_a_template_error_names_the_file(images: Path) -> None:
     template = images / "templates" / "pytorch.dockerfile.j2"
-    template.write_text(template.read_text().replace("target.variant.cuda", "target.variant.cuda_version"))
+    template.write_text(template.read_text() + "{% block environment %}{{ target.variant.cuda_version }}{% endblock %}")
     with pytest.raises(InvalidInput, match=r"pytorch\.dockerfile\.j2: .*has no attribute 'cuda_version'"):
         render.dockerfiles(catalog.targets(catalog.load()), images)
     template.write_text("{% block x %}")
@@ -67,11 +67,14 @@ def test_no_dockerfile_fetches_a_frontend_or_runs_as_root() -> None:
 def test_the_gpu_environment_is_in_the_cuda_image_only() -> None:
     texts = render.dockerfiles(catalog.targets(catalog.load()), assets.images_dir())
     assert 'NVIDIA_REQUIRE_CUDA="cuda>=13.0"' in texts["pytorch-cuda.Dockerfile"]
-    assert "NVIDIA" not in texts["pytorch-cpu.Dockerfile"]
+    assert 'NVIDIA_REQUIRE_CUDA="cuda>=12.0"' in texts["tensorflow-cuda.Dockerfile"]
+    for name in ("pytorch-cpu", "tensorflow-cpu", "horovod-pytorch-cpu", "horovod-tensorflow-cpu"):
+        assert "NVIDIA" not in texts[f"{name}.Dockerfile"]
 
 
-def test_both_variants_hold_the_same_versions_outside_the_framework() -> None:
-    cpu, cuda = catalog.targets(catalog.load(), "pytorch")
+@pytest.mark.parametrize("name", ["pytorch", "tensorflow"])
+def test_both_variants_hold_the_same_versions_outside_the_framework(name: str) -> None:
+    cpu, cuda = catalog.targets(catalog.load(), name)
     folder = assets.images_dir() / "locks"
     assert (
         render.read_lock(folder / cpu.packages_lock, cpu).split("\n", 2)[2]
@@ -149,6 +152,19 @@ def test_a_change_of_a_plain_package_leaves_the_framework_and_horovod_in_the_cac
         "a tool": {"horovod.txt", "builder.txt"},
         "the framework": {"framework.txt", "txt", "horovod.txt", "builder.txt"},
     }
+
+
+def test_an_image_has_libraries_of_one_cuda_major_only() -> None:
+    folder = assets.images_dir() / "locks"
+    for target in catalog.targets(catalog.load()):
+        names = {pin.name for lock in target.locks for pin in lockfile.parse(render.read_lock(folder / lock, target))}
+        old = {name for name in names if name.endswith("-cu12")}
+        if not target.variant.cuda:
+            assert not any(name.startswith("nvidia-") for name in names), target.key
+        elif target.variant.cuda.startswith("12."):
+            assert old == {name for name in names if name.startswith("nvidia-")}, target.key
+        else:
+            assert not old, target.key
 
 
 def test_a_lock_older_than_the_catalog_is_refused(images: Path) -> None:
