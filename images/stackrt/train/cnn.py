@@ -6,7 +6,6 @@
 Each rank computes its part of a step's pictures; the gradients of all are summed, so any number of ranks trains alike.
 """
 
-import json
 import os
 import sys
 
@@ -17,6 +16,7 @@ import tf_keras as keras  # Keras 3 leaves tf.distribute to this, its predecesso
 from stackrt.train import digits, report
 from stackrt.train.digits import Options
 from stackrt.train.errors import TrainerError
+from stackrt.train.tf_config import place
 
 
 def network(lr: float) -> tuple[keras.Model, keras.optimizers.Optimizer]:
@@ -38,20 +38,11 @@ def make_deterministic(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
-def take_device() -> str:
+def take_device(local_rank: int) -> str:
     """Leave each rank its own GPU, or none with STACK_DEVICE=cpu; a strategy would take all that it sees."""
-    workers, index = place()
-    hosts = [worker.rpartition(":")[0] for worker in workers]
-    local_rank = hosts[:index].count(hosts[index]) if hosts else 0
     gpus = [] if os.environ.get("STACK_DEVICE") == "cpu" else tf.config.list_physical_devices("GPU")
     tf.config.set_visible_devices(gpus[local_rank : local_rank + 1], "GPU")
     return "cuda" if gpus else "cpu"
-
-
-def place() -> tuple[list[str], int]:
-    """The workers' addresses, and which of them this is; TF_CONFIG has both."""
-    config = json.loads(os.environ.get("TF_CONFIG", "{}"))
-    return config.get("cluster", {}).get("worker", []), config.get("task", {}).get("index", 0)
 
 
 def run(o: Options) -> None:
@@ -60,7 +51,8 @@ def run(o: Options) -> None:
     Raises:
         TrainerError: The ranks end with different weights.
     """
-    device, (_, rank) = take_device(), place()
+    rank, local_rank = place(os.environ)
+    device = take_device(local_rank)
     make_deterministic(o.seed)
     # Before any other operation: this starts the server that the other ranks look for (TF_CONFIG).
     strategy = tf.distribute.MultiWorkerMirroredStrategy()

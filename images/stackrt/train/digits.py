@@ -144,15 +144,16 @@ class Report:
         with report.writing(o.out / "weights.npz"):
             np.savez(o.out / "weights.npz", **dict[str, Any](weights))
         timed = o.steps - min(report.WARM_STEPS, o.steps - 1)
+        speed = timed * o.batch_size / seconds
         report.write_result(o.out / "result.json", {
             "workload": self._workload, "steps": o.steps, "seed": o.seed, "world_size": self._world_size,
-            "device": self._device, "samples": o.steps * o.batch_size, "samples_per_second": timed * o.batch_size / seconds,
+            "device": self._device, "samples": o.steps * o.batch_size, "samples_per_second": speed,
             "seconds": round(time.perf_counter() - self._began, 3), "parameters": sum(w.size for w in weights.values()),
             "first_train_loss": self._rows[0]["loss"], "last_train_loss": self._rows[-1]["loss"],
             "accuracy": accuracy, "params_sha256": report.arrays_sha256(weights),
             "options": {name: str(value) if name == "out" else value for name, value in asdict(o).items()},
         })  # fmt: skip
-        print(f"done    accuracy {accuracy:.3f}, {timed * o.batch_size / seconds:,.0f} pictures per second", flush=True)
+        print(f"done    accuracy {accuracy:.3f}, {speed:,.0f} pictures per second", flush=True)
 
 
 def main(run: Callable[[Options], None], argv: Sequence[str], what: str) -> int:

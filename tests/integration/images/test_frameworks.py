@@ -101,20 +101,41 @@ def test_what_compiled_horovod_is_not_in_the_image(built: Build, tmp_path: Path,
     assert set(built_with) - {"dummy"} == {framework}
 
 
-@pytest.mark.parametrize("name", ["horovod-pytorch", "horovod-tensorflow"])
-def test_a_change_of_payload_or_plain_packages_compiles_nothing(built: Build, tmp_path: Path, name: str) -> None:
-    built(name)
+def compile_in(tree: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """Build the stage that compiles Horovod from a copy of the build's inputs."""
     (target,) = catalog.targets(catalog.load(), name, "cpu", PREFIX)
-    shutil.copytree(ROOT / "images", tmp_path / "images", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / ".dockerignore", tmp_path)
-    (tmp_path / "images" / "stackrt" / "new.py").write_text("NEW = True\n")
-    with (tmp_path / "images" / "locks" / target.packages_lock).open("a") as lock:
-        lock.write("# another package\n")
-    steps = builder.plan(target, from_env(os.environ), context=tmp_path, images=tmp_path / "images", labels={})
+    steps = builder.plan(target, from_env(os.environ), context=tree, images=tree / "images", labels={})
     argv = [word for word in steps.argv if word != "--load"]
     argv[3:3] = ["--target", "builder", "--progress", "plain"]
     given = {**os.environ, **steps.secrets}
-    done = subprocess.run(argv, env=given, capture_output=True, text=True, timeout=1500, check=True)
+    return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=1500, check=False)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the build's inputs, to change."""
+    shutil.copytree(ROOT / "images", tmp_path / "images", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".dockerignore", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["horovod-pytorch", "horovod-tensorflow"])
+def test_a_change_of_payload_or_plain_packages_compiles_nothing(built: Build, tree: Path, name: str) -> None:
+    built(name)
+    (tree / "images" / "stackrt" / "new.py").write_text("NEW = True\n")
+    with (tree / "images" / "locks" / f"{name}-cpu.txt").open("a") as lock:
+        lock.write("# another package\n")
+    done = compile_in(tree, name)
     lines = done.stderr.splitlines()
     number = next(line.split()[0] for line in lines if "/run/horovod-wheel" in line)
     assert f"{number} CACHED" in lines, done.stderr[-3000:]
+
+
+def test_a_source_release_with_another_hash_is_not_compiled(built: Build, tree: Path) -> None:
+    built("horovod-pytorch")
+    lock = tree / "images" / "locks" / "horovod-pytorch-cpu.horovod.txt"
+    lock.write_text(lock.read_text().replace("sha256:9", "sha256:0"))
+    done = compile_in(tree, "horovod-pytorch")
+    assert done.returncode != 0
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
+    assert "applying 01" not in done.stderr
