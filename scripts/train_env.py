@@ -27,7 +27,6 @@ from stackctl.images import catalog, lockfile
 from stackctl.images.build import wheels_at_hand
 from stackctl.images.catalog import Target
 from stackctl.images.lockfile import Pin
-from stackctl.images.render import lock_names
 from stackctl.images.settings import Settings, from_env
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,7 +86,9 @@ def torch_source(target: Target, settings: Settings) -> Source | None:
 def image_pins() -> tuple[Target, list[Pin], list[Pin]]:
     """The pytorch CPU image, and its locks: the framework's layer, everything else."""
     target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
-    framework, others = (lockfile.parse((LOCKS / name).read_text()) for name in lock_names(target))
+    framework, others = (
+        lockfile.parse((LOCKS / name).read_text()) for name in (target.framework_lock, target.packages_lock)
+    )
     return target, framework, others
 
 

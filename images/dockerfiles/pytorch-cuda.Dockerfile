@@ -38,7 +38,7 @@ FROM base AS payload
 COPY images/stackrt /opt/stack/stackrt
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/stack
 
-FROM base AS runtime
+FROM base AS framework
 # Any uid may run this image, so the folders that are written to are open, as /tmp is.
 RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --shell /bin/bash stack \
     && install -d -m 1777 /home/stack /workspace /out
@@ -60,6 +60,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
          --requirements /run/lock.txt \
     && rm -r "${wheels}"
 
+FROM framework AS runtime
 # Everything else of the lock.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
@@ -77,7 +78,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     USER=stack \
     PYTHONUNBUFFERED=1 \
     STACK_OUT=/out
-# Without these a slim base starts without GPUs, or fails late and obscurely on an old driver.
+# Without these a slim base starts without GPUs, or fails late and obscurely on an old driver. Any driver of CUDA's major
+# version will do: minor versions are compatible.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0"

@@ -27,7 +27,7 @@ def images(as_json: bool) -> None:
     One line an image and variant: the framework's version, CUDA, Python, base, and whether it is built here.
     """
     from stackctl.engines import docker
-    from stackctl.images import lockfile, render
+    from stackctl.images import render
 
     rows = []
     folder = assets.images_dir()
@@ -38,15 +38,14 @@ def images(as_json: bool) -> None:
         engine = False
         click.echo(f"note: {error.message}; cannot tell what is built", err=True)
     for target in catalog.targets(catalog.load(), prefix=from_env(os.environ).image_prefix):
-        lock = render.read_lock(folder / "locks" / target.framework_lock, target)
-        versions = {pin.name: pin.version for pin in lockfile.parse(lock)}
+        versions = render.framework_versions(target, folder)
         info = docker.image(target.tag) if engine else None
         rows.append(
             {
                 "image": target.name,
                 "variant": target.variant_name,
                 "tag": target.tag,
-                "framework": f"{target.image.framework} {versions[target.image.framework]}",
+                "framework": ", ".join(f"{name} {version}" for name, version in versions.items()),
                 "cuda": target.variant.cuda,
                 "minimum_driver": target.variant.minimum_driver,
                 "python": target.base.python,
@@ -89,6 +88,7 @@ def lock(image: str | None, variant: str | None, check: bool) -> None:
     chosen = catalog.targets(rows, image, variant)
     folder = assets.images_dir()
     if check:
+        locks.check_tools(rows.tools, folder)
         for target in chosen:
             locks.check(target, folder)
         return

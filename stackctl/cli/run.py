@@ -136,6 +136,7 @@ def _new_job(words: tuple[str, ...], backend: str, name: str, given: Mapping[str
         workload=workload,
         arguments=arguments,
         device="cpu" if backend == "compose" and not given["gpus"] else None,
+        framework=_framework(given["image"]),
         **{**given, "env": options.environment(given["env"])},
     )
 
@@ -202,6 +203,14 @@ def _show(job: Job, backend: str, folder: Path, port: int | None, as_json: bool)
     with nullcontext(port) if port else local_engine.reserved_port(None, jobs.PORT) as number:
         nodes = local.plan(job, python=sys.executable, out=str(folder), port=number, gpus=gpus)
     click.echo(msgspec.json.format(msgspec.json.encode(nodes), indent=2) if as_json else local.show(nodes))
+
+
+def _framework(image: str | None) -> str | None:
+    """What ranks in an image of the catalog expect of the launcher; None for another image."""
+    from stackctl.images import catalog
+
+    rows = catalog.load().images if image else {}
+    return rows[image].launcher if image in rows else None
 
 
 def _image(job: Job) -> str:

@@ -36,6 +36,8 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Package index of the framework's own packages, where it is not the default one."""
     cuda: str = ""
     minimum_driver: str = ""
+    leave_out: tuple[str, ...] = ()
+    """Packages that others ask for and that this variant replaces, as `tensorflow` where it has `tensorflow-cpu`."""
 
 
 class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +51,13 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: tuple[str, ...]
     framework_layer: tuple[str, ...]
     variants: dict[str, Variant]
+    horovod: bool = False
+    """Whether Horovod is compiled against the framework and installed."""
+
+    @property
+    def launcher(self) -> str:
+        """What ranks of this image expect of the launcher (STACK_FRAMEWORK), unless a job says otherwise."""
+        return "horovod" if self.horovod else self.framework
 
 
 class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,12 +66,21 @@ class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uv: str
 
 
+class Horovod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How Horovod is compiled: its release, and what the stage that compiles it needs; none of that stays."""
+
+    version: str
+    apt: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
 class Catalog(msgspec.Struct, frozen=True):
     """The whole matrix."""
 
     bases: dict[str, Base]
     tools: Tools
     images: dict[str, Image]
+    horovod: Horovod | None = None
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -74,6 +92,8 @@ class Target(msgspec.Struct, frozen=True):
     variant: Variant
     base: Base
     tools: Tools
+    horovod: Horovod | None = None
+    """Set where the image holds Horovod."""
     prefix: str = PREFIX
 
     @property
@@ -90,6 +110,27 @@ class Target(msgspec.Struct, frozen=True):
     def packages_lock(self) -> str:
         """File name of the lock of everything else."""
         return f"{self.key}.txt"
+
+    @property
+    def horovod_lock(self) -> str:
+        """File name of the lock of Horovod's source release."""
+        return f"{self.key}.horovod.txt"
+
+    @property
+    def builder_lock(self) -> str:
+        """File name of the lock of what compiling Horovod needs beside the framework's layer."""
+        return f"{self.key}.builder.txt"
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """File names of all locks: the framework's layer, everything else, and those of Horovod if it is there."""
+        horovod = (self.horovod_lock, self.builder_lock) if self.horovod else ()
+        return (self.framework_lock, self.packages_lock, *horovod)
+
+    @property
+    def framework_package(self) -> str:
+        """Name of the package that is the framework itself: the first of the variant's own."""
+        return self.variant.framework_packages[0].split("==")[0].split("[")[0]
 
     @property
     def dockerfile(self) -> str:
@@ -125,11 +166,12 @@ def load(path: Path | None = None) -> Catalog:
 
 def parse(document: Mapping[str, Any], where: str) -> Catalog:
     """Turn a parsed document into a catalog; `where` is the file name that errors carry."""
-    _known_keys(document, ("schema", "bases", "tools", "images"), where)
+    _known_keys(document, ("schema", "bases", "tools", "horovod", "images"), where)
     if document.get("schema") != SCHEMA:
         raise InvalidInput(f"must be {SCHEMA}, not {document.get('schema')!r}", where=f"{where}: schema")
     bases = {name: _convert(row, Base, f"{where}: bases.{name}") for name, row in _table(document, "bases", where)}
     tools = _convert(document.get("tools", {}), Tools, f"{where}: tools")
+    horovod = _convert(document["horovod"], Horovod, f"{where}: horovod") if "horovod" in document else None
     images = {name: _image(row, f"{where}: images.{name}") for name, row in _table(document, "images", where)}
     for name, image in images.items():
         if image.base not in bases:
@@ -138,7 +180,12 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
                 where=f"{where}: images.{name}.base",
                 hint=did_you_mean(image.base, bases),
             )
-    return Catalog(bases=bases, tools=tools, images=images)
+        if image.horovod and horovod is None:
+            raise InvalidInput(
+                "the catalog has no table [horovod] that says how to compile it",
+                where=f"{where}: images.{name}.horovod",
+            )
+    return Catalog(bases=bases, tools=tools, images=images, horovod=horovod)
 
 
 def targets(
@@ -157,7 +204,16 @@ def targets(
         of = f"image {name!r}" if name is not None else "any image"
         raise InvalidInput(f"no variant of {of} is named {variant!r}", hint=did_you_mean(variant, known))
     return [
-        Target(image_name, variant_name, image, row, catalog.bases[image.base], catalog.tools, prefix)
+        Target(
+            image_name,
+            variant_name,
+            image,
+            row,
+            catalog.bases[image.base],
+            catalog.tools,
+            catalog.horovod if image.horovod else None,
+            prefix,
+        )
         for image_name, image in chosen.items()
         for variant_name, row in image.variants.items()
         if variant in (None, variant_name)
@@ -172,6 +228,11 @@ def _image(row: object, where: str) -> Image:
     }
     if not variants:
         raise InvalidInput("an image needs at least one variant", where=f"{where}.variants")
+    for key, variant in variants.items():
+        if not variant.framework_packages:
+            raise InvalidInput(
+                "must name the framework's package first", where=f"{where}.variants.{key}.framework_packages"
+            )
     image = _convert({**row, "variants": {}}, Image, where)
     return msgspec.structs.replace(image, variants=variants)
 

@@ -30,19 +30,22 @@ def dockerfiles(targets: Sequence[Target], images: Path) -> dict[str, str]:
 
 def labels(target: Target, images: Path) -> dict[str, str]:
     """The labels that follow from catalog and locks; `build` adds those of the moment (revision, time)."""
-    framework, packages = (read_lock(images / "locks" / name, target) for name in lock_names(target))
-    versions = {pin.name: pin.version for text in (framework, packages) for pin in lockfile.parse(text)}
+    texts = [read_lock(images / "locks" / name, target) for name in target.locks]
     return {
         "org.opencontainers.image.version": __version__,
         "io.stackctl.variant": target.variant_name,
-        "io.stackctl.lock": lockfile.digest(framework, packages),
-        f"io.stackctl.{target.image.framework}": versions[target.image.framework],
+        "io.stackctl.lock": lockfile.digest(*texts),
+        **{f"io.stackctl.{name}": version for name, version in framework_versions(target, images).items()},
     }
 
 
-def lock_names(target: Target) -> tuple[str, str]:
-    """The two lock files of a target: the framework's layer, then everything else."""
-    return target.framework_lock, target.packages_lock
+def framework_versions(target: Target, images: Path) -> dict[str, str]:
+    """The frameworks in an image and their versions, as locked: `torch`, and `horovod` where it is compiled in."""
+    pins = lockfile.parse(read_lock(images / "locks" / target.framework_lock, target))
+    versions = {target.image.framework: next(pin.version for pin in pins if pin.name == target.framework_package)}
+    if target.horovod:
+        versions["horovod"] = target.horovod.version
+    return versions
 
 
 def read_lock(path: Path, target: Target) -> str:

@@ -60,6 +60,7 @@ def make(
     workload: str = "",
     arguments: Sequence[str] = (),
     image: str | None = None,
+    framework: str | None = None,
     nodes: int = 1,
     procs: int | None = None,
     gpus: int = 0,
@@ -74,6 +75,7 @@ def make(
     Args:
         workload: A reference job's name; `arguments` then are its arguments. Without one they are the command.
         image: Name of an image in the catalog; the workload's own by default.
+        framework: What a command of the user's own expects of the launcher; torch by default.
 
     Raises:
         InvalidInput: Something does not fit; names the option.
@@ -105,7 +107,7 @@ def make(
             raise InvalidInput(
                 "nothing to run", hint="name a workload (`stackctl workloads`), or put a command behind `--`"
             )
-        command, default_image, framework = tuple(arguments), "pytorch", "torch"
+        command, default_image, framework = tuple(arguments), "pytorch", framework or "torch"
         if seed is not None:
             extra.setdefault("SEED", str(seed))
     return Job(

@@ -40,9 +40,13 @@ def _training(result: Mapping[str, Any]) -> list[str]:
     bigram = result.get("bigram_loss")
     if isinstance(bigram, float):
         lines.append(f"  {'bigram model':<12} {bigram:.3f}   what counting pairs of tokens reaches on the same text")
-    speed = result.get("tokens_per_second")
-    if isinstance(speed, int | float):
-        lines.append(f"  {'throughput':<12} {speed:,.0f} tokens/s")
+    accuracy = result.get("accuracy")
+    if isinstance(accuracy, float):
+        lines.append(f"  {'accuracy':<12} {accuracy:.3f}   on pictures that it was not trained on")
+    for unit in ("tokens", "samples"):
+        speed = result.get(f"{unit}_per_second")
+        if isinstance(speed, int | float):
+            lines.append(f"  {'throughput':<12} {speed:,.0f} {unit}/s")
     return lines
 
 

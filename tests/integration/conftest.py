@@ -51,18 +51,37 @@ def stackctl(tmp_path: Path) -> Stackctl:
 
 
 @pytest.fixture(scope="session")
-def image() -> Iterator[str]:
-    """The pytorch CPU image, built from this tree; its name goes when the tests end, its layers stay in the cache."""
+def built() -> Iterator[Callable[[str], str]]:
+    """Build a CPU image from this tree, once a run, and return its name.
+
+    The names go when the tests end; their layers stay in the cache.
+    """
     reason = lacks_docker()
     if reason and "docker" in REQUIRED:
         pytest.fail(f"STACK_REQUIRE asks for docker, but {reason}")
     if reason:
         pytest.skip(reason)
-    argv = [STACKCTL, "build", "pytorch", "--variant", "cpu"]
-    built = subprocess.run(argv, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
-    assert built.returncode == 0, built.stderr[-4000:]
-    yield f"{PREFIX}pytorch:cpu"
-    subprocess.run(["docker", "image", "rm", "--force", f"{PREFIX}pytorch:cpu"], capture_output=True, check=True)
+    tags: dict[str, str] = {}
+
+    def build(name: str) -> str:
+        if name not in tags:
+            argv = [STACKCTL, "build", name, "--variant", "cpu"]
+            done = subprocess.run(
+                argv, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+            tags[name] = f"{PREFIX}{name}:cpu"
+        return tags[name]
+
+    yield build
+    if tags:
+        subprocess.run(["docker", "image", "rm", "--force", *tags.values()], capture_output=True, check=True)
+
+
+@pytest.fixture(scope="session")
+def image(built: Callable[[str], str]) -> str:
+    """The pytorch CPU image."""
+    return built("pytorch")
 
 
 @pytest.fixture

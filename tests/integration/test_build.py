@@ -67,7 +67,7 @@ def test_installed_packages_are_the_lock(image: str) -> None:
 
     locked = {
         pin.name: pin.version
-        for name in render.lock_names(target)
+        for name in target.locks
         for pin in lockfile.parse((ROOT / "images" / "locks" / name).read_text())
     }
     assert {name.lower().replace("_", "-").replace(".", "-"): version for name, version in installed.items()} == locked

@@ -44,10 +44,17 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 def test_it_holds_catalog_templates_locks_and_payload(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for name in ("catalog.toml", "templates/base.dockerfile.j2", "locks/pytorch-cpu.txt", "build/apt-install",
-                 "dockerfiles/pytorch-cpu.Dockerfile"):  # fmt: skip
+    for name in (
+        "catalog.toml",
+        "templates/base.dockerfile.j2",
+        "locks/pytorch-cpu.txt",
+        "build/apt-install",
+        "build/horovod-wheel",
+        "patches/horovod/01-cxx17.patch",
+        "dockerfiles/pytorch-cpu.Dockerfile",
+    ):
         assert f"stackctl/_assets/images/{name}" in names
-    for name in ("launch/__main__.py", "train/gpt.py", "train/data/shakespeare.txt"):
+    for name in ("launch/__main__.py", "train/gpt.py", "train/data/shakespeare.txt", "train/data/digits.csv.gz"):
         assert f"stackrt/{name}" in names
     assert not [name for name in names if name.startswith(("tests", "bench", "scripts"))]
 

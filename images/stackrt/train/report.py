@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stackrt.train.errors import BadInputError, TrainerError
+
+if TYPE_CHECKING:  # each framework's image lacks the others
+    import numpy.typing as npt
+    from torch import Tensor
 
 Row = dict[str, Any]
 RESULT_SCHEMA = 1
@@ -75,16 +77,21 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps({"schema_version": RESULT_SCHEMA, **result}, indent=2) + "\n")
 
 
-def params_sha256(state: Mapping[str, Tensor]) -> str:
+def params_sha256(state: "Mapping[str, Tensor]") -> str:
     """SHA-256 over a model's parameters: each name, sorted, then its values as raw fp32 bytes in row order.
 
     Args:
         state: A model's `state_dict()`, on any device.
     """
+    return arrays_sha256({name: tensor.detach().float().cpu().numpy() for name, tensor in state.items()})
+
+
+def arrays_sha256(weights: "Mapping[str, npt.NDArray[Any]]") -> str:
+    """The same for parameters that are fp32 arrays."""
     digest = hashlib.sha256()
-    for name in sorted(state):
+    for name in sorted(weights):
         digest.update(name.encode())
-        digest.update(state[name].detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(weights[name].tobytes())
     return digest.hexdigest()
 
 

@@ -117,3 +117,18 @@ def test_names_complete() -> None:
     context, parameter = click.Context(cli), click.Argument(["x"])
     assert complete.images(context, parameter, "py") == ["pytorch"]
     assert complete.workloads(context, parameter, "g") == ["gpt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "framework"),
+    [
+        (["--image", "horovod-pytorch", "--", "true"], "horovod"),
+        (["--image", "tensorflow", "--", "true"], "tensorflow"),
+        (["--image", "mine:1", "--", "true"], "torch"),
+        (["cnn"], "tensorflow"),
+        (["horovod-tf"], "horovod"),
+    ],
+)
+def test_ranks_are_started_as_the_image_expects(words: list[str], framework: str) -> None:
+    result = CliRunner().invoke(cli, ["run", "--on", "compose", "--dry-run", *words])
+    assert f"STACK_FRAMEWORK: {framework}\n" in result.output

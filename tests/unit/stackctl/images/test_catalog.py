@@ -37,7 +37,9 @@ def parse(text: str) -> catalog.Catalog:
 
 def test_the_catalog_of_the_stack_is_valid() -> None:
     rows = catalog.load()
-    assert {target.key for target in catalog.targets(rows)} >= {"pytorch-cpu", "pytorch-cuda"}
+    assert {target.key for target in catalog.targets(rows)} >= {
+        "pytorch-cpu", "pytorch-cuda", "tensorflow-cpu", "horovod-pytorch-cpu", "horovod-tensorflow-cpu",
+    }  # fmt: skip
 
 
 def test_a_target_names_its_files_and_tag() -> None:
@@ -46,6 +48,26 @@ def test_a_target_names_its_files_and_tag() -> None:
     assert target.framework_lock == "pytorch-cpu.framework.txt"
     assert target.packages_lock == "pytorch-cpu.txt"
     assert target.dockerfile == "pytorch-cpu.Dockerfile"
+    assert target.locks == ("pytorch-cpu.framework.txt", "pytorch-cpu.txt")
+    assert target.framework_package == "torch"
+
+
+def test_an_image_with_horovod_has_two_more_locks() -> None:
+    (target,) = catalog.targets(catalog.load(), "horovod-tensorflow", "cpu")
+    assert target.locks == (
+        "horovod-tensorflow-cpu.framework.txt",
+        "horovod-tensorflow-cpu.txt",
+        "horovod-tensorflow-cpu.horovod.txt",
+        "horovod-tensorflow-cpu.builder.txt",
+    )
+    assert target.framework_package == "tensorflow-cpu"
+
+
+def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
+    launchers = {name: image.launcher for name, image in catalog.load().images.items()}
+    assert launchers == {
+        "pytorch": "torch", "tensorflow": "tensorflow", "horovod-pytorch": "horovod", "horovod-tensorflow": "horovod",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -60,6 +82,19 @@ def test_a_target_names_its_files_and_tag() -> None:
         ('apt = ["python3"]', 'apt = ["python3", 7]', ["images.pytorch.apt[1]", "Expected 'str', got 'int'"]),
         ("[images.pytorch.variants.cpu]", "[images.pytorch.variants.cpu]\nspeed = 1", ["variants.cpu.speed"]),
         ("framework_packages = ", "cuda = ", ["images.pytorch.variants.cpu"]),
+        (
+            'framework_packages = ["torch==2.13.0+cpu"]',
+            "framework_packages = []",
+            ["variants.cpu.framework_packages", "must name the framework's package first"],
+        ),
+        ('base = "bookworm"', 'base = "bookworm"\nhorovod = true', ["images.pytorch.horovod", "no table [horovod]"]),
+        ('base = "bookworm"', 'base = "bookworm"\nhorovod = "0.28.1"', ["images.pytorch.horovod", "Expected 'bool'"]),
+        (
+            "[bases.bookworm]",
+            '[horovod]\nversion = "0.28.1"\napt = []\n[bases.bookworm]',
+            ["horovod", "missing key 'packages'"],
+        ),
+        ("[bases.bookworm]", '[horovod]\nrelease = "0.28.1"\n[bases.bookworm]', ["catalog.toml: horovod.release"]),
         ("[tools]", "[tols]", ["catalog.toml: tols", "did you mean 'tools'?"]),
         ("[bases.bookworm]", "[bases]\nbookworm = 3\n[x]", ["catalog.toml"]),
     ],
@@ -102,7 +137,8 @@ def test_unknown_names_come_with_suggestions() -> None:
 def test_requirements_are_exact() -> None:
     rows = catalog.load()
     for target in catalog.targets(rows):
-        for requirement in (*target.variant.framework_packages, *target.image.packages):
+        compiling = target.horovod.packages if target.horovod else ()
+        for requirement in (*target.variant.framework_packages, *target.image.packages, *compiling):
             assert "==" in requirement, f"{target.key}: {requirement} is not pinned"
 
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from stackctl import assets, generated
 from stackctl.errors import InvalidInput
-from stackctl.images import catalog, lock, render
+from stackctl.images import catalog, lock, lockfile, render
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_an_edited_an_absent_and_a_leftover_file_are_stale(images: Path) -> None
 
 def test_a_template_error_names_the_file(images: Path) -> None:
     template = images / "templates" / "pytorch.dockerfile.j2"
-    template.write_text(template.read_text().replace("target.variant.cuda", "target.variant.cuda_version"))
+    template.write_text(template.read_text() + "{% block environment %}{{ target.variant.cuda_version }}{% endblock %}")
     with pytest.raises(InvalidInput, match=r"pytorch\.dockerfile\.j2: .*has no attribute 'cuda_version'"):
         render.dockerfiles(catalog.targets(catalog.load()), images)
     template.write_text("{% block x %}")
@@ -66,16 +67,114 @@ def test_no_dockerfile_fetches_a_frontend_or_runs_as_root() -> None:
 def test_the_gpu_environment_is_in_the_cuda_image_only() -> None:
     texts = render.dockerfiles(catalog.targets(catalog.load()), assets.images_dir())
     assert 'NVIDIA_REQUIRE_CUDA="cuda>=13.0"' in texts["pytorch-cuda.Dockerfile"]
-    assert "NVIDIA" not in texts["pytorch-cpu.Dockerfile"]
+    assert 'NVIDIA_REQUIRE_CUDA="cuda>=12.0"' in texts["tensorflow-cuda.Dockerfile"]
+    for name in ("pytorch-cpu", "tensorflow-cpu", "horovod-pytorch-cpu", "horovod-tensorflow-cpu"):
+        assert "NVIDIA" not in texts[f"{name}.Dockerfile"]
 
 
-def test_both_variants_hold_the_same_versions_outside_the_framework() -> None:
-    cpu, cuda = catalog.targets(catalog.load(), "pytorch")
+@pytest.mark.parametrize("name", ["pytorch", "tensorflow"])
+def test_both_variants_hold_the_same_versions_outside_the_framework(name: str) -> None:
+    cpu, cuda = catalog.targets(catalog.load(), name)
     folder = assets.images_dir() / "locks"
     assert (
         render.read_lock(folder / cpu.packages_lock, cpu).split("\n", 2)[2]
         == (render.read_lock(folder / cuda.packages_lock, cuda).split("\n", 2)[2])
     )
+
+
+@pytest.mark.parametrize("name", ["horovod-pytorch", "horovod-tensorflow"])
+def test_the_compilers_stay_in_the_stage_that_compiles_horovod(name: str) -> None:
+    (target,) = catalog.targets(catalog.load(), name, "cpu")
+    text = render.dockerfiles([target], assets.images_dir())[target.dockerfile]
+    framework, builder, runtime = (text.index(f"\nFROM {line}\n") for line in (
+        "base AS framework", "framework AS builder", "framework AS runtime"))  # fmt: skip
+    assert framework < builder < runtime
+    for word in ("g++", "python3-dev", target.builder_lock, target.horovod_lock, "images/patches/horovod"):
+        assert builder < text.index(word) < runtime
+        assert text.count(word) == 1
+    wanted = "PYTORCH" if name == "horovod-pytorch" else "TENSORFLOW"
+    assert f"/run/horovod-wheel {wanted} /dist" in text
+    assert "from=builder,source=/dist" in text[runtime:]
+    tools = {pin.name for pin in lockfile.parse(render.read_lock(assets.images_dir() / "locks" / target.packages_lock,
+                                                                 target))}  # fmt: skip
+    assert not tools & {"cmake", "pip", "horovod"}
+
+
+def test_horovod_is_compiled_against_the_versions_that_it_runs_with() -> None:
+    folder = assets.images_dir() / "locks"
+    for target in catalog.targets(catalog.load()):
+        if target.horovod is None:
+            continue
+        versions = {
+            name: {pin.name: pin.version for pin in lockfile.parse(render.read_lock(folder / name, target))}
+            for name in target.locks
+        }
+        assert versions[target.horovod_lock] == {"horovod": target.horovod.version}
+        tools = {requirement.split("==")[0] for requirement in target.horovod.packages}
+        builder, runtime = versions[target.builder_lock], versions[target.packages_lock]
+        assert tools <= builder.keys()
+        assert {name: runtime.get(name) for name in builder.keys() - tools} == {
+            name: version for name, version in builder.items() if name not in tools
+        }
+
+
+def test_labels_name_every_framework_by_its_plain_name() -> None:
+    (target,) = catalog.targets(catalog.load(), "horovod-tensorflow", "cpu")
+    labels = render.labels(target, assets.images_dir())
+    assert labels["io.stackctl.tensorflow"] == "2.21.0"
+    assert labels["io.stackctl.horovod"] == "0.28.1"
+
+
+def test_each_patch_names_its_upstream_and_changes_one_thing() -> None:
+    patches = sorted((assets.images_dir() / "patches" / "horovod").iterdir())
+    assert patches
+    for path in patches:
+        head, _, _ = path.read_text().partition("\n--- a/")
+        assert "Upstream: https://github.com/horovod/horovod/" in head, path.name
+
+
+def test_a_change_of_a_plain_package_leaves_the_framework_and_horovod_in_the_cache() -> None:
+    (target,) = catalog.targets(catalog.load(), "horovod-pytorch", "cpu")
+    assert target.horovod is not None
+    replace = msgspec.structs.replace
+    changed = {
+        "a plain package": replace(target, image=replace(target.image, packages=("tensorboard==2.20.0",))),
+        "a tool": replace(target, horovod=replace(target.horovod, packages=("cmake==3.30.0",))),
+        "the framework": replace(target, variant=replace(target.variant, framework_packages=("torch==2.12.0",))),
+    }
+    stale = {
+        what: {name.split("-cpu.")[1] for name in target.locks
+               if lock.fingerprint(other, name) != lock.fingerprint(target, name)}
+        for what, other in changed.items()
+    }  # fmt: skip
+    assert stale == {
+        "a plain package": {"txt"},
+        "a tool": {"horovod.txt", "builder.txt"},
+        "the framework": {"framework.txt", "txt", "horovod.txt", "builder.txt"},
+    }
+
+
+def test_an_image_has_libraries_of_one_cuda_major_only() -> None:
+    folder = assets.images_dir() / "locks"
+    for target in catalog.targets(catalog.load()):
+        names = {pin.name for lock in target.locks for pin in lockfile.parse(render.read_lock(folder / lock, target))}
+        old = {name for name in names if name.endswith("-cu12")}
+        if not target.variant.cuda:
+            assert not any(name.startswith("nvidia-") for name in names), target.key
+        elif target.variant.cuda.startswith("12."):
+            assert old == {name for name in names if name.startswith("nvidia-")}, target.key
+        else:
+            assert not old, target.key
+
+
+def test_a_lock_of_other_tools_is_refused(images: Path) -> None:
+    tools = catalog.load().tools
+    lock.check_tools(tools, images)
+    with pytest.raises(InvalidInput, match=r"tools\.txt"):
+        lock.check_tools(catalog.Tools(uv="0.0.1"), images)
+    (images / "locks" / "tools.txt").unlink()
+    with pytest.raises(InvalidInput, match=r"tools\.txt"):
+        lock.check_tools(tools, images)
 
 
 def test_a_lock_older_than_the_catalog_is_refused(images: Path) -> None:

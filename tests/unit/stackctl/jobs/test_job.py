@@ -80,3 +80,9 @@ def test_every_workload_names_an_image_of_the_catalog() -> None:
     rows = catalog.load()
     for workload in workloads.load().values():
         assert workload.image in rows.images
+
+
+def test_a_workload_knows_what_its_ranks_expect_and_a_command_is_told() -> None:
+    assert jobs.make(name="x", workload="horovod-tf", framework="torch").framework == "horovod"
+    assert jobs.make(name="x", arguments=["true"], image="tensorflow", framework="tensorflow").framework == "tensorflow"
+    assert jobs.make(name="x", arguments=["true"]).framework == "torch"
