@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -80,3 +82,23 @@ def test_with_docker_two_nodes_train_in_containers(clone: Path, image: str) -> N
     finally:
         argv = ["docker", "image", "rm", "--force", f"{PREFIX}demo-pytorch:cpu"]
         subprocess.run(argv, capture_output=True, check=False)
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
+def test_ctrl_c_leaves_nothing_behind(image: str, tmp_path: Path) -> None:
+    env = {**os.environ, "STACK_RUNS": str(tmp_path / "runs"), "STACK_IMAGE_PREFIX": PREFIX}
+    process = subprocess.Popen([sys.executable, str(ROOT / "scripts" / "demo.py")], cwd=ROOT, env=env, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if re.search(r"step +10/", line):
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            break
+    said += process.communicate(timeout=60)[0]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert list((folder / "checkpoints").glob("step-*.pt")), "an interrupted run can go on"

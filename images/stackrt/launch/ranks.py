@@ -12,6 +12,7 @@ from stackrt.launch.guard import Guard
 from stackrt.launch.loop import READ, Loop, Timer
 from stackrt.launch.output import Console, Sink
 from stackrt.launch.rank import Rank
+from stackrt.launch.timing import FAILURE_GRACE
 
 CHUNK = 65_536
 """Bytes read from one rank in one round of the loop, so that a flood starves nobody."""
@@ -84,7 +85,7 @@ class Ranks:
                     os.kill(rank.pid, number)
         if self._kill_timer is not None:
             self._kill_timer.cancel()
-        self._kill_timer = self._loop.after(grace, self.kill)
+        self._kill_timer = self._loop.after(grace, lambda: self._grace_is_over(grace))
         self._resume()
         self._settle()
 
@@ -101,6 +102,13 @@ class Ranks:
         self._give_up_later()
         self._resume()
         self._settle()
+
+    def _grace_is_over(self, grace: float) -> None:
+        late = [str(rank.rank) for rank in self._ranks if rank.code is None]
+        # After a failure, ranks that hang in a collective are no news.
+        if late and grace > FAILURE_GRACE:
+            self._console.say(f"rank {', '.join(late)} did not end within {grace:g} s: killing")
+        self.kill()
 
     def reap(self) -> None:
         """Collect ended children; call on SIGCHLD."""

@@ -47,10 +47,12 @@ def test_a_signal_lets_every_rank_finish(job: Any, target: int, number: signal.S
 
 
 def test_ranks_that_do_not_end_are_killed_after_the_grace(job: Any) -> None:
-    nodes = job.pair(sys.executable, "-c", DEAF, options=("--grace", "1"))
+    nodes = job.pair(sys.executable, "-c", DEAF, options=("--grace", "3"))
     job.all_started()
     nodes[0].signal(signal.SIGTERM)
-    assert [node.wait(5) for node in nodes] == [143, 143]
+    assert [node.wait(7) for node in nodes] == [143, 143]
+    assert "rank 0, 1 did not end within 3 s: killing" in nodes[0].err
+    assert "rank 2, 3 did not end within 3 s: killing" in nodes[1].err
     job.gone(1)
 
 
