@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +105,28 @@ def _docker_things() -> dict[str, set[str]]:
         names = subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.split()
         found[kind] = {name for name in names if OURS.match(name)}
     return found
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start runs that are ended, with all they started, when the test ends."""
+    from tests.integration.running import LOOP, Running
+
+    running: list[Running] = []
+
+    def begin(*words: str) -> Any:
+        tmp_path.chmod(0o755)  # containers run as another user than root
+        (tmp_path / "loop.py").write_text(LOOP)
+        running.append(Running(tmp_path, *words))
+        return running[-1]
+
+    yield begin
+    for run in running:
+        if run.process.poll() is None:
+            run.process.send_signal(signal.SIGINT)
+            run.process.send_signal(signal.SIGINT)
+            try:
+                run.process.wait(30)
+            except subprocess.TimeoutExpired:
+                run.process.kill()
+        run.log.close()

@@ -1,0 +1,80 @@
+"""Runs in the background, and what tests ask of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.integration.conftest import STACKCTL, environment
+
+LOOP = """\
+import os, sys, time
+rank = os.environ["RANK"]
+for number in range(600):
+    print(f"rank {rank} line {number}", flush=True)
+    time.sleep(0.1)
+"""
+"""A script for drills: it prints its rank and a line number ten times a second."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text())
+    assert isinstance(value, dict)
+    return value
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> float:
+    """Wait until a condition holds; returns how long that took."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds, "it did not come about in time"
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+class Running:
+    """A `stackctl run` in the background."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.out = folder / "out"
+        self.name = f"t{os.getpid()}-{time.monotonic_ns() % 10**9}"
+        argv = [STACKCTL, "run", "--out", str(self.out), "--name", self.name, *words]
+        self.log = (folder / "stackctl.log").open("w+")
+        self.process = subprocess.Popen(
+            argv, env=environment(), cwd=folder, stdout=self.log, stderr=self.log, start_new_session=True
+        )
+
+    def said(self) -> str:
+        self.log.seek(0)
+        return self.log.read()
+
+    def rank_log(self, rank: int) -> str:
+        path = self.out / "logs" / "attempt-1" / f"rank-{rank}.log"
+        return path.read_text() if path.exists() else ""
+
+    def wait_for_ranks(self, count: int, seconds: float = 60) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.said()
+            return all("line 3" in self.rank_log(rank) for rank in range(count))
+
+        wait_for(ready, seconds)
+
+    def container(self, node: int) -> str:
+        return f"{self.name}-node-{node}-1"
+
+
+def ranks_of(out: Path) -> list[int]:
+    """Process ids of every process on this machine whose environment names this run's folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"STACK_OUT={out}".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
