@@ -53,9 +53,9 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=bind,source=images/locks/horovod-pytorch-cpu.framework.txt,target=/run/lock.txt \
-    --mount=type=cache,id=uv,target=/root/.cache/uv \
+    --mount=type=cache,id=uv,target=/var/cache/uv \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
+    && UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
        uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
          --default-index "${FRAMEWORK_INDEX}" \
          --requirements /run/lock.txt
@@ -76,9 +76,9 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=bind,source=images/locks/horovod-pytorch-cpu.builder.txt,target=/run/lock.txt \
-    --mount=type=cache,id=uv,target=/root/.cache/uv \
+    --mount=type=cache,id=uv,target=/var/cache/uv \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
+    && UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
        uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
          --requirements /run/lock.txt
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
@@ -101,9 +101,9 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=bind,source=images/locks/horovod-pytorch-cpu.txt,target=/run/lock.txt \
-    --mount=type=cache,id=uv,target=/root/.cache/uv \
+    --mount=type=cache,id=uv,target=/var/cache/uv \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
+    && UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
        uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
          --requirements /run/lock.txt
 

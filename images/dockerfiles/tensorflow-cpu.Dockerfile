@@ -52,10 +52,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=bind,source=images/locks/tensorflow-cpu.framework.txt,target=/run/lock.txt \
-    --mount=type=cache,id=uv,target=/root/.cache/uv \
+    --mount=type=cache,id=uv,target=/var/cache/uv \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
     && wheels=$(mktemp -d) && find /wheelhouse -name '*.whl' ! -name '*+*' -exec ln -s {} "${wheels}" \; \
-    && UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
+    && UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
        uv pip install --no-deps --require-hashes --compile-bytecode --find-links "${wheels}" \
          --requirements /run/lock.txt \
     && rm -r "${wheels}"
@@ -67,9 +67,9 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=bind,source=images/locks/tensorflow-cpu.txt,target=/run/lock.txt \
-    --mount=type=cache,id=uv,target=/root/.cache/uv \
+    --mount=type=cache,id=uv,target=/var/cache/uv \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
+    && UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
        uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
          --requirements /run/lock.txt
 
