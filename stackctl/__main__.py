@@ -5,10 +5,13 @@ import signal
 
 def main() -> None:
     """Run the command line. Ctrl-C while it is still being imported ends it like any program, without a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # a shell's background job: leave it so
+    if not ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from stackctl.cli.main import main as run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     run()
 
 

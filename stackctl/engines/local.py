@@ -128,12 +128,19 @@ def reserved_port(wanted: int | None, first: int, *, tries: int = 100) -> Iterat
 
 @contextmanager
 def signals(pass_on: Callable[[int], None]) -> Iterator[None]:
-    """Within the block, SIGINT, SIGTERM and SIGHUP call `pass_on` with their number in place of ending us."""
+    """Within the block, SIGINT, SIGTERM and SIGHUP call `pass_on` with their number in place of ending us.
+
+    One that we were started to ignore (under nohup, or in a shell's background) stays ignored.
+    """
 
     def handle(number: int, _frame: FrameType | None) -> None:
         pass_on(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

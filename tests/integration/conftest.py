@@ -31,6 +31,12 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "STACK_IMAGE_PREFIX": PREFIX, **extra}
 
 
+def hear_signals() -> None:
+    """For a child to run before exec: a test run in the background ignores SIGINT, and its children would too."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def stackctl(tmp_path: Path) -> Stackctl:
     """Run stackctl with a run store of its own; returns the finished process."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.integration.conftest import STACKCTL, environment
+from tests.integration.conftest import STACKCTL, environment, hear_signals
 
 LOOP = """\
 import os, sys, time
@@ -46,7 +46,13 @@ class Running:
         argv = [STACKCTL, "run", "--out", str(self.out), "--name", self.name, *words]
         self.log = (folder / "stackctl.log").open("w+")
         self.process = subprocess.Popen(
-            argv, env=environment(), cwd=folder, stdout=self.log, stderr=self.log, start_new_session=True
+            argv,
+            env=environment(),
+            cwd=folder,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+            preexec_fn=hear_signals,
         )
 
     def said(self) -> str:

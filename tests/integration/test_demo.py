@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import PREFIX, ROOT
+from tests.integration.conftest import PREFIX, ROOT, hear_signals
 
 
 @pytest.fixture
@@ -89,7 +89,8 @@ def test_with_docker_two_nodes_train_in_containers(clone: Path, image: str) -> N
 def test_ctrl_c_leaves_nothing_behind(image: str, tmp_path: Path) -> None:
     env = {**os.environ, "STACK_RUNS": str(tmp_path / "runs"), "STACK_IMAGE_PREFIX": PREFIX}
     process = subprocess.Popen([sys.executable, str(ROOT / "scripts" / "demo.py")], cwd=ROOT, env=env, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                               preexec_fn=hear_signals)  # fmt: skip
     assert process.stdout is not None
     said = ""
     for line in process.stdout:

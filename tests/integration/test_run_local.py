@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import STACKCTL, Stackctl, environment
+from tests.integration.conftest import STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.running import Running, ranks_of, read, wait_for
 
 
@@ -129,10 +129,15 @@ def test_ctrl_c_at_any_moment_is_130_without_a_traceback(tmp_path: Path) -> None
     for moment in range(16):
         out = tmp_path / f"out{moment}"
         argv = [STACKCTL, "run", "--nodes", "2", "--out", str(out), "--", "sleep", "60"]
-        process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        time.sleep(moment * 0.04)
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=30)[0]
+        process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                   preexec_fn=hear_signals)  # fmt: skip
+        try:
+            time.sleep(moment * 0.04)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=30)[0]
+        finally:
+            process.kill()
+            process.wait()
         assert process.returncode in (130, -signal.SIGINT), (moment, said)
         assert "Traceback" not in said, (moment, said)
         assert ranks_of(out) == []
@@ -162,6 +167,17 @@ def test_gpus_that_are_not_there_are_exit_3(stackctl: Stackctl, tmp_path: Path) 
     assert not (tmp_path / "runs").exists()
     plan = stackctl("run", "--gpus", "2", "--dry-run", "--", "true", env={"CUDA_VISIBLE_DEVICES": "4,5"})
     assert "CUDA_VISIBLE_DEVICES=4,5" in plan.stdout
+
+
+def test_a_signal_that_was_ignored_from_the_start_stays_ignored(tmp_path: Path) -> None:
+    """As under nohup."""
+    argv = ["sh", "-c", f"trap '' INT HUP; exec {STACKCTL} run --out {tmp_path / 'out'} -- sleep 2"]
+    process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(1)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[0]
+    assert process.returncode == 0, said
 
 
 @pytest.mark.needs("linux")
