@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for name in marker.args:
@@ -85,3 +87,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.fail(f"STACK_REQUIRE asks for {name}, but {reason}")
             if reason:
                 pytest.skip(reason)
+
+
+class ModuleWithoutTorch(pytest.Module):
+    """A test module that cannot be imported here, because it imports what is not installed."""
+
+    def collect(self) -> list[pytest.Item | pytest.Collector]:
+        if "torch" in REQUIRED:
+            pytest.fail(f"STACK_REQUIRE asks for torch, but {lacks_torch()}")
+        pytest.skip(lacks_torch(), allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Skip, by name and with the reason, modules that import torch or numpy where they are not installed."""
+    if lacks_torch() and re.search(r"^(import|from) (torch|numpy)\b", module_path.read_text(), re.MULTILINE):
+        return ModuleWithoutTorch.from_parent(parent, path=module_path)
+    return None

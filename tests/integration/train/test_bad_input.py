@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.needs("torch")
+
 MODEL = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--batch-size", "2", "--steps", "8",
          "--eval-tokens", "500", "--sample-tokens", "4"]  # fmt: skip
 

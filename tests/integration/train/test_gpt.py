@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.needs("torch")
+
 SMALLEST = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--batch-size", "2", "--lr", "3e-3",
             "--eval-tokens", "2000", "--sample-tokens", "8", "--log-every", "2", "--eval-every", "10"]  # fmt: skip
 # Everything that could break equality: dropout draws random numbers, and gradients add up over micro-steps.

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.needs("torch")
+
 KILLS = 100
 SEED = 20_240_501
 # A checkpoint at every step, of a model wide enough that writing takes a good part of the time.

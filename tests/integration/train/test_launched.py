@@ -8,6 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.needs("torch")
+
 HARD = ["--layers", "1", "--heads", "2", "--width", "32", "--context", "16", "--batch-size", "2", "--grad-accum", "2",
         "--dropout", "0.2", "--steps", "120", "--eval-tokens", "2000", "--log-every", "2",
         "--sample-tokens", "4"]  # fmt: skip
