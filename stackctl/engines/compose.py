@@ -9,23 +9,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from stackctl.engines import process
 from stackctl.engines.local import STRAGGLER_SECONDS, signals
 from stackctl.errors import CommandFailed, MissingHere
 
 
-class Node(msgspec.Struct, frozen=True):
-    """How one service's container ended."""
-
-    service: str
-    exit_code: int
-    oom_killed: bool
-
-
-def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool = False) -> list[Node]:
+def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool = False) -> list[int]:
     """Start a project, follow its output, wait until all its containers have ended, and remove it.
+
+    Returns:
+        The containers' exit codes, in the order of their services' names.
 
     SIGINT and SIGTERM stop the containers (Compose sends SIGTERM and waits for the stop_grace_period); a second
     one kills them.
@@ -54,11 +47,11 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
             # `compose logs` would add its own lines and terminal codes; each line already names its rank.
             logs = [_start(["docker", "logs", "--follow", row["ID"]], env, 2 if to_stderr else None, 2) for row in rows]
             try:
-                nodes = _wait(base, rows, env)
+                codes = _wait(base, rows, env)
             finally:
                 for follower in logs:
                     _end(follower)
-        return nodes
+        return codes
     except CommandFailed as error:
         if stops:
             raise KeyboardInterrupt from None  # Ctrl-C ended a docker command of ours as well
@@ -81,7 +74,7 @@ def containers(project: str) -> list[str]:
     return process.run(["docker", "ps", "--all", "--filter", label, "--format", "{{.Names}}"]).split()
 
 
-def _wait(base: list[str], rows: list[dict[str, str]], env: Mapping[str, str]) -> list[Node]:
+def _wait(base: list[str], rows: list[dict[str, str]], env: Mapping[str, str]) -> list[int]:
     """Wait for every container of a project; once one has failed, give the others a while and kill them."""
     waits = {row["ID"]: _start(["docker", "wait", row["ID"]], env, subprocess.PIPE) for row in rows}
     failed_at: float | None = None
@@ -100,13 +93,7 @@ def _wait(base: list[str], rows: list[dict[str, str]], env: Mapping[str, str]) -
     finally:
         for wait in waits.values():
             _end(wait, seconds=0)
-    return sorted(
-        (Node(row["Service"], ended[row["ID"]], _oom_killed(row["ID"])) for row in rows), key=lambda node: node.service
-    )
-
-
-def _oom_killed(container: str) -> bool:
-    return "true" in process.run(["docker", "inspect", "--format", "{{.State.OOMKilled}}", container])
+    return [ended[row["ID"]] for row in sorted(rows, key=lambda row: row["Service"])]
 
 
 def _start(

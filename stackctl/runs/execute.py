@@ -21,7 +21,7 @@ from stackctl.jobs import compose as compose_plan
 from stackctl.jobs import local as local_plan
 from stackctl.jobs import workloads
 from stackctl.jobs.job import Job
-from stackctl.runs import store
+from stackctl.runs import store, summary
 from stackctl.runs.store import Record, State
 
 
@@ -94,15 +94,12 @@ def compose(
     file.write_text(compose_plan.to_yaml(document), encoding="utf-8")
     begun = Record(name=job.name, backend="compose", attempt=attempt, started=store.now(), image=info.id)
     with _recorded(begun, folder) as ended:
-        nodes = compose_engine.run(file, job.name, {"STACK_TOKEN": secrets.token_hex(32)}, to_stderr=quiet_stdout)
-        return ended([node.exit_code for node in nodes])
+        token = {"STACK_TOKEN": secrets.token_hex(32)}
+        return ended(compose_engine.run(file, job.name, token, to_stderr=quiet_stdout))
 
 
 def _announce(job: Job, what: str, folder: Path) -> None:
-    nodes, ranks = (
-        f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in ((job.nodes, "node"), (job.procs, "rank"))
-    )
-    print(f"{job.name}: {nodes} x {ranks} as {what}, in {folder}", file=sys.stderr)
+    print(f"{job.name}: {summary.size(job)} as {what}, in {folder}", file=sys.stderr)
 
 
 @contextmanager

@@ -13,12 +13,16 @@ from stackctl.runs.store import Record
 def text(job: Job, record: Record, folder: Path, result: Mapping[str, Any] | None) -> str:
     """The lines at the end of a run that succeeded or was stopped."""
     where = "processes" if record.backend == "local" else "containers"
-    ranks = f"{_count(job.nodes, 'node')} x {_count(job.procs, 'rank')}, {where}"
-    lines = [f"{record.name}: {record.state} ({ranks})"]
+    lines = [f"{record.name}: {record.state} ({size(job)}, {where})"]
     if result:
         lines += _training(result)
     lines += _files(folder, result)
     return "\n".join(lines)
+
+
+def size(job: Job) -> str:
+    """How large a job is: `2 nodes x 1 rank`."""
+    return f"{_count(job.nodes, 'node')} x {_count(job.procs, 'rank')}"
 
 
 def failure(record: Record, folder: Path, report: Mapping[str, Any] | None) -> str:
