@@ -12,11 +12,11 @@ from stackctl import __version__
 from stackctl.errors import StackError
 
 COMMANDS = {
-    "build": ("stackctl.cli.images", "Build images, and say what came of it."),
+    "build": ("stackctl.cli.build", "Build images, and say what came of it."),
     "completion": ("stackctl.cli.completion", "Print the completion script of a shell."),
     "images": ("stackctl.cli.images", "Show the image matrix."),
-    "lock": ("stackctl.cli.images", "Resolve an image's packages into hashed locks."),
-    "render": ("stackctl.cli.images", "Write the Dockerfiles and Compose files from their data."),
+    "lock": ("stackctl.cli.lock", "Resolve an image's packages into hashed locks."),
+    "render": ("stackctl.cli.render", "Write the Dockerfiles and Compose files from their data."),
     "run": ("stackctl.cli.run", "Run a job here, as processes or in Compose."),
     "workloads": ("stackctl.cli.run", "Show the reference jobs that come with the stack."),
 }

@@ -1,0 +1,60 @@
+"""`stackctl build`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from stackctl import assets
+from stackctl.cli.matrix import IMAGE, VARIANT
+from stackctl.images import catalog
+from stackctl.images.settings import from_env
+
+
+@click.command()
+@IMAGE
+@VARIANT
+@click.option("--no-cache", is_flag=True, help="Repeat every step.")
+@click.option("--dry-run", is_flag=True, help="Print the buildx command lines and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; progress goes to standard error.")
+def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool, as_json: bool) -> None:
+    """Build images, and say what came of it.
+
+    Without IMAGE every image is built, without --variant every variant; a CUDA variant is some 5 GB. Mirrors, a
+    private CA and a wheelhouse are settings in the environment; docs/settings.md lists them.
+
+    \b
+    Examples:
+      stackctl build pytorch --variant cpu
+      STACK_WHEELHOUSE=wheels stackctl build pytorch --variant cpu
+    """
+    import shlex
+
+    from stackctl.engines import docker
+    from stackctl.images import build as builder
+
+    settings = from_env(os.environ)
+    chosen = catalog.targets(catalog.load(), image, variant, settings.image_prefix)
+    if dry_run:
+        for target in chosen:
+            steps = builder.plan(
+                target, settings, context=Path("CONTEXT"), images=assets.images_dir(), labels={}, no_cache=no_cache
+            )
+            click.echo(shlex.join(steps.argv))
+        return
+    docker.require("buildx")
+    if len(chosen) > 1:
+        click.echo(f"building {len(chosen)} images: {', '.join(target.tag for target in chosen)}", err=True)
+    results = []
+    for target in chosen:
+        built = builder.build(target, settings, no_cache=no_cache)
+        results.append(built)
+        if not as_json:
+            click.echo(f"{built.tag}  {built.digest[:19]}  {built.size / 1e9:.2f} GB  {built.seconds:.1f} s")
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(results), indent=2))
+    sys.stdout.flush()
