@@ -25,7 +25,8 @@ def payload_dir() -> Path:
 
 
 def build_context() -> Path:
-    """The folder to build images from: it holds images/build, images/locks, images/patches and images/stackrt.
+    """The folder to build images from: it holds images/build, images/facts, images/locks, images/patches and
+    images/stackrt.
 
     In a checkout that is the checkout itself. An installed stackctl gathers the same files in the user's cache
     folder, under their digest: BuildKit sends again what comes from a path that it has not seen, so a fresh
@@ -39,7 +40,7 @@ def build_context() -> Path:
 
     import platformdirs
 
-    sources = {name: _INSTALLED / name for name in ("build", "locks", "patches")}
+    sources = {name: _INSTALLED / name for name in ("build", "facts", "locks", "patches")}
     sources["stackrt"] = payload_dir() / "stackrt"
     digest = hashlib.sha256()
     for folder in sources.values():

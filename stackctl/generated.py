@@ -1,4 +1,4 @@
-"""The committed files that are made from data: Dockerfiles and the two-node Compose file."""
+"""The committed files that are made from data: Dockerfiles, facts of the images, the two-node Compose file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def files(images: Path) -> dict[str, str]:
     """Path below the repository's root -> text, for every generated file."""
     targets = catalog.targets(catalog.load(images / "catalog.toml"))
     made = {f"images/dockerfiles/{name}": text for name, text in render.dockerfiles(targets, images).items()}
+    made |= {f"images/facts/{target.key}.json": render.facts(target, images) for target in targets}
     made["compose/two-node.yaml"] = COMPOSE_HEADER + compose.to_yaml(two_nodes())
     return made
 
@@ -47,8 +48,8 @@ def two_nodes() -> dict[str, object]:
 
 def stale(made: Mapping[str, str], root: Path) -> list[str]:
     """The generated files that are absent, differ from what would be written, or should be gone."""
-    folder = root / "images" / "dockerfiles"
-    present = {str(path.relative_to(root)) for path in folder.glob("*") if path.is_file()}
+    folders = (root / "images" / "dockerfiles", root / "images" / "facts")
+    present = {str(path.relative_to(root)) for folder in folders for path in folder.glob("*") if path.is_file()}
     differ = {name for name, text in made.items() if _read(root / name) != text}
     return sorted(differ | (present - set(made)))
 

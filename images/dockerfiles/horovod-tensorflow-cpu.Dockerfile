@@ -127,4 +127,11 @@ WORKDIR /workspace
 USER 1000:1000
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["/bin/bash"]
+# What this image is made of, for the suite and for anyone who looks.
+COPY --link \
+     images/locks/horovod-tensorflow-cpu.framework.txt \
+     images/locks/horovod-tensorflow-cpu.txt \
+     images/locks/horovod-tensorflow-cpu.horovod.txt \
+     /opt/stack/locks/
+COPY --link images/facts/horovod-tensorflow-cpu.json /opt/stack/image.json
 COPY --link --from=payload /opt/stack /opt/stack

@@ -16,6 +16,8 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
     /run/apt-install \
       ca-certificates \
+      g++ \
+      libpython3-dev \
       python3 \
       tini
 
@@ -95,4 +97,10 @@ WORKDIR /workspace
 USER 1000:1000
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["/bin/bash"]
+# What this image is made of, for the suite and for anyone who looks.
+COPY --link \
+     images/locks/pytorch-cuda.framework.txt \
+     images/locks/pytorch-cuda.txt \
+     /opt/stack/locks/
+COPY --link images/facts/pytorch-cuda.json /opt/stack/image.json
 COPY --link --from=payload /opt/stack /opt/stack

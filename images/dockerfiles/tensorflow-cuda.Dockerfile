@@ -97,4 +97,10 @@ WORKDIR /workspace
 USER 1000:1000
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["/bin/bash"]
+# What this image is made of, for the suite and for anyone who looks.
+COPY --link \
+     images/locks/tensorflow-cuda.framework.txt \
+     images/locks/tensorflow-cuda.txt \
+     /opt/stack/locks/
+COPY --link images/facts/tensorflow-cuda.json /opt/stack/image.json
 COPY --link --from=payload /opt/stack /opt/stack

@@ -32,10 +32,15 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What differs between the CPU and CUDA forms of an image."""
 
     framework_packages: tuple[str, ...]
+    budget_gb: float
+    """The most that the built image may take, uncompressed, in 10^9 bytes; `stackctl validate` holds it."""
     index: str = ""
     """Package index of the framework's own packages, where it is not the default one."""
     cuda: str = ""
     minimum_driver: str = ""
+    """The oldest NVIDIA driver that this CUDA runs on, such as `580`."""
+    gpu_architectures: tuple[str, ...] = ()
+    """Compute capabilities that the framework's own kernels are compiled for, such as `9.0`."""
     leave_out: tuple[str, ...] = ()
     """Packages that others ask for and that this variant replaces, as `tensorflow` where it has `tensorflow-cpu`."""
 
@@ -124,7 +129,12 @@ class Target(msgspec.Struct, frozen=True):
     @property
     def locks(self) -> tuple[str, ...]:
         """File names of all locks: the framework's layer, everything else, and those of Horovod if it is there."""
-        horovod = (self.horovod_lock, self.builder_lock) if self.horovod else ()
+        return (*self.installed_locks, self.builder_lock) if self.horovod else self.installed_locks
+
+    @property
+    def installed_locks(self) -> tuple[str, ...]:
+        """File names of the locks whose packages are in the image: all but that of Horovod's compilation."""
+        horovod = (self.horovod_lock,) if self.horovod else ()
         return (self.framework_lock, self.packages_lock, *horovod)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,30 @@ def labels(target: Target, images: Path) -> dict[str, str]:
         "io.stackctl.lock": lockfile.digest(*texts),
         **{f"io.stackctl.{name}": version for name, version in framework_versions(target, images).items()},
     }
+
+
+def facts(target: Target, images: Path) -> str:
+    """What an image says of itself in /opt/stack/image.json, for the suite and for anyone who looks inside.
+
+    The locks that it names are beside it in /opt/stack/locks. `budget` is in bytes.
+    """
+    said = {
+        "schema": 1,
+        "image": target.name,
+        "variant": target.variant_name,
+        "framework": target.image.framework,
+        "horovod": target.horovod is not None,
+        "versions": framework_versions(target, images),
+        "cuda": target.variant.cuda,
+        "minimum_driver": target.variant.minimum_driver,
+        "gpu_architectures": list(target.variant.gpu_architectures),
+        "python": target.base.python,
+        "base": target.base.image,
+        "lock": labels(target, images)["io.stackctl.lock"],
+        "locks": list(target.installed_locks),
+        "budget": round(target.variant.budget_gb * 1e9),
+    }
+    return json.dumps(said, indent=2) + "\n"
 
 
 def framework_versions(target: Target, images: Path) -> dict[str, str]:

@@ -102,7 +102,11 @@ def test_neither_workload_nor_command_means_the_reference_gpt() -> None:
 
 
 def test_build_dry_run_prints_the_command_line() -> None:
-    result = CliRunner().invoke(cli, ["build", "pytorch", "--variant", "cpu", "--dry-run"], env={"SSL_CERT_FILE": ""})
+    result = CliRunner().invoke(
+        cli,
+        ["build", "pytorch", "--variant", "cpu", "--dry-run"],
+        env={"SSL_CERT_FILE": "", "STACK_IMAGE_PREFIX": None},
+    )
     assert result.output.startswith("docker buildx build --load --tag stack-pytorch:cpu")
 
 

@@ -28,6 +28,7 @@ packages = ["transformers==5.23.0"]
 framework_layer = ["torch"]
 [images.pytorch.variants.cpu]
 framework_packages = ["torch==2.13.0+cpu"]
+budget_gb = 1.8
 """
 
 
@@ -116,7 +117,7 @@ def test_an_image_without_variants_is_refused() -> None:
 
 def test_a_duplicate_is_refused_by_line(tmp_path: Path) -> None:
     path = tmp_path / "catalog.toml"
-    path.write_text(VALID + "[images.pytorch.variants.cpu]\nframework_packages = []\n")
+    path.write_text(VALID + "[images.pytorch.variants.cpu]\nframework_packages = []\nbudget_gb = 1.8\n")
     with pytest.raises(InvalidInput, match=r"catalog\.toml: is not valid TOML: .*line"):
         catalog.load(path)
 
