@@ -1,4 +1,4 @@
-"""What tests share: what this machine can do, and what must not be missing."""
+"""What tests share: what this machine can do and must not be missing, the command line, and images of this tree."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from tests.commands import PREFIX, ROOT, STACKCTL, Stackctl, environment
 
 REQUIRED = frozenset(filter(None, os.environ.get("STACK_REQUIRE", "").split(",")))
 
@@ -103,3 +105,58 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     if lacks_torch() and re.search(r"^(import|from) (torch|numpy)\b", module_path.read_text(), re.MULTILINE):
         return ModuleWithoutTorch.from_parent(parent, path=module_path)
     return None
+
+
+@pytest.fixture
+def stackctl(tmp_path: Path) -> Stackctl:
+    """Run stackctl with a run store of its own; returns the finished process."""
+
+    def run(
+        *words: str, env: Mapping[str, str] | None = None, timeout: float = 300, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        given = environment(STACK_RUNS=str(tmp_path / "runs"), **(env or {}))
+        return subprocess.run(
+            [STACKCTL, *words],
+            env=given,
+            cwd=cwd or tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def built() -> Iterator[Callable[[str], str]]:
+    """Build a CPU image from this tree, once a run, and return its name.
+
+    The names go when the tests end; their layers stay in the cache.
+    """
+    reason = lacks_docker()
+    if reason and "docker" in REQUIRED:
+        pytest.fail(f"STACK_REQUIRE asks for docker, but {reason}")
+    if reason:
+        pytest.skip(reason)
+    tags: dict[str, str] = {}
+
+    def build(name: str) -> str:
+        if name not in tags:
+            argv = [STACKCTL, "build", name, "--variant", "cpu"]
+            done = subprocess.run(
+                argv, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+            tags[name] = f"{PREFIX}{name}:cpu"
+        return tags[name]
+
+    yield build
+    if tags:
+        subprocess.run(["docker", "image", "rm", "--force", *tags.values()], capture_output=True, check=True)
+
+
+@pytest.fixture(scope="session")
+def image(built: Callable[[str], str]) -> str:
+    """The pytorch CPU image."""
+    return built("pytorch")

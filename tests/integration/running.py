@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.integration.conftest import STACKCTL, environment, hear_signals
+from tests.commands import STACKCTL, environment, hear_signals
 
 LOOP = """\
 import os, sys, time

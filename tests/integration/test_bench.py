@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.integration.conftest import ROOT
+from tests.commands import ROOT
 
 
 @pytest.mark.parametrize("script", ["startup.py", pytest.param("launcher.py", marks=pytest.mark.needs("torch"))])

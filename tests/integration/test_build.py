@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.images import catalog, render
-from tests.integration.conftest import PREFIX, ROOT, Stackctl, environment
+from tests.commands import PREFIX, ROOT, Stackctl, environment
 
 pytestmark = pytest.mark.needs("docker")
 

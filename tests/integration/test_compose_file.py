@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ROOT
+from tests.commands import ROOT
 
 pytestmark = [pytest.mark.needs("docker"), pytest.mark.usefixtures("leaves_nothing")]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import PREFIX, ROOT, hear_signals
+from tests.commands import PREFIX, ROOT, hear_signals
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import PREFIX, ROOT, environment
+from tests.commands import PREFIX, ROOT, environment
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.images import lockfile
-from tests.integration.conftest import ROOT
+from tests.commands import ROOT
 
 Copy = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Stackctl
+from tests.commands import Stackctl
 from tests.integration.running import Running, read, wait_for
 
 SMALL = ["--", "--steps", "6", "--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "--batch-size", "4",

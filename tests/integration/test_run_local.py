@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import STACKCTL, Stackctl, environment, hear_signals
+from tests.commands import STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.running import Running, ranks_of, read, wait_for
 
 

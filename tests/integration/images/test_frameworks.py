@@ -14,7 +14,7 @@ import pytest
 from stackctl.images import build as builder
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
-from tests.integration.conftest import PREFIX, ROOT, Stackctl
+from tests.commands import PREFIX, ROOT, Stackctl
 
 # An image that is not in the cache compiles Horovod first.
 pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(1800)]

@@ -1,0 +1,28 @@
+"""The command line as a user runs it, for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STACKCTL = str(Path(sys.executable).parent / "stackctl")
+PREFIX = "stacktest-"
+"""Image names of a test run: a user's own images keep theirs."""
+
+Stackctl = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment of a command under test."""
+    return {**os.environ, "STACK_IMAGE_PREFIX": PREFIX, **extra}
+
+
+def hear_signals() -> None:
+    """For a child to run before exec: a test run in the background ignores SIGINT, and its children would too."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
