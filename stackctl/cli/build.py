@@ -24,8 +24,9 @@ from stackctl.images.settings import from_env
 def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool, as_json: bool) -> None:
     """Build images, and say what came of it.
 
-    Without IMAGE every image is built, without --variant every variant; a CUDA variant is some 5 GB. Mirrors, a
-    private CA and a wheelhouse are settings in the environment; docs/settings.md lists them.
+    Without IMAGE every image is built but those on demand (`stackctl images`), without --variant every variant; a CUDA
+    variant is some 5 GB. Mirrors, a private CA and a wheelhouse are settings in the environment; docs/settings.md lists
+    them.
 
     \b
     Examples:
@@ -39,6 +40,8 @@ def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool,
 
     settings = from_env(os.environ)
     chosen = catalog.targets(catalog.load(), image, variant, settings.image_prefix)
+    if image is None:
+        chosen = [target for target in chosen if target.image.default]
     if dry_run:
         for target in chosen:
             steps = builder.plan(

@@ -18,7 +18,8 @@ from stackctl.images.settings import from_env
 def images(as_json: bool) -> None:
     """Show the image matrix.
 
-    One line an image and variant: the framework's version, CUDA, Python, base, and whether it is built here.
+    One line an image and variant: the framework's version, CUDA, Python, base, and whether it is built here. Those on
+    demand are built only when they are named.
     """
     from stackctl.engines import docker
     from stackctl.images import render
@@ -44,6 +45,7 @@ def images(as_json: bool) -> None:
                 "minimum_driver": target.variant.minimum_driver,
                 "python": target.base.python,
                 "base": target.base.image,
+                "default": target.image.default,
                 "built": None if not engine else info is not None,
                 "size": info.size if info else None,
                 "digest": info.id if info else None,
@@ -54,7 +56,9 @@ def images(as_json: bool) -> None:
         return
     table = [("IMAGE", "FRAMEWORK", "CUDA", "PYTHON", "BASE", "BUILT")]
     for row in rows:
-        size = f"{row['size'] / 1e9:.2f} GB" if isinstance(row["size"], int) else "no" if engine else "?"
+        size = f"{row['size'] / 1e9:.2f} GB" if isinstance(row["size"], int) else "?" if not engine else "no"
+        if size == "no" and not row["default"]:
+            size = "on demand"
         cells = (row["tag"], row["framework"], row["cuda"] or "-", row["python"], row["base"], size)
         table.append(tuple(str(cell) for cell in cells))  # type: ignore[arg-type]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]

@@ -58,6 +58,8 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: dict[str, Variant]
     horovod: bool = False
     """Whether Horovod is compiled against the framework and installed."""
+    default: bool = True
+    """Whether `stackctl build` without an image's name builds it."""
 
     @property
     def launcher(self) -> str:

@@ -110,6 +110,15 @@ def test_build_dry_run_prints_the_command_line() -> None:
     assert result.output.startswith("docker buildx build --load --tag stack-pytorch:cpu")
 
 
+def test_a_build_of_all_leaves_out_what_is_built_on_demand() -> None:
+    plain = {"SSL_CERT_FILE": "", "STACK_IMAGE_PREFIX": None}
+    everything = CliRunner().invoke(cli, ["build", "--dry-run"], env=plain).output
+    assert "--tag stack-pytorch:cuda " in everything
+    assert "stack-pytorch-next" not in everything
+    named = CliRunner().invoke(cli, ["build", "pytorch-next", "--dry-run"], env=plain).output
+    assert "--tag stack-pytorch-next:cuda " in named
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
     assert "_STACKCTL_COMPLETE" in CliRunner().invoke(cli, ["completion", shell]).output
@@ -119,7 +128,7 @@ def test_names_complete() -> None:
     from stackctl.cli import complete
 
     context, parameter = click.Context(cli), click.Argument(["x"])
-    assert complete.images(context, parameter, "py") == ["pytorch"]
+    assert complete.images(context, parameter, "te") == ["tensorflow"]
     assert complete.workloads(context, parameter, "g") == ["gpt"]
 
 

@@ -68,6 +68,7 @@ def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
     launchers = {name: image.launcher for name, image in catalog.load().images.items()}
     assert launchers == {
         "pytorch": "torch", "tensorflow": "tensorflow", "horovod-pytorch": "horovod", "horovod-tensorflow": "horovod",
+        "pytorch-next": "torch", "pytorch-trixie": "torch",
     }  # fmt: skip
 
 

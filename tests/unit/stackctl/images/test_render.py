@@ -167,6 +167,20 @@ def test_an_image_has_libraries_of_one_cuda_major_only() -> None:
             assert not old, target.key
 
 
+def test_a_row_names_the_cuda_of_its_lock_and_the_oldest_driver_for_it() -> None:
+    folder = assets.images_dir() / "locks"
+    for target in catalog.targets(catalog.load()):
+        pins = lockfile.parse(render.read_lock(folder / target.framework_lock, target))
+        runtime = [pin.version for pin in pins if pin.name in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")]
+        assert [".".join(version.split(".")[:2]) for version in runtime] == (
+            [target.variant.cuda] if target.variant.cuda else []
+        ), target.key
+        # CUDA Toolkit release notes, table of minor version compatibility.
+        oldest = {"": "", "12": "525", "13": "580"}
+        assert target.variant.minimum_driver == oldest[target.variant.cuda.split(".")[0]], target.key
+        assert bool(target.variant.gpu_architectures) == bool(target.variant.cuda), target.key
+
+
 def test_a_lock_of_other_tools_is_refused(images: Path) -> None:
     tools = catalog.load().tools
     lock.check_tools(tools, images)
