@@ -1,0 +1,135 @@
+"""The command line of the suite."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from stackrt.checks.registry import NEEDS
+
+UNKNOWN = 3
+"""Exit code of a run that could not be made."""
+
+EPILOG = """\
+examples:
+  python -m stackrt.checks
+  python -m stackrt.checks --only lock-match,shm-size
+  python -m stackrt.checks --require gpu --json report.json
+
+exit codes: 0 all passed; 1 warnings; 2 a check failed; 3 the suite could not run
+"""
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be done; `str()` is the sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for."""
+
+    only: tuple[str, ...]
+    tags: tuple[str, ...]
+    required: frozenset[str]
+    requested_gpus: int | None
+    json: str
+    """A file, `-` for standard output, or empty."""
+    junit: str
+    listing: bool
+    burn: float
+    seen: str
+    zero: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse(words: Sequence[str]) -> Options:
+    """Read the command line.
+
+    Raises:
+        UsageError: It asks for something that cannot be done, a report that cannot be written among it.
+    """
+    parser = _Parser(
+        prog="python -m stackrt.checks",
+        description="Is this image, host and network fit to train?",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--only", nargs="+", action="extend", default=[], metavar="NAME", help="only these checks")
+    add("--tag", nargs="+", action="extend", default=[], metavar="TAG", help="only checks of these tags or subjects")
+    add(
+        "--require",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="WHAT",
+        help="gpu, multi-gpu, multi-node, or a number of GPUs: its absence is a failure",
+    )
+    add("--json", default="", metavar="FILE", help="write the report there; - for standard output")
+    add("--junit", default="", metavar="FILE", help="write the report there, as JUnit XML")
+    add("--list", action="store_true", help="show the checks of this image, and stop")
+    add("--burn", type=float, default=0.0, metavar="SECONDS", help="load each GPU for so long, and repeat exactly")
+    add("--seen", default="", metavar="JSON", help="what the container engine knows of the image (stackctl test)")
+    add("--always-zero", action="store_true", help="exit with 0 whatever was found; the report says what")
+    given = parser.parse_args(words)
+    if not 0 <= given.burn <= 86_400:
+        raise UsageError(f"--burn {given.burn:g}: must be from 0 to 86400 seconds")
+    required, gpus = _required(_split(given.require))
+    for option, path in (("--json", given.json), ("--junit", given.junit)):
+        _writable(option, path)
+    return Options(
+        only=_split(given.only),
+        tags=_split(given.tag),
+        required=required,
+        requested_gpus=gpus,
+        json=given.json,
+        junit=given.junit,
+        listing=given.list,
+        burn=given.burn,
+        seen=given.seen,
+        zero=given.always_zero,
+    )
+
+
+def _split(words: Sequence[str]) -> tuple[str, ...]:
+    """Words that may hold several, with commas between them."""
+    return tuple(part for word in words for part in word.split(",") if part)
+
+
+def _required(words: Sequence[str]) -> tuple[frozenset[str], int | None]:
+    """What must be here, and how many GPUs."""
+    needs: set[str] = set()
+    gpus: int | None = None
+    for word in words:
+        if word.isascii() and word.isdigit() and 1 <= int(word) <= 1024:
+            gpus = int(word)
+            needs |= {"gpu", "multi-gpu"} if gpus > 1 else {"gpu"}
+        elif word in NEEDS[1:]:
+            needs.add(word)
+        else:
+            raise UsageError(f"--require {word}: must be {', '.join(NEEDS[1:])}, or a number of GPUs from 1 to 1024")
+    return frozenset(needs), gpus
+
+
+def _writable(option: str, path: str) -> None:
+    """See now, not after a minute of checks, that a report can be written."""
+    if not path or (path == "-" and option == "--json"):
+        return
+    try:
+        with Path(path).open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from None
+
+
+def exit_with(message: str) -> int:
+    """Say why nothing was checked; the exit code."""
+    print(f"stackrt.checks: {message}", file=sys.stderr)
+    return UNKNOWN
