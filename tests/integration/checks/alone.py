@@ -1,0 +1,33 @@
+"""`python -m tests.integration.checks.alone`: makes the checks that it is asked for, in forks of its own."""
+
+import os
+import pickle
+import sys
+
+from stackrt.checks import registry
+from stackrt.checks.result import Result
+from stackrt.checks.runner import run
+
+
+def main() -> None:
+    registry.load()
+    while True:
+        try:
+            name, context, plant, env = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        if os.fork() == 0:
+            try:
+                os.environ.update(env)
+                if plant:
+                    plant()
+                answer: Result | str = run([registry.CHECKS[name]], context)[0].result
+            except Exception as error:
+                answer = repr(error)
+            os.write(1, pickle.dumps(answer))
+            os._exit(0)
+        os.wait()
+
+
+if __name__ == "__main__":
+    main()

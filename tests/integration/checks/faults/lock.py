@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from stackrt.checks.context import Context
+from stackrt.checks.result import Result
+from tests.integration.checks.bench import Bench
+from tests.integration.checks.faults import fault, healthy
+
+
+def install(context: Context, name: str, version: str, *requires: str) -> Path:
+    """A distribution in the environment of a small image."""
+    folder = context.site / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir()
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    (folder / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {text}" for text in requires), ""]))
+    return folder
+
+
+def lock(context: Context, *pins: str) -> None:
+    (context.stack / "locks").mkdir()
+    (context.stack / "locks" / "all.txt").write_text("".join(f"{pin} \\\n    --hash=sha256:0\n" for pin in pins))
+
+
+@fault("lock-match", "a stale lock: another version is installed")
+def stale_lock(bench: Bench) -> Result:
+    context = bench.context()
+    install(context, "typing_extensions", "4.16.0")
+    lock(context, "typing-extensions==4.15.0")
+    return bench.run("lock-match", context)
+
+
+@fault("lock-match", "a package that no lock names")
+def extra_package(bench: Bench) -> Result:
+    context = bench.context()
+    install(context, "a", "1")
+    install(context, "b", "1")
+    lock(context, "a==1")
+    return bench.run("lock-match", context)
+
+
+@fault("lock-match", "a locked package removed from the image", needs=("docker",))
+def removed_package(bench: Bench) -> Result:
+    return bench.report("pytorch", "--user", "0", plant="rm -r /opt/venv/lib/python3*/site-packages/sympy*",
+                        only=("lock-match", "pip-check"))["lock-match"]  # fmt: skip
+
+
+@healthy("lock-match", needs=("docker",))
+def locked_image(bench: Bench) -> Result:
+    return bench.report("pytorch")["lock-match"]
+
+
+@fault("pip-check", "a required package removed from the image", needs=("docker",))
+def removed_requirement(bench: Bench) -> Result:
+    return bench.report("pytorch", "--user", "0", plant="rm -r /opt/venv/lib/python3*/site-packages/sympy*",
+                        only=("lock-match", "pip-check"))["pip-check"]  # fmt: skip
+
+
+@fault("pip-check", "a package too old for another")
+def too_old(bench: Bench) -> Result:
+    context = bench.context()
+    install(context, "a", "1", "b>=2", 'c; extra == "more"')
+    install(context, "b", "1.9")
+    return bench.run("pip-check", context)
+
+
+@healthy("pip-check", needs=("docker",))
+def met_requirements(bench: Bench) -> Result:
+    return bench.report("pytorch")["pip-check"]
+
+
+@fault("one-cuda-major", "wheels of CUDA 12 and 13 together")
+def two_majors(bench: Bench) -> Result:
+    context = bench.context()
+    install(context, "nvidia-cudnn-cu12", "9.1")
+    install(context, "nvidia-nccl-cu13", "2.28")
+    return bench.run("one-cuda-major", context)
+
+
+@fault("one-cuda-major", "a wheel of CUDA 12 beside a toolkit 13")
+def suffix_and_version(bench: Bench) -> Result:
+    context = bench.context()
+    install(context, "nvidia-cudnn-cu12", "9.1")
+    install(context, "cuda-toolkit", "13.0.2")
+    return bench.run("one-cuda-major", context)
+
+
+@healthy("one-cuda-major")
+def one_major(bench: Bench) -> Result:
+    context = bench.context()
+    install(context, "nvidia-cudnn-cu13", "9.1")
+    install(context, "cuda-toolkit", "13.0.2")
+    return bench.run("one-cuda-major", context)
+
+
+@fault("cpu-is-cpu", "an NVIDIA wheel in a CPU image")
+def nvidia_wheel(bench: Bench) -> Result:
+    context = bench.context()
+    install(context, "nvidia-cublas-cu12", "12.9")
+    return bench.run("cpu-is-cpu", context)
+
+
+@fault("cpu-is-cpu", "a CUDA build of torch in a CPU image")
+def cuda_build(bench: Bench) -> Result:
+    context = bench.context()
+    install(context, "torch", "2.13.0+cu130")
+    return bench.run("cpu-is-cpu", context)
+
+
+@healthy("cpu-is-cpu", needs=("docker",))
+def cpu_only(bench: Bench) -> Result:
+    return bench.report("pytorch")["cpu-is-cpu"]

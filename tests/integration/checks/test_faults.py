@@ -1,0 +1,34 @@
+"""The suite's own test: every planted fault is found, and every healthy case passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.integration.checks import faults
+from tests.integration.checks.bench import Bench
+from tests.integration.checks.faults import Case
+
+FAULTS, HEALTHY = faults.load()
+
+
+def cases(those: Sequence[Case]) -> list[Any]:
+    return [pytest.param(case, id=f"{case.check}: {case.what}", marks=pytest.mark.needs(*case.needs)) for case in those]
+
+
+@pytest.mark.parametrize("case", cases(FAULTS))
+def test_a_planted_fault_is_found(case: Case, bench: Bench) -> None:
+    result = case.function(bench)
+    assert result.status in ("fail", "warn"), result
+    assert result.found
+    assert result.expected
+    assert result.todo
+    assert "it broke off" not in result.found, result
+
+
+@pytest.mark.parametrize("case", cases(HEALTHY))
+def test_a_healthy_case_passes(case: Case, bench: Bench) -> None:
+    result = case.function(bench)
+    assert result.status == "pass", result
