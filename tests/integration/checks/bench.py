@@ -15,7 +15,7 @@ from typing import Any
 
 from stackrt.checks.context import Context, ImageFacts
 from stackrt.checks.result import Result
-from tests.integration.conftest import ROOT
+from tests.commands import ROOT
 
 FACTS = ImageFacts(
     image="pytorch",
