@@ -8,10 +8,14 @@ ARG BASE_IMAGE=debian:bookworm-slim
 # Wheels at hand, used before any index: --build-context wheelhouse=DIR replaces this empty stage.
 FROM scratch AS wheelhouse
 
+# Debian packages at hand, used in place of any mirror: --build-context debs=DIR, a folder that `stackctl wheelhouse` made.
+FROM scratch AS debs
+
 FROM ${BASE_IMAGE} AS base
 ARG APT_MIRROR=""
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
+    --mount=type=bind,from=debs,target=/run/debs \
     --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
     /run/apt-install \
@@ -25,6 +29,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
 FROM base AS tools
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
+    --mount=type=bind,from=debs,target=/run/debs \
     --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
@@ -57,7 +62,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
     && wheels=$(mktemp -d) && find /wheelhouse -name '*.whl' ! -name '*+*' -exec ln -s {} "${wheels}" \; \
-    && UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
+    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
        uv pip install --no-deps --require-hashes --compile-bytecode --find-links "${wheels}" \
          --requirements /run/lock.txt \
     && rm -r "${wheels}"
@@ -71,7 +76,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/locks/pytorch-next-cuda.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
+    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
        uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
          --requirements /run/lock.txt
 
