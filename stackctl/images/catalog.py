@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ SCHEMA = 1
 
 PREFIX = "stack-"
 """What image names start with, unless STACK_IMAGE_PREFIX says otherwise (`registry.example/team/stack-`)."""
+
+_PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]+\])?==[^\s=*;,]+")
 
 T = TypeVar("T")
 
@@ -140,6 +143,17 @@ class Target(msgspec.Struct, frozen=True):
         return (self.framework_lock, self.packages_lock, *horovod)
 
     @property
+    def sums(self) -> str:
+        """File name, beside the locks, of what the resolver wrote into them."""
+        return f"{self.key}.sums"
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """What the catalog asks of the resolver."""
+        horovod = (f"horovod=={self.horovod.version}",) if self.horovod else ()
+        return (*self.variant.framework_packages, *self.image.packages, *horovod)
+
+    @property
     def framework_package(self) -> str:
         """Name of the package that is the framework itself: the first of the variant's own."""
         return self.variant.framework_packages[0].split("==")[0].split("[")[0]
@@ -232,6 +246,20 @@ def targets(
     ]
 
 
+def line_of(path: Path, target: Target, requirement: str) -> int:
+    """The line of the catalog, counted from 1, that asks for a package on behalf of a target; 0 if there is none."""
+    tables = (f"[images.{target.name}]", f"[images.{target.name}.variants.{target.variant_name}]", "[horovod]")
+    name, _, version = requirement.partition("==")
+    within = ""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("["):
+            within = line.strip()
+        asked = f'"{requirement}"' in line or (within == "[horovod]" and name == "horovod" and f'"{version}"' in line)
+        if within in tables and asked:
+            return number
+    return 0
+
+
 def _image(row: object, where: str) -> Image:
     if not isinstance(row, dict):
         raise InvalidInput("must be a table", where=where)
@@ -246,7 +274,45 @@ def _image(row: object, where: str) -> Image:
                 "must name the framework's package first", where=f"{where}.variants.{key}.framework_packages"
             )
     image = _convert({**row, "variants": {}}, Image, where)
+    for key, variant in variants.items():
+        place = f"{where}.variants.{key}.framework_packages"
+        _one_version_each({place: variant.framework_packages, f"{where}.packages": image.packages})
+        first, *_ = variants.values()
+        ours, others = (_release(one.framework_packages[0]) for one in (variant, first))
+        if ours != others:
+            raise InvalidInput(
+                f"{ours} is not the framework version of the other variant, {others}",
+                where=f"{place}[0]",
+                hint="the variants of an image have one framework version; another version is another image",
+            )
     return msgspec.structs.replace(image, variants=variants)
+
+
+def _one_version_each(lists: Mapping[str, Sequence[str]]) -> None:
+    """See that each requirement is `name==version`, and that no package is asked for twice."""
+    seen: dict[str, str] = {}
+    for place, requirements in lists.items():
+        for number, requirement in enumerate(requirements):
+            pinned = _PINNED.fullmatch(requirement)
+            if not pinned:
+                raise InvalidInput(
+                    f"{requirement!r} does not name one version",
+                    where=f"{place}[{number}]",
+                    hint="write it as name==version; `stackctl lock` finds what else is needed",
+                )
+            name = pinned["name"].lower().replace("_", "-")
+            if name in seen:
+                raise InvalidInput(
+                    f"{requirement!r} conflicts with {seen[name]!r}: a package has one version in an image",
+                    where=f"{place}[{number}]",
+                    hint="remove one of them",
+                )
+            seen[name] = requirement
+
+
+def _release(requirement: str) -> str:
+    """`2.13.0` of `torch==2.13.0+cpu`."""
+    return requirement.partition("==")[2].partition("+")[0]
 
 
 def _table(document: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:

@@ -39,6 +39,11 @@ def parse(text: str) -> list[Pin]:
     return pins
 
 
+def line_of(text: str, name: str) -> int:
+    """The line of a lock that a package begins on, counted from 1."""
+    return next(number for number, line in enumerate(text.splitlines(), 1) if line.startswith(f"{name}=="))
+
+
 def split(pins: Iterable[Pin], patterns: Sequence[str]) -> tuple[list[Pin], list[Pin]]:
     """Two lists: the packages whose name matches a pattern (the framework's layer), and the others."""
     framework: list[Pin] = []

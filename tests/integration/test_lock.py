@@ -56,14 +56,156 @@ def test_locks_are_made_from_the_catalog(copy: tuple[Path, Copy]) -> None:
     assert stackctl("render", "--check").returncode == 0
 
 
+PLAIN = '"tensorboard==2.21.0"'
+
+
 @pytest.mark.needs("index")
-def test_a_conflict_is_told_in_the_resolvers_words(copy: tuple[Path, Copy]) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "variant", "sentence", "rows"),
+    [
+        (
+            '["torch==2.13.0"]',
+            '["torch==2.10.0", "tensorflow[and-cuda]==2.21.0"]',
+            "cuda",
+            "no version of nvidia-nccl-cu12 fits: ",
+            ["torch==2.10.0", "tensorflow[and-cuda]==2.21.0"],
+        ),
+        (
+            PLAIN,
+            f'{PLAIN}, "numpy==1.20.0"',
+            "cpu",
+            "no version of numpy fits: ",
+            ["matplotlib==3.11.2", "numpy==1.20.0"],
+        ),
+        (
+            PLAIN,
+            f'{PLAIN}, "huggingface-hub==0.20.0"',
+            "cpu",
+            "no version of huggingface-hub fits: ",
+            ["transformers==5.23.0", "huggingface-hub==0.20.0"],
+        ),
+        (
+            PLAIN,
+            '"tensorboard==99.0.0"',
+            "cpu",
+            "the package index has no tensorboard==99.0.0",
+            ["tensorboard==99.0.0"],
+        ),
+    ],
+)
+def test_a_conflict_is_one_sentence_and_lines_of_the_catalog(
+    copy: tuple[Path, Copy], old: str, new: str, variant: str, sentence: str, rows: list[str]
+) -> None:
     root, stackctl = copy
     catalog = root / "images" / "catalog.toml"
-    catalog.write_text(catalog.read_text().replace('"tensorboard==2.21.0"', '"tensorboard==2.21.0", "numpy==1.20.0"'))
-    before = (root / "images/locks/pytorch-cpu.txt").read_text()
-    failed = stackctl("lock", "pytorch", "--variant", "cpu")
-    assert failed.returncode == 1
-    assert "images.pytorch.variants.cpu: no set of versions fits" in failed.stderr
-    assert "numpy" in failed.stderr
-    assert (root / "images/locks/pytorch-cpu.txt").read_text() == before
+    # The first image of the catalog is pytorch; its variants must agree on the framework.
+    text = catalog.read_text().replace(old, new, 1)
+    catalog.write_text(text.replace("torch==2.13.0+cpu", "torch==2.10.0+cpu", 1) if variant == "cuda" else text)
+    before = {path.name: path.read_bytes() for path in (root / "images/locks").iterdir()}
+    failed = stackctl("lock", "pytorch", "--variant", variant)
+    assert failed.returncode == 1, failed.stderr
+    first, *others = failed.stderr.partition("error: ")[2].splitlines()
+    assert first.startswith(f"pytorch ({variant}): {sentence}")
+    numbered = catalog.read_text().splitlines()
+    for row in rows:
+        assert row in first or "the catalog wants" in first
+        (shown,) = [line for line in others if line.endswith(f": {row}")]
+        number = int(shown.split(":")[1])
+        assert f'"{row}"' in numbered[number - 1]
+    assert "Because" not in failed.stderr
+    assert "Because" in stackctl("--debug", "lock", "pytorch", "--variant", variant).stderr
+    assert {path.name: path.read_bytes() for path in (root / "images/locks").iterdir()} == before
+
+
+@pytest.mark.needs("index")
+def test_two_cuda_majors_in_an_image_are_refused_by_package(copy: tuple[Path, Copy]) -> None:
+    root, stackctl = copy
+    catalog = root / "images" / "catalog.toml"
+    catalog.write_text(
+        catalog.read_text().replace('["torch==2.13.0"]', '["torch==2.13.0", "nvidia-nccl-cu12==2.32.3"]', 1)
+    )
+    failed = stackctl("lock", "pytorch", "--variant", "cuda")
+    assert failed.returncode == 2
+    assert "images.pytorch.variants.cuda: one image has one CUDA major, but cuda-" in failed.stderr
+    assert "nvidia-nccl-cu12==2.32.3 is for CUDA 12" in failed.stderr
+
+
+@pytest.mark.needs("index")
+def test_a_lock_again_changes_only_what_was_asked_for(copy: tuple[Path, Copy]) -> None:
+    root, stackctl = copy
+    folder = root / "images" / "locks"
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    again = stackctl("lock", "pytorch")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == "pytorch-cpu: as it was\npytorch-cuda: as it was\n"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+
+    catalog = root / "images" / "catalog.toml"
+    catalog.write_text(catalog.read_text().replace("tensorboard==2.21.0", "tensorboard==2.20.0"))
+    changed = stackctl("lock", "pytorch")
+    assert "  tensorboard 2.21.0 -> 2.20.0\n" in changed.stdout
+    assert " torch " not in changed.stdout
+    assert stackctl("lock", "pytorch", "--check").returncode == 0
+
+
+@pytest.mark.needs("index")
+def test_upgrade_takes_what_is_new_and_names_newer_releases(copy: tuple[Path, Copy]) -> None:
+    root, stackctl = copy
+    catalog = root / "images" / "catalog.toml"
+    # As if the lock had been made when this release was the newest.
+    catalog.write_text(catalog.read_text().replace('"tensorboard==2.21.0"', '"tensorboard==2.20.0", "packaging==25.0"'))
+    assert stackctl("lock", "pytorch", "--variant", "cpu").returncode == 0
+    catalog.write_text(catalog.read_text().replace(', "packaging==25.0"', ""))
+    kept = stackctl("lock", "pytorch", "--variant", "cpu")
+    assert kept.returncode == 0
+    assert "packaging" not in kept.stdout
+    upgraded = stackctl("lock", "pytorch", "--upgrade")
+    assert "  packaging 25.0 -> " in upgraded.stdout
+    number = next(n for n, line in enumerate(catalog.read_text().splitlines(), 1) if "tensorboard" in line)
+    assert "tensorboard 2.21.0 is out; " in upgraded.stderr
+    assert f"images/catalog.toml:{number} asks for 2.20.0" in upgraded.stderr
+    assert stackctl("lock", "pytorch", "--upgrade", "--variant", "cpu").returncode == 2
+
+
+def test_a_lock_edited_by_hand_is_named_by_file_and_line(copy: tuple[Path, Copy]) -> None:
+    root, stackctl = copy
+    lock = root / "images/locks/pytorch-cpu.txt"
+    pin = next(pin for pin in lockfile.parse(lock.read_text()) if pin.name == "numpy")
+    line = lockfile.line_of(lock.read_text(), "numpy")
+    for new, said in (
+        (pin.text.replace(pin.version, "1.0"), f"the resolver wrote numpy=={pin.version}, and the lock has 1.0"),
+        (pin.text.replace(pin.hashes[0], "sha256:" + "0" * 64), f"other hashes for numpy=={pin.version}"),
+    ):
+        text = lock.read_text()
+        lock.write_text(text.replace(pin.text, new))
+        refused = stackctl("lock", "--check")
+        assert refused.returncode == 2
+        assert f"{lock}:{line}: " in refused.stderr
+        assert said in refused.stderr
+        assert "run `stackctl lock pytorch --variant cpu`" in refused.stderr
+        lock.write_text(text)
+
+
+@pytest.mark.needs("index")
+def test_locking_again_heals_an_edited_lock(copy: tuple[Path, Copy]) -> None:
+    root, stackctl = copy
+    lock = root / "images/locks/pytorch-cpu.txt"
+    before = lock.read_text()
+    pin = next(pin for pin in lockfile.parse(before) if pin.name == "numpy")
+    lock.write_text(before.replace(pin.text, pin.text.replace(pin.hashes[0], "sha256:" + "0" * 64)))
+    assert stackctl("lock", "pytorch", "--variant", "cpu").returncode == 0
+    healed = next(pin for pin in lockfile.parse(lock.read_text()) if pin.name == "numpy")
+    assert healed.version == pin.version
+    assert pin.hashes[0] in healed.hashes
+    assert "sha256:" + "0" * 64 not in healed.hashes
+
+
+def test_an_index_that_does_not_answer_is_no_conflict(copy: tuple[Path, Copy], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, stackctl = copy
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    failed = stackctl("lock", "tensorflow", "--variant", "cuda")
+    assert failed.returncode == 3
+    assert "tensorflow (cuda): the package index does not answer: " in failed.stderr
+    assert "docs/settings.md" in failed.stderr

@@ -97,6 +97,26 @@ def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
             ["horovod", "missing key 'packages'"],
         ),
         ("[bases.bookworm]", '[horovod]\nrelease = "0.28.1"\n[bases.bookworm]', ["catalog.toml: horovod.release"]),
+        (
+            'packages = ["transformers==5.23.0"]',
+            'packages = ["numpy==2.4.6", "transformers>=5"]',
+            ["images.pytorch.packages[1]", "'transformers>=5' does not name one version"],
+        ),
+        (
+            'packages = ["transformers==5.23.0"]',
+            'packages = ["transformers==5.23.0", "Transformers==5.22.0"]',
+            ["images.pytorch.packages[1]", "conflicts with 'transformers==5.23.0'"],
+        ),
+        (
+            'packages = ["transformers==5.23.0"]',
+            'packages = ["torch==2.12.0"]',
+            ["images.pytorch.packages[0]", "'torch==2.12.0' conflicts with 'torch==2.13.0+cpu'"],
+        ),
+        (
+            "budget_gb = 1.8",
+            'budget_gb = 1.8\n[images.pytorch.variants.cuda]\nframework_packages = ["torch==2.15.0"]\nbudget_gb = 5.8',
+            ["variants.cuda.framework_packages[0]", "2.15.0 is not the framework version of the other variant, 2.13.0"],
+        ),
         ("[tools]", "[tols]", ["catalog.toml: tols", "did you mean 'tools'?"]),
         ("[bases.bookworm]", "[bases]\nbookworm = 3\n[x]", ["catalog.toml"]),
     ],
