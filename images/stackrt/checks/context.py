@@ -3,7 +3,7 @@
 import json
 import sys
 import sysconfig
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +52,8 @@ class Seen:
     size: int
     """Bytes, uncompressed."""
     labels: dict[str, str]
+    stop_seconds: float | None = None
+    """How long a container of it took to end after SIGTERM; None if that was not tried."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Context:
     """Host and port where the nodes meet; None on a single node."""
     seen: Seen | None = None
     """None if no engine said anything."""
+    started: float | None = None
+    """When the container started, in Unix time; None to ask the kernel."""
     root: Path = Path("/")
     stack: Path = STACK
     site: Path = Path(sysconfig.get_path("purelib"))
@@ -128,7 +132,7 @@ def _make(kind: type[T], row: dict[str, Any], where: str) -> T:
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name not in row:
-            if field.name == "mpi":
+            if field.default is not MISSING:
                 continue
             raise FactsError(f"{where}: {field.name}: is absent")
         value = row[field.name]

@@ -1,1 +1,223 @@
-"""Checks of filesystem."""
+"""Is the file system free of secrets and leftovers, and can a user without rights train on it?"""
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from stackrt.checks.context import Context
+from stackrt.checks.files import own
+from stackrt.checks.registry import check
+from stackrt.checks.result import Result, failed, passed, skipped, warned
+from stackrt.checks.words import NO_IMAGE, some
+
+SHARED_BYTES = 2**30
+BATCH_BYTES = 8 * 2**20
+LARGEST_SCANNED = 2**20
+PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
+CREDENTIALS = {
+    "an AWS access key": re.compile(rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "a GitHub token": re.compile(rb"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60,})\b"),
+    "a Hugging Face token": re.compile(rb"\bhf_[A-Za-z0-9]{34,}\b"),
+    "a Google API key": re.compile(rb"\bAIza[0-9A-Za-z_-]{35}\b"),
+    "a Slack token": re.compile(rb"\bxox[abprs]-[0-9A-Za-z-]{20,}\b"),
+    "a PyPI token": re.compile(rb"\bpypi-AgE[A-Za-z0-9_-]{50,}"),
+    "a Weights & Biases key": re.compile(rb"api\.wandb\.ai\s+login\s+\S+\s+password\s+\S+"),
+    "a password in an address": re.compile(rb"\b[a-z][a-z0-9+.-]*://[^\s/:@<>${}\"']+:[^\s/:@<>${}\"']+@[\w.-]"),
+    "a password": re.compile(rb"^\s*(?:machine\s+\S+\s+.*)?password\s*=?\s*[^\s=${<]{6,}\s*$", re.MULTILINE),
+    "a registry's login": re.compile(rb'"auth"\s*:\s*"[A-Za-z0-9+/=]{8,}"'),
+}
+RESIDUE = (
+    "tmp",
+    "var/tmp",
+    "var/log",
+    "var/lib/apt/lists",
+    "var/cache/apt",
+    "var/cache/uv",
+    "root/.cache",
+    "home/*/.cache",
+    "run/secrets",
+)
+
+
+@check(
+    "non-root",
+    timeout=10.0,
+    proves="a rank has no rights that it does not need, and works under whatever uid a cluster gives it",
+    criterion="uid is not 0, a user name can be told, home is writable",
+    parallel=True,
+)
+def non_root(_context: Context) -> Result:
+    """Look at who runs this, and try to write to the home."""
+    import getpass
+
+    if os.geteuid() == 0:
+        return failed(
+            "it runs as root",
+            expected="any other user",
+            todo="leave out --user 0, or give --user 1000:1000; in Kubernetes set runAsNonRoot",
+        )
+    home = Path(os.environ.get("HOME") or "/")
+    try:
+        getpass.getuser()  # as PyTorch does, to name its cache
+    except (KeyError, OSError):
+        return failed(
+            f"uid {os.getuid()} has no name, and USER is not set",
+            expected="a name, for caches that carry it",
+            todo="set USER to any word: -e USER=stack",
+        )
+    probe = home / f".stack-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return warned(
+            f"{home} cannot be written to: {error.strerror}",
+            expected="a writable home, for caches",
+            todo="mount one (--tmpfs /home/stack), or name another (-e HOME=/tmp)",
+            uid=os.getuid(),
+        )
+    return passed(f"uid {os.getuid()}, home {home} is writable", uid=os.getuid())
+
+
+@check(
+    "no-keys",
+    tags=("image", "secrets"),
+    proves="nobody who pulls the image gets a private key with it",
+    criterion="no private key in a file that no package brought",
+    parallel=True,
+)
+def no_keys(context: Context) -> Result:
+    """Search the image's own files for private keys."""
+    if context.image is None:
+        return skipped(NO_IMAGE)
+    found = [path for path, text in _texts(context) if PRIVATE_KEY.search(text)]
+    if found:
+        return failed(
+            some(found),
+            expected="no private key",
+            todo="remove it, and make a new key: it stays readable in the layer that brought it; give it at run time",
+        )
+    return passed("no private key")
+
+
+@check(
+    "no-credentials",
+    tags=("image", "secrets"),
+    proves="nobody who pulls the image gets a password or a token with it",
+    criterion="no known form of a secret in a file that no package brought",
+    parallel=True,
+)
+def no_credentials(context: Context) -> Result:
+    """Search the image's own files for passwords and tokens."""
+    if context.image is None:
+        return skipped(NO_IMAGE)
+    scanned = 0
+    found = []
+    for path, text in _texts(context):
+        scanned += 1
+        found += [f"{path} ({what})" for what, form in CREDENTIALS.items() if form.search(text)]
+    if found:
+        return failed(
+            some(found),
+            expected="no secret",
+            todo="remove it, and revoke it: it stays readable in the layer that brought it; give it at run time",
+        )
+    return passed(f"{scanned} files of no package hold no secret", files=scanned)
+
+
+@check(
+    "no-residue",
+    tags=("image",),
+    proves="the image carries no caches, logs or temporary files of its build",
+    criterion="nothing in /tmp, logs and caches from before the container's start",
+    parallel=True,
+)
+def no_residue(context: Context) -> Result:
+    """Look for files in places of leftovers that are older than this container."""
+    if context.image is None:
+        return skipped(NO_IMAGE)
+    began = context.started or _container_start()
+    found = []
+    for pattern in RESIDUE:
+        for folder in context.root.glob(pattern):
+            for path in folder.rglob("*"):
+                with suppress(OSError):
+                    status = path.lstat()
+                    if not path.is_dir() and status.st_size and status.st_ctime < began:
+                        found.append(str(path))
+    if found:
+        return failed(
+            some(found),
+            expected="nothing left of the build",
+            todo="remove them in the build step that makes them, or keep them in a cache mount",
+        )
+    return passed("nothing is left of the build")
+
+
+@check(
+    "shm-size",
+    timeout=60.0,
+    proves="data loaders with several workers can hand over their batches",
+    criterion="shared memory of 1 GiB or more (a warning below), and a loader with two workers runs",
+)
+def shm_size(context: Context) -> Result:
+    """Measure /dev/shm; with PyTorch also load some batches through it."""
+    status = os.statvfs("/dev/shm")  # noqa: S108 - shared memory itself is looked at
+    size = status.f_blocks * status.f_frsize
+    figures: dict[str, float] = {"bytes": size}
+    todo = "give it more: docker run --shm-size 1g; in Kubernetes an emptyDir of medium Memory at /dev/shm"
+    if context.image and context.image.framework == "torch":
+        begun = time.monotonic()
+        try:
+            _load(batches=8)
+        except RuntimeError as error:
+            return failed(
+                f"{size / 2**20:.0f} MiB, and a loader with two workers failed: {str(error).splitlines()[0]}",
+                expected="at least 1 GiB, and a loader that works",
+                todo=todo,
+                **figures,
+            )
+        figures["loader_seconds"] = round(time.monotonic() - begun, 2)
+    if size < SHARED_BYTES:
+        return warned(f"{size / 2**20:.0f} MiB", expected="at least 1 GiB", todo=todo, **figures)
+    return passed(f"{size / 2**30:.1f} GiB", **figures)
+
+
+def _load(batches: int) -> None:
+    """Load batches of BATCH_BYTES with two workers.
+
+    Raises:
+        RuntimeError: A worker died, or a batch could not be handed over.
+    """
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    class Rows(Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return batches
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return torch.full((BATCH_BYTES // 4,), float(index))
+
+    loader = DataLoader(Rows(), batch_size=1, num_workers=2, timeout=30)
+    first = [float(batch[0, 0]) for batch in loader]
+    if first != [float(index) for index in range(batches)]:
+        raise RuntimeError(f"batches came as {first}")
+
+
+def _texts(context: Context) -> Iterator[tuple[str, bytes]]:
+    """The contents of the image's own files that may hold a secret."""
+    for path, status in own(context):
+        if 0 < status.st_size <= LARGEST_SCANNED:
+            with suppress(OSError):
+                yield path, Path(path).read_bytes()
+
+
+def _container_start() -> float:
+    """When process 1 started, in Unix time (proc(5): boot time, and a process's start in ticks since)."""
+    boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+    fields: Sequence[str] = Path("/proc/1/stat").read_text().rpartition(")")[2].split()
+    return int(boot.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK") - 1.0

@@ -1,12 +1,10 @@
 """Is the image what its build meant, and is this the machine that the caller meant?"""
 
-import os
-from pathlib import Path
-
 from stackrt.checks.context import Context
-from stackrt.checks.lock import NO_IMAGE, REBUILD
+from stackrt.checks.files import size_of
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped
+from stackrt.checks.words import NO_IMAGE, REBUILD
 
 
 @check(
@@ -89,26 +87,3 @@ def size_budget(context: Context) -> Result:
             **figures,
         )
     return passed(f"{size / 1e6:,.0f} MB of {context.image.budget / 1e6:,.0f} MB", **figures)
-
-
-def size_of(root: Path) -> int:
-    """Bytes of all files of one file system; what is mounted below it is not of the image."""
-    device = root.lstat().st_dev
-    seen: set[int] = set()
-    total = 0
-    folders = [str(root)]
-    while folders:
-        try:
-            entries = list(os.scandir(folders.pop()))
-        except OSError:
-            continue
-        for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            if status.st_dev != device or status.st_ino in seen:
-                continue
-            if status.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-                seen.add(status.st_ino)
-            total += status.st_size
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
-    return total

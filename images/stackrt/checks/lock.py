@@ -1,16 +1,14 @@
 """Are the packages in the image those of its lock, and do they fit each other?"""
 
 import re
-from collections.abc import Iterable
 from importlib import metadata
 
 from stackrt.checks.context import Context
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped
+from stackrt.checks.words import NO_IMAGE, REBUILD, some
 
-NO_IMAGE = "there are no image facts (/opt/stack/image.json) here"
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
-REBUILD = "build the image again, from its locks: stackctl build"
 STANDS_FOR = {"tensorflow": "tensorflow-cpu"}
 """A package that others require -> the one that brings the same modules under another name."""
 
@@ -52,7 +50,7 @@ def lock_match(context: Context) -> Result:
     extra = [f"{name} {here[name]} is not in the lock" for name in here if name not in locked]
     if differ or absent or extra:
         return failed(
-            _some([*differ, *absent, *extra]),
+            some([*differ, *absent, *extra]),
             expected=f"exactly the {len(locked)} packages of {', '.join(context.image.locks)}",
             todo=REBUILD + "; a package of your own goes into an image FROM this one, with a lock of its own",
             packages=len(here),
@@ -88,7 +86,7 @@ def pip_check(context: Context) -> Result:
                 unmet.append(f"{one.name} requires {wanted.name}{wanted.specifier}, and {version} is here")
     if unmet:
         return failed(
-            _some(unmet),
+            some(unmet),
             expected="every requirement is met",
             todo="choose versions that fit in images/catalog.toml, then stackctl lock and stackctl build",
         )
@@ -112,7 +110,7 @@ def one_cuda_major(context: Context) -> Result:
         elif name in ("nvidia-cuda-runtime", "nvidia-cublas", "cuda-toolkit"):
             majors.setdefault(version.split(".")[0], []).append(name)
     if len(majors) > 1:
-        words = [f"CUDA {major}: {_some(names)}" for major, names in sorted(majors.items())]
+        words = [f"CUDA {major}: {some(names)}" for major, names in sorted(majors.items())]
         return failed(
             "; ".join(words),
             expected="the packages of one CUDA major",
@@ -138,12 +136,5 @@ def cpu_is_cpu(context: Context) -> Result:
     found = [name for name in here if name.startswith(("nvidia-", "cuda-")) or name in ("triton", "tensorflow")]
     found += [f"{name} {version}" for name, version in here.items() if re.search(r"\+cu\d", version)]
     if found:
-        return failed(_some(found), expected="no package for GPUs", todo="see what requires it; " + REBUILD)
+        return failed(some(found), expected="no package for GPUs", todo="see what requires it; " + REBUILD)
     return passed("no package for GPUs")
-
-
-def _some(words: Iterable[str], most: int = 5) -> str:
-    """A list of words for a person: the first few, and how many more there are."""
-    every = sorted(words)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more

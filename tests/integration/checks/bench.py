@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -32,6 +33,17 @@ FACTS = ImageFacts(
     locks=("all.txt",),
     budget=0,
 )
+
+
+SICK = (
+    "cd /opt/venv/lib/python3*/site-packages",
+    "rm -r sympy*",
+    "rm torch/lib/libc10.so",
+    "echo '# changed' >> filelock/__init__.py",
+    "printf -- '-----BEGIN OPENSSH PRIVATE KEY-----\\nabc\\n' > /etc/id_ed25519",
+    "echo 'index-url = https://me:hunter2@pypi.example/simple' > /etc/pip.conf",
+)
+"""Shell commands that break an image: packages, a library, bytecode, a key, a password."""
 
 
 class Alone:
@@ -99,7 +111,16 @@ class Bench:
         assert isinstance(result, Result), result
         return result
 
-    def report(self, image: str, *docker: str, plant: str = "", only: tuple[str, ...] = ()) -> dict[str, Result]:
+    def sick(self) -> dict[str, Result]:
+        """What the suite finds in one PyTorch container with many faults."""
+        plant = "; ".join(SICK)
+        only = ("lock-match", "pip-check", "ldd-clean", "import-time", "bytecode", "non-root", "no-keys",
+                "no-credentials", "ulimits")  # fmt: skip
+        return self.report("pytorch", "--user", "0", "--ulimit", "nofile=512", plant=plant, only=only)
+
+    def report(
+        self, image: str, *docker: str, plant: str = "", only: tuple[str, ...] = (), words: tuple[str, ...] = ()
+    ) -> dict[str, Result]:
         """Run the suite in a container of a built CPU image; what each check found.
 
         Equal calls share one run.
@@ -108,14 +129,18 @@ class Bench:
             docker: More options for `docker run`.
             plant: A shell command run in the container, before the suite.
             only: The checks to run; all by default.
+            words: More options for the suite.
         """
-        return report(self._built(image), docker, plant, only)
+        return report(self._built(image), docker, plant, only, words)
 
 
 @functools.cache
-def report(tag: str, docker: tuple[str, ...], plant: str, only: tuple[str, ...]) -> dict[str, Result]:
+def report(
+    tag: str, docker: tuple[str, ...], plant: str, only: tuple[str, ...], words: tuple[str, ...]
+) -> dict[str, Result]:
     """See Bench.report."""
-    suite = "exec python -P -m stackrt.checks --json -" + (f" --only {','.join(only)}" if only else "")
+    chosen = ["--only", *only] if only else []
+    suite = shlex.join(["exec", "python", "-P", "-m", "stackrt.checks", "--json", "-", *chosen, *words])
     # The last of two equal options counts.
     argv = ["docker", "run", "--rm", "--shm-size", "1g", *docker, tag, "sh", "-c", f"{plant or ':'}; {suite}"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)

@@ -41,8 +41,7 @@ def extra_package(bench: Bench) -> Result:
 
 @fault("lock-match", "a locked package removed from the image", needs=("docker",))
 def removed_package(bench: Bench) -> Result:
-    return bench.report("pytorch", "--user", "0", plant="rm -r /opt/venv/lib/python3*/site-packages/sympy*",
-                        only=("lock-match", "pip-check"))["lock-match"]  # fmt: skip
+    return bench.sick()["lock-match"]
 
 
 @healthy("lock-match", needs=("docker",))
@@ -52,8 +51,7 @@ def locked_image(bench: Bench) -> Result:
 
 @fault("pip-check", "a required package removed from the image", needs=("docker",))
 def removed_requirement(bench: Bench) -> Result:
-    return bench.report("pytorch", "--user", "0", plant="rm -r /opt/venv/lib/python3*/site-packages/sympy*",
-                        only=("lock-match", "pip-check"))["pip-check"]  # fmt: skip
+    return bench.sick()["pip-check"]
 
 
 @fault("pip-check", "a package too old for another")

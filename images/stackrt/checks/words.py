@@ -1,0 +1,13 @@
+"""Words that several checks share."""
+
+from collections.abc import Iterable
+
+NO_IMAGE = "there are no image facts (/opt/stack/image.json) here"
+REBUILD = "build the image again, from its locks: stackctl build"
+
+
+def some(words: Iterable[str], most: int = 5) -> str:
+    """A list for a person: the first few words, and how many more there are."""
+    every = sorted(words)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

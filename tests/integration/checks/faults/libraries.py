@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from stackrt.checks.result import Result
+from tests.integration.checks.bench import Bench
+from tests.integration.checks.faults import fault, healthy
+
+
+def wheels(bench: Bench, *files: str) -> Result:
+    context = bench.context()
+    for name in files:
+        path = context.root / "opt/venv" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    link = context.root / "opt/venv/nvidia/nccl/lib/libnccl.so"
+    link.symlink_to("libnccl.so.2")
+    return bench.run("no-duplicate-libs", context)
+
+
+@fault("no-duplicate-libs", "a second NCCL, in another package")
+def two_nccl(bench: Bench) -> Result:
+    return wheels(bench, "nvidia/nccl/lib/libnccl.so.2", "another/lib/libnccl.so.2")
+
+
+@healthy("no-duplicate-libs")
+def one_nccl(bench: Bench) -> Result:
+    return wheels(bench, "nvidia/nccl/lib/libnccl.so.2", "nvidia/nccl/lib/libnccl_static.txt")
+
+
+@fault("ldd-clean", "a library removed from PyTorch", needs=("docker",))
+def removed_library(bench: Bench) -> Result:
+    return bench.sick()["ldd-clean"]
+
+
+@healthy("ldd-clean", needs=("docker",))
+def every_library(bench: Bench) -> Result:
+    return bench.report("pytorch")["ldd-clean"]
