@@ -157,7 +157,7 @@ def choose_device(contract: Contract, console: Console) -> tuple[str, str | None
 
     gpus, procs = count_visible(), contract.procs
     if gpus == procs:
-        return "cuda", None
+        return "cuda", choose_driver(console)
     if gpus == 0 and contract.device == "auto":
         console.say("no GPU visible: STACK_DEVICE=auto means cpu here")
         return "cpu", None
@@ -166,6 +166,18 @@ def choose_device(contract: Contract, console: Console) -> tuple[str, str | None
         f"STACK_DEVICE={contract.device}: {gpus} visible GPUs for STACK_PROCS={procs}: must be one GPU a rank; "
         f"{advice}, or set STACK_DEVICE=cpu"
     )
+
+
+def choose_driver(console: Console) -> str | None:
+    """Give the ranks a newer user-mode driver where they need one and it is there; tell if the host's is too old."""
+    from stackrt.launch import driver, gpus
+
+    choice = driver.choose(driver.image_facts(), gpus.driver_version(), driver.compat_version())
+    if choice.folder:
+        console.say(f"this host's driver is older than the image's CUDA needs: using the libraries of {choice.folder}")
+        old = os.environ.get("LD_LIBRARY_PATH")
+        os.environ["LD_LIBRARY_PATH"] = f"{choice.folder}:{old}" if old else choice.folder
+    return choice.problem
 
 
 def wrong_command(program: str) -> str | None:

@@ -1,11 +1,14 @@
 """The GPUs that this node's ranks will see, by NVML through ctypes: the launcher's one NVML boundary."""
 
+import contextlib
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 UUID_BYTES = 96
 """NVML_DEVICE_UUID_V2_BUFFER_SIZE."""
+VERSION_BYTES = 80
+"""NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE."""
 
 
 def count_visible(env: Mapping[str, str] = os.environ) -> int:
@@ -42,19 +45,36 @@ def visible(selection: str | None, uuids: Sequence[str]) -> list[str]:
     return chosen
 
 
+def driver_version() -> str:
+    """Return the version of this host's driver, such as `580.65.06`; "" without a driver."""
+    text = ctypes.create_string_buffer(VERSION_BYTES)
+    with _nvml() as nvml:
+        if nvml is None or nvml.nvmlSystemGetDriverVersion(text, VERSION_BYTES) != 0:
+            return ""
+        return text.value.decode()
+
+
 def _uuids() -> list[str]:
-    """List the machine's GPUs (NVML API reference: nvmlInit_v2, nvmlDeviceGetCount_v2, nvmlDeviceGetUUID)."""
+    count = ctypes.c_uint()
+    with _nvml() as nvml:
+        if nvml is None or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+            return []
+        return [uuid for index in range(count.value) if (uuid := _uuid(nvml, index))]
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[ctypes.CDLL | None]:
+    """Yield NVML, or None without a driver (NVML API reference: initialization, system queries, device queries)."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
-        return []
+        yield None
+        return
     if nvml.nvmlInit_v2() != 0:
-        return []
+        yield None
+        return
     try:
-        count = ctypes.c_uint()
-        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
-            return []
-        return [uuid for index in range(count.value) if (uuid := _uuid(nvml, index))]
+        yield nvml
     finally:
         nvml.nvmlShutdown()
 
