@@ -25,13 +25,14 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
       python3 \
       tini
 
-# uv installs the packages below; this stage is not part of the image.
-FROM base AS tools
+# uv installs the packages below. This stage is not part of the image, and is built beside the one above.
+FROM ${BASE_IMAGE} AS tools
+ARG APT_MIRROR=""
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
     --mount=type=bind,from=debs,target=/run/debs \
-    --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
+    --mount=type=cache,id=apt-cache-bookworm-tools,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm-tools,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=bind,source=images/locks/tools.txt,target=/run/lock.txt \
@@ -41,13 +42,15 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     && /opt/tools/bin/pip install --no-cache-dir --require-hashes --find-links /wheelhouse --requirement /run/lock.txt
 
 # The payload: launcher and trainers, compiled here so that no rank compiles them again.
-FROM base AS payload
+FROM tools AS payload
 COPY images/stackrt /opt/stack/stackrt
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/stack
 
 FROM base AS framework
 # Any uid may run this image, so the folders that are written to are open, as /tmp is.
 RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --shell /bin/bash stack \
+    && chage --lastday -1 stack \
+    && rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
     && install -d -m 1777 /home/stack /workspace /out
 RUN --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     uv venv --no-cache --python /usr/bin/python3 /opt/venv \
@@ -62,7 +65,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
     && wheels=$(mktemp -d) && find /wheelhouse -name '*.whl' ! -name '*+*' -exec ln -s {} "${wheels}" \; \
-    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
+    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
        uv pip install --no-deps --require-hashes --compile-bytecode --find-links "${wheels}" \
          --requirements /run/lock.txt \
     && rm -r "${wheels}"
@@ -76,7 +79,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/locks/pytorch-next-cuda.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv \
+    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
        uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
          --requirements /run/lock.txt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,8 @@ from stackctl.images import lockfile, settings
 from stackctl.images.catalog import Target
 from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings
+
+CREATED = "org.opencontainers.image.created"
 
 
 class BuildPlan(msgspec.Struct, frozen=True):
@@ -46,7 +49,7 @@ def plan(
     Args:
         context: The folder that holds images/locks, images/build and images/stackrt.
         images: The folder that holds dockerfiles and locks.
-        labels: Labels of the moment, such as the revision.
+        labels: Labels of the moment, such as the revision. The image is dated as the label of its creation says.
     """
     argv = ["docker", "buildx", "build", "--load", "--tag", target.tag]
     argv += ["--file", str(images / "dockerfiles" / target.dockerfile)]
@@ -65,6 +68,8 @@ def plan(
         argv += ["--build-arg", key]  # buildx takes the value, which may hold a password, from the environment
     for key, value in _arguments(target, chosen, images).items():
         argv += ["--build-arg", f"{key}={value}"]
+    if CREATED in labels:
+        argv += ["--build-arg", f"SOURCE_DATE_EPOCH={datetime.fromisoformat(labels[CREATED]).timestamp():.0f}"]
     for key, value in sorted(labels.items()):
         argv += ["--label", f"{key}={value}"]
     return BuildPlan(target.tag, (*argv, str(context)), secrets)

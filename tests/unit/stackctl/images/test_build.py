@@ -9,10 +9,12 @@ from stackctl.errors import InvalidInput
 from stackctl.images import build, catalog, settings
 from stackctl.images.settings import Settings
 
+LABELS = {"revision": "abc", "org.opencontainers.image.created": "2026-11-22T06:35:03+00:00"}
+
 
 def plan(chosen: Settings, variant: str = "cpu") -> build.BuildPlan:
     target = catalog.targets(catalog.load(), "pytorch", variant)[0]
-    return build.plan(target, chosen, context=Path("/context"), images=assets.images_dir(), labels={"revision": "abc"})
+    return build.plan(target, chosen, context=Path("/context"), images=assets.images_dir(), labels=LABELS)
 
 
 def test_a_plain_build_uses_public_sources_only() -> None:
@@ -42,6 +44,10 @@ def test_settings_become_arguments_contexts_and_secrets(tmp_path: Path) -> None:
     assert "APT_MIRROR=http://mirror.example/debian" in steps.argv
     assert "HTTPS_PROXY" in steps.argv
     assert not any("proxy.example" in word for word in steps.argv), "its value may hold a password"
+
+
+def test_an_image_is_dated_as_its_commit() -> None:
+    assert "SOURCE_DATE_EPOCH=1795329303" in plan(Settings()).argv
 
 
 def test_a_password_in_an_index_address_is_not_on_the_command_line() -> None:
