@@ -1,0 +1,124 @@
+"""How long an image takes from nothing: no layer, no package and no Debian archive at hand.
+
+    python bench/cold.py [IMAGE-VARIANT…] [--json] [--check]
+
+Beside it, in the same run, `uv pip install` of the same locks on this machine, also from nothing. Needs Docker, a
+package index, and for a CUDA image some 12 GB of disk. What it made is removed.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from stackctl.images import catalog, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PREFIX = "stack-bench-"
+BOUND = 2.0
+"""Times the installation on the host."""
+
+
+def on_the_host(target: catalog.Target, work: Path) -> float:
+    """Install an image's locks into a virtual environment of this machine; seconds of wall time."""
+    uv = str(Path(sys.executable).parent / "uv")
+    env = {**os.environ, "UV_CACHE_DIR": str(work / "cache")}
+    env.pop("VIRTUAL_ENV", None)
+    subprocess.run([uv, "venv", "--quiet", "--python", target.base.python, str(work / "venv")], env=env, check=True)
+    start = time.perf_counter()
+    for lock in (target.framework_lock, target.packages_lock):
+        options = ["--quiet", "--no-deps", "--require-hashes", "--compile-bytecode", "--python", str(work / "venv")]
+        if lock == target.framework_lock and target.variant.index:
+            options += source(target)
+        subprocess.run(
+            [uv, "pip", "install", *options, "--requirements", str(ROOT / "images" / "locks" / lock)],
+            env=env,
+            check=True,
+        )
+    return time.perf_counter() - start
+
+
+def source(target: catalog.Target) -> list[str]:
+    """Where the framework's own packages come from, as a build takes them: the wheelhouse, else their index."""
+    chosen = settings.from_env(os.environ)
+    if chosen.wheelhouse:
+        return ["--find-links", str(chosen.wheelhouse)]
+    return ["--default-index", chosen.torch_index or target.variant.index]
+
+
+def as_an_image(target: catalog.Target, work: Path) -> float:
+    """Build the image with every cache empty; seconds of wall time."""
+    checkout = work / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache"))
+    dockerfile = checkout / "images" / "dockerfiles" / target.dockerfile
+    fresh = uuid.uuid4().hex[:8]
+    dockerfile.write_text(re.sub(r"(type=cache,id=[^,]+)", rf"\1-{fresh}", dockerfile.read_text()))
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from stackctl.cli.main import main; main()"
+    words = ["build", target.name, "--variant", target.variant_name, "--no-cache"]
+    before = cache_mounts()
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(checkout), *words],
+        env={**os.environ, "STACK_IMAGE_PREFIX": PREFIX},
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    took = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    docker("image", "rm", f"{PREFIX}{target.name}:{target.variant_name}")
+    for mount in cache_mounts() - before:
+        docker("builder", "prune", "--all", "--force", "--filter", f"id={mount}")
+    return took
+
+
+def docker(*words: str) -> str:
+    """Run a docker command; returns its output."""
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout
+
+
+def cache_mounts() -> set[str]:
+    """Identities of the builder's cache mounts."""
+    return {
+        identity.group(1)
+        for record in docker("buildx", "du", "--verbose").split("\n\n")
+        if (identity := re.search(r"^ID:\s+(\S+)", record, re.MULTILINE)) and "cached mount" in record
+    }
+
+
+def main() -> int:
+    """Measure, print, and with --check compare with the bound."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("images", nargs="*", default=["pytorch-cpu"], help="such as pytorch-cuda (default pytorch-cpu)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--check", action="store_true", help="exit 1 if the bound is missed")
+    arguments = parser.parse_args()
+    targets = {target.key: target for target in catalog.targets(catalog.load())}
+    times: dict[str, dict[str, float]] = {}
+    for key in arguments.images:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = {"uv on the host": on_the_host(targets[key], Path(folder))}
+        with tempfile.TemporaryDirectory() as folder:
+            seconds["image"] = as_an_image(targets[key], Path(folder))
+        times[key] = {**seconds, "ratio": seconds["image"] / seconds["uv on the host"]}
+        if not arguments.json:
+            print(f"  {key:20} " + "   ".join(f"{name} {value:.2f}" for name, value in times[key].items()), flush=True)
+    good = all(row["ratio"] <= BOUND for row in times.values())
+    if arguments.json:
+        print(json.dumps({"seconds": times, "bound": BOUND, "ok": good}))
+    else:
+        print(f"  bound: {BOUND} times uv on the host")
+    return 0 if good or not arguments.check else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
