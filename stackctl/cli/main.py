@@ -18,6 +18,7 @@ COMMANDS = {
     "lock": ("stackctl.cli.lock", "Resolve an image's packages into hashed locks."),
     "render": ("stackctl.cli.render", "Write the Dockerfiles and Compose files from their data."),
     "run": ("stackctl.cli.run", "Run a job here, as processes or in Compose."),
+    "sbom": ("stackctl.cli.sbom", "Print the bill of materials of an image, as CycloneDX JSON."),
     "workloads": ("stackctl.cli.run", "Show the reference jobs that come with the stack."),
 }
 """Name -> module and one line of help. Listed here so that `stackctl --help` imports none of the modules."""

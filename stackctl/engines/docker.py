@@ -17,12 +17,14 @@ _INSTALL = "install Docker Engine with buildx and compose, or use `--on local`"
 
 
 class ImageInfo(msgspec.Struct, frozen=True):
-    """What the engine knows of an image. `size` is in bytes, uncompressed."""
+    """What the engine knows of an image. `size` is in bytes, uncompressed; `env` has `NAME=value` each."""
 
     id: str
     size: int
     labels: dict[str, str]
     created: str
+    user: str = ""
+    env: tuple[str, ...] = ()
 
 
 def require(plugin: str = "") -> None:
@@ -68,7 +70,9 @@ def images(tags: Sequence[str]) -> dict[str, ImageInfo]:
 
 
 def _info(row: Mapping[str, Any]) -> ImageInfo:
-    return ImageInfo(row["Id"], row["Size"], row["Config"].get("Labels") or {}, row["Created"])
+    config = row["Config"]
+    labels, env = config.get("Labels") or {}, config.get("Env") or ()
+    return ImageInfo(row["Id"], row["Size"], labels, row["Created"], config.get("User") or "", tuple(env))
 
 
 def remove_replaced(digest: str) -> None:
@@ -77,6 +81,23 @@ def remove_replaced(digest: str) -> None:
         tags = process.run(["docker", "image", "inspect", "--format", "{{len .RepoTags}}", digest])
         if tags.strip() == "0":
             process.run(["docker", "image", "rm", digest])
+
+
+def run_script(image: str, script: str, *arguments: str) -> str:
+    """Run a Python script in a throw-away container of an image, and return what it prints.
+
+    It may read every file, and write none; it has no network.
+    """
+    argv = ["docker", "run", "--rm", "--interactive", "--network", "none", "--read-only", "--user", "0:0"]
+    argv += ["--cap-drop", "ALL", "--cap-add", "DAC_READ_SEARCH", "--security-opt", "no-new-privileges"]
+    argv += ["--entrypoint", "python3", image, "-I", "-", *arguments]
+    return process.run(argv, text=script)
+
+
+def history(image: str) -> list[str]:
+    """What made each layer of an image, newest first, as anyone who has the image can read it."""
+    rows = process.run(["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image])
+    return rows.splitlines()
 
 
 def is_rootless() -> bool:
