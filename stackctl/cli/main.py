@@ -19,6 +19,7 @@ COMMANDS = {
     "render": ("stackctl.cli.render", "Write the Dockerfiles and Compose files from their data."),
     "run": ("stackctl.cli.run", "Run a job here, as processes or in Compose."),
     "sbom": ("stackctl.cli.sbom", "Print the bill of materials of an image, as CycloneDX JSON."),
+    "test": ("stackctl.cli.test", "Test an image, and this machine with it: is it fit to train?"),
     "workloads": ("stackctl.cli.run", "Show the reference jobs that come with the stack."),
 }
 """Name -> module and one line of help. Listed here so that `stackctl --help` imports none of the modules."""
@@ -66,6 +67,7 @@ def cli(debug: bool) -> None:
       stackctl run --nodes 2 -- python mine.py           run your own script, one rank a node
       stackctl build pytorch --variant cpu               build the image
       stackctl run gpt --nodes 2 --procs 2 --on compose  the same job in containers
+      stackctl test pytorch                              is the image, and this machine, fit to train?
 
     Exit codes: 0 done; 1 the job, build or check failed; 2 wrong usage; 3 something is missing on this machine;
     4 the name is taken; 130 interrupted.

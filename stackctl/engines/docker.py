@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from stackctl.engines import process
+from stackctl.engines.local import signals
 from stackctl.errors import CommandFailed, MissingHere
 
 _INSTALL = "install Docker Engine with buildx and compose, or use `--on local`"
+_ENGINE_FAILED = 125
+"""Exit code of `docker run` when no container was started."""
 
 
 class ImageInfo(msgspec.Struct, frozen=True):
@@ -113,3 +118,41 @@ def build(argv: Sequence[str], secrets: Mapping[str, str]) -> None:
         to_stderr=True,
         hint="the lines above say why; for a mirror, a wheelhouse, a proxy or a private CA see docs/settings.md",
     )
+
+
+def stop_seconds(image: str) -> float:
+    """How long a container of an image takes to end after SIGTERM, in seconds; 10 or more if it had to be killed."""
+    container = process.run(["docker", "run", "--detach", "--rm", "--network", "none", image, "sleep", "600"]).strip()
+    begun = time.monotonic()
+    process.run(["docker", "stop", "--time", "10", container])
+    return round(time.monotonic() - begun, 2)
+
+
+def run_container(argv: Sequence[str], name: str) -> tuple[int, str]:
+    """Run `docker run` in the foreground; its exit code and its standard output. Standard error goes to ours.
+
+    Args:
+        name: The container's name. SIGINT, SIGTERM and SIGHUP stop it.
+
+    Raises:
+        MissingHere: The engine could not start it; Docker has said why.
+        KeyboardInterrupt: It was stopped.
+    """
+    stops: list[int] = []
+
+    def stop(number: int) -> None:
+        stops.append(number)
+        with contextlib.suppress(CommandFailed):
+            process.run(["docker", "stop", "--time", "5", name])
+
+    with signals(stop):
+        # A session of its own: Ctrl-C reaches the container through us, once.
+        running = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        text, _ = running.communicate()
+    if stops:
+        raise KeyboardInterrupt
+    if running.returncode == _ENGINE_FAILED:
+        raise MissingHere("Docker could not start the container", hint="the lines above say why")
+    return running.returncode, text

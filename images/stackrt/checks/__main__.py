@@ -84,11 +84,12 @@ def _deliver(made: dict[str, Any], options: Options) -> int:
         Path(options.json).write_text(text, encoding="utf-8")
     if options.junit:
         Path(options.junit).write_text(report.junit(made), encoding="utf-8")
-    print("\n" + show.summary(made), file=sys.stderr if options.json == "-" else sys.stdout, flush=True)
     if options.json == "-":
         sys.stdout.write(text)
-        sys.stdout.flush()
-    return 0 if options.zero else int(made["exit_code"])
+    elif not options.report_only:
+        print("\n" + show.summary(made))
+    sys.stdout.flush()
+    return 0 if options.report_only else int(made["exit_code"])
 
 
 if __name__ == "__main__":

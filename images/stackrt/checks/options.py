@@ -40,7 +40,7 @@ class Options:
     listing: bool
     burn: float
     seen: str
-    zero: bool
+    report_only: bool
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,24 +77,24 @@ def parse(words: Sequence[str]) -> Options:
     add("--list", action="store_true", help="show the checks of this image, and stop")
     add("--burn", type=float, default=0.0, metavar="SECONDS", help="load each GPU for so long, and repeat exactly")
     add("--seen", default="", metavar="JSON", help="what the container engine knows of the image (stackctl test)")
-    add("--always-zero", action="store_true", help="exit with 0 whatever was found; the report says what")
+    add("--report-only", action="store_true", help="no summary, and exit with 0 whatever was found: the report says it")
     given = parser.parse_args(words)
     if not 0 <= given.burn <= 86_400:
         raise UsageError(f"--burn {given.burn:g}: must be from 0 to 86400 seconds")
-    required, gpus = _required(_split(given.require))
+    needs, gpus = required(_split(given.require))
     for option, path in (("--json", given.json), ("--junit", given.junit)):
         _writable(option, path)
     return Options(
         only=_split(given.only),
         tags=_split(given.tag),
-        required=required,
+        required=needs,
         requested_gpus=gpus,
         json=given.json,
         junit=given.junit,
         listing=given.list,
         burn=given.burn,
         seen=given.seen,
-        zero=given.always_zero,
+        report_only=given.report_only,
     )
 
 
@@ -103,7 +103,7 @@ def _split(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(part for word in words for part in word.split(",") if part)
 
 
-def _required(words: Sequence[str]) -> tuple[frozenset[str], int | None]:
+def required(words: Sequence[str]) -> tuple[frozenset[str], int | None]:
     """What must be here, and how many GPUs."""
     needs: set[str] = set()
     gpus: int | None = None

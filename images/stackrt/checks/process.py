@@ -57,9 +57,9 @@ def _orphan() -> int:
     readable, writable = os.pipe()
     parent = os.fork()
     if parent == 0:
+        middle = os.getpid()
         if os.fork() == 0:
-            me = os.getppid()
-            while os.getppid() == me:
+            while os.getppid() == middle:
                 time.sleep(0.001)
             os.write(writable, str(os.getpid()).encode())
         os._exit(0)

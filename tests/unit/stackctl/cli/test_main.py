@@ -27,6 +27,18 @@ RUNS = [
     (["run", "--resume", "--name", "absent-run", "--nodes", "3"], 2, "so --nodes cannot be given"),
     (["build", "pytroch"], 2, "did you mean 'pytorch'?"),
     (["build", "pytorch", "--variant", "gpu"], 2, "no variant of image 'pytorch' is named 'gpu'"),
+    (["test"], 2, "Missing argument 'IMAGE'"),
+    (["test", "pytorch", "--only", "lokc-match"], 2, "did you mean 'lock-match'?"),
+    (["test", "pytorch", "--tag", "fielsystem"], 2, "did you mean 'filesystem'?"),
+    (["test", "pytorch", "--require", "gpus"], 2, "must be gpu, multi-gpu, multi-node, or a number of GPUs"),
+    (["test", "pytorch", "--variant", "gpu"], 2, "no variant of image 'pytorch' is named 'gpu'"),
+    (["test", "mine:1", "--variant", "cpu"], 2, "--variant: 'mine:1' is no image of the catalog"),
+    (["test", "pytorch", "--nodes", "0"], 2, "--nodes 0: must be from 1"),
+    (["test", "pytorch", "--nodes", "2", "--on", "docker"], 2, "use --on compose for several nodes"),
+    (["test", "pytorch", "--burn", "-1"], 2, "is not in the range"),
+    (["test", "pytorch", "--json", "/absent/report.json"], 2, "--json /absent/report.json: cannot be written"),
+    (["test", "pytorch", "--junit", "/absent/report.xml"], 2, "--junit /absent/report.xml: cannot be written"),
+    (["test", "pytorch", "--compare", "/absent/old.json"], 2, "--compare /absent/old.json: cannot be read"),
     (["bulid"], 2, "did you mean 'build'?"),
 ]
 

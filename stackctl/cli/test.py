@@ -1,0 +1,167 @@
+"""`stackctl test`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import click
+
+from stackctl.cli import complete
+from stackctl.errors import InvalidInput, JobFailed
+from stackctl.images import catalog
+from stackctl.images.settings import from_env
+from stackctl.suite import plan, report
+from stackctl.suite.plan import Selection
+from stackctl.suite.report import Report
+
+FEW_NODES = 64
+"""As many containers as one machine may be asked for."""
+
+
+@click.command()
+@click.argument("image", shell_complete=complete.images)
+@click.option("--variant", metavar="NAME", help="cpu or cuda. [default: cuda where there are GPUs]")
+@click.option(
+    "--on",
+    "backend",
+    type=click.Choice(["docker", "compose"]),
+    help="One container, or one a node. [default: docker; compose with --nodes]",
+)
+@click.option("--nodes", type=int, default=1, show_default=True, metavar="N", help="Number of nodes.")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Only this check; more than once, or with commas, for several."
+)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only checks of this tag or subject.")
+@click.option(
+    "--require",
+    multiple=True,
+    metavar="WHAT",
+    help="Fail without it: gpu, multi-gpu, multi-node, or a number of GPUs.",
+)
+@click.option(
+    "--burn", type=click.FloatRange(0, 86_400), default=0.0, metavar="SECONDS", help="Load each GPU for so long."
+)
+@click.option("--strict", is_flag=True, help="Count warnings as failures.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the report there; - for standard output.")
+@click.option("--junit", "junit_file", metavar="FILE", help="Write the report there, as JUnit XML.")
+@click.option("--compare", "old_file", metavar="OLD.json", help="Say what has changed since that report.")
+def test(
+    image: str,
+    variant: str | None,
+    backend: str | None,
+    nodes: int,
+    only: tuple[str, ...],
+    tags: tuple[str, ...],
+    require: tuple[str, ...],
+    burn: float,
+    strict: bool,
+    json_file: str | None,
+    junit_file: str | None,
+    old_file: str | None,
+) -> None:
+    """Test an image, and this machine with it: is it fit to train?
+
+    IMAGE is a name of the catalog, or any image that is built FROM one of this stack. Each check passes, warns, fails,
+    or is skipped with its reason. docs/checks.md says how to read it; docs/reference/checks.md lists the checks.
+
+    \b
+    Examples:
+      stackctl test pytorch
+      stackctl test pytorch --require gpu --json report.json
+      stackctl test pytorch --nodes 3 --tag network
+      stackctl test pytorch --compare report.json
+    """
+    from stackctl.suite import execute
+
+    if not 1 <= nodes <= FEW_NODES:
+        raise InvalidInput(f"must be from 1 to {FEW_NODES}", where=f"--nodes {nodes}")
+    if nodes > 1 and backend == "docker":
+        raise InvalidInput("is one container", where="--on docker", hint="use --on compose for several nodes")
+    chosen = Selection(only=_split(only), tags=_split(tags), require=_split(require), burn=burn)
+    tag, frameworks, hint = _image(image, variant)
+    plan.check(chosen, frameworks)
+    old = _read(old_file) if old_file else None
+    for option, path in (("--json", json_file), ("--junit", junit_file)):
+        _writable(option, path)
+    name = f"stackctl-test-{secrets.token_hex(4)}"
+    if nodes > 1 or backend == "compose":
+        made = execute.in_compose(tag, chosen, name=name, nodes=nodes, hint=hint)
+    else:
+        made = execute.in_docker(tag, chosen, name=name, hint=hint)
+    _deliver(made, old, json_file, junit_file)
+    if report.failed(made, strict=strict):
+        what = "a check failed" if made["counts"]["fail"] else "a check warned, and --strict counts that"
+        raise JobFailed(what, hint="the lines above say what was expected and what to do")
+
+
+def _split(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for word in words for part in word.split(",") if part)
+
+
+def _image(name: str, variant: str | None) -> tuple[str, frozenset[str] | None, str]:
+    """The image's full name, the frameworks in it (None if the catalog does not have it), and how to get it."""
+    rows = catalog.load()
+    if name not in rows.images:
+        if variant:
+            raise InvalidInput(
+                f"{name!r} is no image of the catalog, so it has no variants", where="--variant", hint="leave it out"
+            )
+        return (
+            name,
+            None,
+            f"get it with `docker pull {name}`, or name an image of the catalog: {', '.join(rows.images)}",
+        )
+    if variant is None:
+        from stackrt.launch.gpus import count_visible
+
+        variants = rows.images[name].variants
+        variant = "cuda" if (count_visible() and "cuda" in variants) or "cpu" not in variants else "cpu"
+    target = catalog.targets(rows, name, variant, from_env(os.environ).image_prefix)[0]
+    frameworks = frozenset({target.image.framework, *(("horovod",) if target.horovod else ())})
+    return target.tag, frameworks, f"build it: `stackctl build {name} --variant {variant}`"
+
+
+def _read(file: str) -> Report:
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise InvalidInput(f"cannot be read: {reason}", where=f"--compare {file}") from None
+    return report.read(text, file)
+
+
+def _writable(option: str, path: str | None) -> None:
+    """See now, not after a minute of checks, that a report can be written."""
+    if not path or (path == "-" and option == "--json"):
+        return
+    try:
+        with Path(path).open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise InvalidInput(f"cannot be written: {error.strerror}", where=f"{option} {path}") from None
+
+
+def _deliver(made: Report, old: Report | None, json_file: str | None, junit_file: str | None) -> None:
+    """Print and write the report."""
+    import json
+
+    from stackrt.checks import report as suite_report
+    from stackrt.checks import show
+
+    text = json.dumps(made, indent=2) + "\n"
+    if json_file and json_file != "-":
+        Path(json_file).write_text(text, encoding="utf-8")
+    if junit_file:
+        Path(junit_file).write_text(suite_report.junit(made), encoding="utf-8")
+    to_stderr = json_file == "-"
+    click.echo("\n" + show.summary(made), err=to_stderr)
+    if old is not None:
+        changes = report.compare(old, made)
+        click.echo(
+            "\n".join(["changed since:", *(f"  {line}" for line in changes)]) if changes else "nothing has changed",
+            err=to_stderr,
+        )
+    if to_stderr:
+        click.echo(text, nl=False)

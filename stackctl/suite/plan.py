@@ -1,0 +1,71 @@
+"""How the suite is started in an image: command lines, and the job for several nodes. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stackctl.errors import InvalidInput
+from stackctl.jobs import job as jobs
+from stackctl.jobs.job import Job
+
+SUITE = ("python", "-P", "-m", "stackrt.checks")
+REPORT = "report.json"
+"""Name of the report in the run's folder, where there are several nodes."""
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What to check, and what must be there: the suite's own options."""
+
+    only: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    burn: float = 0.0
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The suite's command line for it."""
+        words: list[str] = []
+        for option, values in (("--only", self.only), ("--tag", self.tags), ("--require", self.require)):
+            words += [option, *values] if values else []
+        return (*words, *(("--burn", f"{self.burn:g}") if self.burn else ()))
+
+
+def check(chosen: Selection, frameworks: frozenset[str] | None) -> None:
+    """See that the names and tags mean something, before anything is started.
+
+    Args:
+        frameworks: Those in the image; None for an image that the catalog does not have.
+
+    Raises:
+        InvalidInput: No check of such an image has that name or tag; or what is required makes no sense.
+    """
+    from stackrt.checks import options, registry
+
+    checks = registry.belonging(registry.load().values(), frameworks)
+    try:
+        registry.select(checks, chosen.only, chosen.tags)
+        options.required(chosen.require)
+    except (registry.UnknownNameError, options.UsageError) as error:
+        raise InvalidInput(str(error)) from None
+
+
+def container(
+    image: str, chosen: Selection, *, name: str, seen: str, gpus: bool, shared_memory: str = "1g"
+) -> tuple[str, ...]:
+    """The command line of the suite in one container, its report on standard output.
+
+    Args:
+        name: The container's name.
+        seen: What the engine knows of the image, as the suite's --seen takes it.
+        gpus: Give it all GPUs of this machine.
+    """
+    rights = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
+    devices = ["--gpus", "all", "--ulimit", "memlock=-1"] if gpus else []
+    run = ["docker", "run", "--rm", "--name", name, "--shm-size", shared_memory, *rights, *devices, image]
+    return (*run, *SUITE, *chosen.words, "--seen", seen, "--json", "-", "--report-only")
+
+
+def job(image: str, chosen: Selection, *, name: str, nodes: int) -> Job:
+    """The suite as a job: one rank on each node, which makes its node's checks; node 0 writes the report of all."""
+    words = (*SUITE, *chosen.words, "--json", f"/out/{REPORT}", "--report-only")
+    return jobs.make(name=name, arguments=words, image=image, nodes=nodes, procs=1, timeout=60, grace=10)
