@@ -52,6 +52,28 @@ def lacks_index() -> str:
     return "" if done.returncode == 0 else "the package index does not answer"
 
 
+@functools.cache
+def lacks_compiler() -> str:
+    """Why no C can be compiled here; empty if it can."""
+    return "" if shutil.which("cc") else "there is no C compiler (cc)"
+
+
+CUDA_IMAGES_GB = 20
+
+
+@functools.cache
+def lacks_cuda_images() -> str:
+    """Why the CUDA images cannot be built here; empty if they can."""
+    root = subprocess.run(
+        ["docker", "info", "--format", "{{.DockerRootDir}}"], capture_output=True, text=True, check=False
+    )
+    folder = root.stdout.strip()
+    if root.returncode != 0 or not Path(folder).is_dir():
+        return "the Docker engine's disk is not here"
+    free = shutil.disk_usage(folder).free / 1e9
+    return "" if free >= CUDA_IMAGES_GB else f"CUDA images take {CUDA_IMAGES_GB} GB, and {free:.0f} GB are free"
+
+
 def lacks_root() -> str:
     """Why nothing can be mounted here; empty if it can."""
     return "" if os.getuid() == 0 else "mounting needs root"
@@ -68,6 +90,8 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "index": lacks_index,
     "root": lacks_root,
     "linux": lacks_linux,
+    "compiler": lacks_compiler,
+    "cuda-images": lacks_cuda_images,
 }
 
 
@@ -130,9 +154,9 @@ def stackctl(tmp_path: Path) -> Stackctl:
 
 @pytest.fixture(scope="session")
 def built() -> Iterator[Callable[[str], str]]:
-    """Build a CPU image from this tree, once a run, and return its name.
+    """Build an image from this tree, once a run, and return its tag: `pytorch` on a CPU, `pytorch:cuda`.
 
-    The names go when the tests end; their layers stay in the cache.
+    The tags go when the tests end; their layers stay in the cache.
     """
     reason = lacks_docker()
     if reason and "docker" in REQUIRED:
@@ -143,12 +167,13 @@ def built() -> Iterator[Callable[[str], str]]:
 
     def build(name: str) -> str:
         if name not in tags:
-            argv = [STACKCTL, "build", name, "--variant", "cpu"]
+            image, _, variant = name.partition(":")
+            argv = [STACKCTL, "build", image, "--variant", variant or "cpu"]
             done = subprocess.run(
                 argv, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False
             )
             assert done.returncode == 0, done.stderr[-4000:]
-            tags[name] = f"{PREFIX}{name}:cpu"
+            tags[name] = f"{PREFIX}{image}:{variant or 'cpu'}"
         return tags[name]
 
     yield build

@@ -84,8 +84,15 @@ def main() -> None:
     """In a rank: call the function and write its answer."""
     module, _, name = sys.argv[1].partition(":")
     answer = getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))
-    file = Path(os.environ["STACK_OUT"]) / f"answer-{os.environ['RANK']}.json"
+    file = Path(os.environ["STACK_OUT"]) / f"answer-{rank(os.environ)}.json"
     file.write_text(json.dumps(answer), encoding="utf-8")
+
+
+def rank(env: Mapping[str, str]) -> int:
+    """This process's rank, where the launcher put it for the framework."""
+    if env["STACK_FRAMEWORK"] == "tensorflow":
+        return int(json.loads(env["TF_CONFIG"])["task"]["index"])
+    return int(env["RANK" if env["STACK_FRAMEWORK"] == "torch" else "HOROVOD_RANK"])
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ class Bench:
     def report(
         self, image: str, *docker: str, plant: str = "", only: tuple[str, ...] = (), words: tuple[str, ...] = ()
     ) -> dict[str, Result]:
-        """Run the suite in a container of a built CPU image; what each check found.
+        """Run the suite in a container of a built image, `pytorch` or `pytorch:cuda`; what each check found.
 
         Equal calls share one run.
 
