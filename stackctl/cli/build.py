@@ -11,6 +11,7 @@ import msgspec
 
 from stackctl import assets
 from stackctl.cli.matrix import IMAGE, VARIANT
+from stackctl.errors import InvalidInput
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
 
@@ -18,10 +19,27 @@ from stackctl.images.settings import from_env
 @click.command()
 @IMAGE
 @VARIANT
+@click.option(
+    "--wheelhouse",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path, resolve_path=True),
+    help="Use the wheels in DIR before any index. [default: STACK_WHEELHOUSE]",
+)
+@click.option("--offline", is_flag=True, help="Use no network: all comes from what `stackctl wheelhouse` collected.")
 @click.option("--no-cache", is_flag=True, help="Repeat every step.")
 @click.option("--dry-run", is_flag=True, help="Print the buildx command lines and stop.")
+@click.option("--verbose", is_flag=True, help="Show all that the builder says.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; progress goes to standard error.")
-def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool, as_json: bool) -> None:
+def build(
+    image: str | None,
+    variant: str | None,
+    wheelhouse: Path | None,
+    offline: bool,
+    no_cache: bool,
+    dry_run: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
     """Build images, and say what came of it.
 
     Without IMAGE every image is built but those on demand (`stackctl images`), without --variant every variant; a CUDA
@@ -34,11 +52,15 @@ def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool,
       STACK_WHEELHOUSE=wheels stackctl build pytorch --variant cpu
     """
     import shlex
+    from functools import partial
 
     from stackctl.engines import docker
     from stackctl.images import build as builder
 
     settings = from_env(os.environ)
+    settings = msgspec.structs.replace(settings, wheelhouse=wheelhouse or settings.wheelhouse, offline=offline)
+    if offline and not settings.wheelhouse:
+        raise InvalidInput("needs a wheelhouse", where="--offline", hint="collect one with `stackctl wheelhouse`")
     chosen = catalog.targets(catalog.load(), image, variant, settings.image_prefix)
     if image is None:
         chosen = [target for target in chosen if target.image.default]
@@ -54,7 +76,7 @@ def build(image: str | None, variant: str | None, no_cache: bool, dry_run: bool,
         click.echo(f"building {len(chosen)} images: {', '.join(target.tag for target in chosen)}", err=True)
     results = []
     for target in chosen:
-        built = builder.build(target, settings, no_cache=no_cache)
+        built = builder.build(target, settings, no_cache=no_cache, verbose=verbose, show=partial(click.echo, err=True))
         results.append(built)
         if not as_json:
             click.echo(f"{built.tag}  {built.digest[:19]}  {built.size / 1e9:.2f} GB  {built.seconds:.1f} s")

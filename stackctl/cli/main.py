@@ -20,6 +20,7 @@ COMMANDS = {
     "run": ("stackctl.cli.run", "Run a job here, as processes or in Compose."),
     "sbom": ("stackctl.cli.sbom", "Print the bill of materials of an image, as CycloneDX JSON."),
     "test": ("stackctl.cli.test", "Test an image, and this machine with it: is it fit to train?"),
+    "wheelhouse": ("stackctl.cli.wheelhouse", "Collect all that a build fetches into a folder."),
     "workloads": ("stackctl.cli.run", "Show the reference jobs that come with the stack."),
 }
 """Name -> module and one line of help. Listed here so that `stackctl --help` imports none of the modules."""

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -105,19 +106,34 @@ def history(image: str) -> list[str]:
     return rows.splitlines()
 
 
+def pull(name: str) -> None:
+    """Fetch an image from its registry; the engine's own words are the error."""
+    process.run(["docker", "pull", "--quiet", name], hint="STACK_BASE_REGISTRY names another registry")
+
+
+def save(name: str, path: Path) -> None:
+    """Write an image into an archive."""
+    process.run(["docker", "save", "--output", str(path), name])
+
+
+def load(path: Path) -> str:
+    """Give the engine the image of an archive; returns its name."""
+    return process.run(["docker", "load", "--quiet", "--input", str(path)]).rpartition("Loaded image: ")[2].strip()
+
+
+def tag(name: str, other: str) -> None:
+    """Give an image another name."""
+    process.run(["docker", "image", "tag", name, other])
+
+
+def run_quietly(argv: Sequence[str], *, hint: str = "") -> str:
+    """Run a command of the docker client and return what it says."""
+    return process.run(argv, hint=hint)
+
+
 def is_rootless() -> bool:
     """True where the engine maps root in a container to the user who runs the engine."""
     return "rootless" in process.run(["docker", "info", "--format", "{{.SecurityOptions}}"])
-
-
-def build(argv: Sequence[str], secrets: Mapping[str, str]) -> None:
-    """Run `docker buildx build`; the secrets reach it in its environment, where the command line names them."""
-    process.stream(
-        argv,
-        env={**os.environ, **secrets},
-        to_stderr=True,
-        hint="the lines above say why; for a mirror, a wheelhouse, a proxy or a private CA see docs/settings.md",
-    )
 
 
 def stop_seconds(image: str) -> float:
@@ -156,3 +172,15 @@ def run_container(argv: Sequence[str], name: str) -> tuple[int, str]:
     if running.returncode == _ENGINE_FAILED:
         raise MissingHere("Docker could not start the container", hint="the lines above say why")
     return running.returncode, text
+
+
+def build(argv: Sequence[str], secrets: Mapping[str, str], hear: Callable[[str], None]) -> bool:
+    """Run `docker buildx build`; the secrets reach it in its environment, where the command line names them.
+
+    Args:
+        hear: Is given each line of its plain progress.
+
+    Returns:
+        Whether it succeeded.
+    """
+    return process.lines(argv, hear, env={**os.environ, **secrets, "BUILDKIT_PROGRESS": "plain"}, hint=_INSTALL) == 0

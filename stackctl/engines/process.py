@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from stackctl.errors import CommandFailed, MissingHere
@@ -62,3 +62,23 @@ def stream(
         raise MissingHere(f"the program {argv[0]!r} is not installed here", hint=hint) from None
     if code != 0:
         raise CommandFailed(argv, code, hint=hint)
+
+
+def lines(
+    argv: Sequence[str], hear: Callable[[str], None], *, env: Mapping[str, str] | None = None, hint: str = ""
+) -> int:
+    """Run a program and hand on each line of its output, of both kinds; returns its exit code.
+
+    Raises:
+        MissingHere: The program is not installed.
+    """
+    try:
+        running = subprocess.Popen(
+            argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+    except FileNotFoundError:
+        raise MissingHere(f"the program {argv[0]!r} is not installed here", hint=hint) from None
+    with running:
+        for line in running.stdout or ():
+            hear(line.rstrip("\n"))
+    return running.returncode

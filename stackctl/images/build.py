@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import msgspec
 from stackctl import assets
 from stackctl.engines import docker, git
 from stackctl.errors import JobFailed
-from stackctl.images import lockfile, settings
+from stackctl.images import buildlog, settings, sources, wheelhouse
+from stackctl.images.buildlog import BuildLog
 from stackctl.images.catalog import Target
-from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings
 
 CREATED = "org.opencontainers.image.created"
@@ -57,6 +57,8 @@ def plan(
         argv += ["--no-cache"]
     if chosen.wheelhouse:
         argv += ["--build-context", f"wheelhouse={chosen.wheelhouse}"]
+    if chosen.wheelhouse and chosen.offline:
+        argv += ["--network", "none", "--build-context", f"debs={chosen.wheelhouse / 'debs' / target.key}"]
     if chosen.ca_bundle:
         argv += ["--secret", f"id=ca,src={chosen.ca_bundle}"]
     secrets = {}
@@ -75,19 +77,35 @@ def plan(
     return BuildPlan(target.tag, (*argv, str(context)), secrets)
 
 
-def build(target: Target, chosen: Settings, *, no_cache: bool = False) -> Built:
+def build(
+    target: Target,
+    chosen: Settings,
+    *,
+    no_cache: bool = False,
+    verbose: bool = False,
+    show: Callable[[str], None] = print,
+) -> Built:
     """Build one target and load it into the engine.
 
+    Args:
+        show: Is given each line for the person watching.
+        verbose: Show all that buildx prints.
+
     Raises:
-        MissingHere: There is no engine or no buildx.
-        CommandFailed: The build failed; buildx has printed why. The earlier image keeps its name.
+        MissingHere: There is no engine or no buildx, its disk is full, or an offline build lacks a file.
+        JobFailed: The build failed. The earlier image keeps its name.
     """
     start = time.monotonic()
     images = assets.images_dir()
+    if chosen.offline and chosen.wheelhouse:
+        wheelhouse.check(target, chosen.wheelhouse)
+        wheelhouse.load_base(target, chosen, chosen.wheelhouse)
     context = assets.build_context()
     steps = plan(target, chosen, context=context, images=images, labels=git.labels(images), no_cache=no_cache)
     before = docker.image(target.tag)
-    docker.build(steps.argv, steps.secrets)
+    log = BuildLog(show, verbose=verbose)
+    if not docker.build(steps.argv, steps.secrets, log.feed):
+        raise buildlog.explain(log.lines, target, chosen, images / "locks")
     info = docker.image(target.tag)
     if info is None:
         raise JobFailed(f"the build ended, but the engine has no image {target.tag}")
@@ -99,7 +117,7 @@ def build(target: Target, chosen: Settings, *, no_cache: bool = False) -> Built:
 def _arguments(target: Target, chosen: Settings, images: Path) -> dict[str, str]:
     arguments: dict[str, str] = {}
     if chosen.base_registry:
-        arguments["BASE_IMAGE"] = f"{chosen.base_registry}/{target.base.image}"
+        arguments["BASE_IMAGE"] = settings.base_image(target, chosen)
     if chosen.apt_mirror:
         arguments["APT_MIRROR"] = chosen.apt_mirror
     if target.variant.index:
@@ -110,9 +128,6 @@ def _arguments(target: Target, chosen: Settings, images: Path) -> dict[str, str]
     return arguments
 
 
-def wheels_at_hand(target: Target, wheelhouse: Path, images: Path) -> bool:
-    """Whether a wheelhouse holds every package of the framework's layer, so that its index need not be asked."""
-    pins = lockfile.parse(read_lock(images / "locks" / target.framework_lock, target))
-    names = [path.name.lower() for path in wheelhouse.glob("*.whl")]
-    stems = [f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}-".lower() for pin in pins]
-    return all(any(name.startswith(stem) for name in names) for stem in stems)
+def wheels_at_hand(target: Target, folder: Path, images: Path) -> bool:
+    """Whether a folder holds every package of the framework's layer, so that its index need not be asked."""
+    return not sources.missing(target.framework_lock, target, folder, images)

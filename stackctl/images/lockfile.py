@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 
 import msgspec
 
@@ -42,6 +43,12 @@ def parse(text: str) -> list[Pin]:
 def line_of(text: str, name: str) -> int:
     """The line of a lock that a package begins on, counted from 1."""
     return next(number for number, line in enumerate(text.splitlines(), 1) if line.startswith(f"{name}=="))
+
+
+def place(lock: Path, name: str) -> str:
+    """Where a lock pins a package: `file:line`, for errors; the file alone if it does not."""
+    text = lock.read_text(encoding="utf-8")
+    return f"{lock}:{line_of(text, name)}" if f"\n{name}==" in f"\n{text}" else str(lock)
 
 
 def split(pins: Iterable[Pin], patterns: Sequence[str]) -> tuple[list[Pin], list[Pin]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from stackctl.errors import InvalidInput
-from stackctl.images.catalog import PREFIX
+from stackctl.images.catalog import PREFIX, Target
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
@@ -25,6 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     base_registry: str = ""
     image_prefix: str = PREFIX
     proxies: dict[str, str] = {}
+    offline: bool = False
+    """Build without a network, from the wheelhouse alone."""
 
 
 def from_env(env: Mapping[str, str]) -> Settings:
@@ -49,12 +51,19 @@ def from_env(env: Mapping[str, str]) -> Settings:
     )
 
 
+def base_image(target: Target, settings: Settings) -> str:
+    """The base image of a target, at the registry that the settings name."""
+    return f"{settings.base_registry}/{target.base.image}" if settings.base_registry else target.base.image
+
+
 def uv_toml(settings: Settings) -> str:
     """uv's configuration inside the build.
 
     It is handed in as a secret, since an index address may hold a password and a build argument would stay in
     the image's history.
     """
+    if settings.offline:
+        return "offline = true\nno-index = true\n"
     if not settings.package_index:
         return ""
     return f"[[index]]\nurl = {json.dumps(settings.package_index)}\ndefault = true\n"
@@ -62,6 +71,8 @@ def uv_toml(settings: Settings) -> str:
 
 def pip_conf(settings: Settings) -> str:
     """pip's configuration inside the build; a secret for the same reason."""
+    if settings.offline:
+        return "[global]\nno-index = true\n"
     return f"[global]\nindex-url = {settings.package_index}\n" if settings.package_index else ""
 
 

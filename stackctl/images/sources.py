@@ -1,0 +1,140 @@
+"""What the locks of an image ask for, as files: their names, addresses, sizes and hashes, as uv finds them."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from stackctl.engines import process
+from stackctl.engines.download import Downloader, File, login_of
+from stackctl.errors import CommandFailed, JobFailed
+from stackctl.images import lockfile
+from stackctl.images.catalog import Target
+from stackctl.images.lockfile import Pin, place
+from stackctl.images.render import read_lock
+from stackctl.images.settings import Settings
+
+TOOLS_LOCK = "tools.txt"
+_HINT = "see docs/settings.md for mirrors, a private CA and a wheelhouse"
+
+
+def locks(target: Target) -> tuple[str, ...]:
+    """File names of all locks that a build reads, below images/locks: the image's own, and that of its tools."""
+    return (*target.locks, TOOLS_LOCK)
+
+
+def files(target: Target, settings: Settings, images: Path, *, patient: bool = True) -> list[File]:
+    """The files of an image's locks, for its Python and platform; each once.
+
+    Args:
+        patient: Try again where an index does not answer.
+
+    Raises:
+        JobFailed: An index does not answer or lacks a version, or offers no file of it that the lock allows.
+        MissingHere: uv is not installed.
+    """
+    with ThreadPoolExecutor() as pool:
+        lists = pool.map(lambda name: _of_lock(name, target, settings, images, patient), locks(target))
+        return list({file.name: file for some in lists for file in some}.values())
+
+
+def with_sizes(found: list[File], downloader: Downloader) -> list[File]:
+    """The same files; where an index named no size, the server of the file is asked."""
+    import msgspec
+
+    with ThreadPoolExecutor() as pool:
+        sizes = pool.map(lambda file: file.size if file.size is not None else _size(file, downloader), found)
+        return [msgspec.structs.replace(file, size=size) for file, size in zip(found, sizes, strict=True)]
+
+
+def downloader(settings: Settings) -> Downloader:
+    """A downloader that trusts what a build trusts, and has the package index's password if its address holds one."""
+    return Downloader(settings.ca_bundle, login_of([settings.package_index]))
+
+
+def missing(lock: str, target: Target, folder: Path, images: Path) -> list[Pin]:
+    """The pins of a lock of which a folder holds no file, by the files' names."""
+    names = [path.name.lower() for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz"))]
+    return [
+        pin
+        for pin in lockfile.parse(read_lock(images / "locks" / lock, target))
+        if not any(name.startswith(stem) for name in names for stem in _stems(pin))
+    ]
+
+
+def _stems(pin: Pin) -> tuple[str, str]:
+    stem = f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}".lower()
+    return f"{stem}-", f"{stem}.tar.gz"
+
+
+def _of_lock(name: str, target: Target, settings: Settings, images: Path, patient: bool) -> list[File]:
+    path = images / "locks" / name
+    pins = lockfile.parse(read_lock(path, target))
+    if not pins:
+        return []
+    argv = ["uv", "pip", "compile", str(path), "--no-deps", "--format", "pylock.toml", "--quiet", "--no-header"]
+    argv += ["--no-annotate", "--python-version", target.base.python, "--python-platform", target.base.wheel_platform]
+    house = settings.wheelhouse
+    if house and not missing(name, target, house, images):
+        argv += ["--no-index", "--find-links", str(house)]
+    elif name == target.framework_lock and target.variant.index:
+        argv += ["--default-index", settings.torch_index or target.variant.index]
+    try:
+        answer = process.run(argv, env=_environment(settings, patient), hint="install it with `pip install uv`")
+    except CommandFailed as error:
+        raise _explained(error, path) from None
+    packages = {row["name"]: row for row in tomllib.loads(answer)["packages"]}
+    return [_file(pin, packages[pin.name], path) for pin in pins]
+
+
+def _environment(settings: Settings, patient: bool) -> dict[str, str]:
+    env = {**os.environ, "UV_HTTP_TIMEOUT": "30" if patient else "5", "UV_HTTP_RETRIES": "5" if patient else "0"}
+    if settings.package_index:
+        env["UV_DEFAULT_INDEX"] = settings.package_index
+    if settings.ca_bundle:
+        env["SSL_CERT_FILE"] = str(settings.ca_bundle)
+    return env
+
+
+def _file(pin: Pin, package: dict[str, Any], lock: Path) -> File:
+    """The file of a package to fetch: a wheel that the lock allows, else the source release.
+
+    Where several wheels fit, the largest: the compiled one, beside one in plain Python.
+    """
+    allowed = tuple(digest.removeprefix("sha256:") for digest in pin.hashes)
+    wheels = package.get("wheels", [])
+    offered = wheels or ([package["sdist"]] if "sdist" in package else [])
+    fits = [row for row in offered if row.get("hashes", {}).get("sha256", allowed[0]) in allowed]
+    if not fits:
+        what = f"no file of {pin.name} {pin.version} that is offered has a hash of the lock"
+        raise JobFailed(what, where=place(lock, pin.name), hint="the index serves other files than were locked")
+    row = max(fits, key=lambda row: int(row.get("size", 0)))
+    url = str(row["url"])
+    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
+    return File(name, url, row.get("size"), allowed, place(lock, pin.name))
+
+
+def _size(file: File, asked: Downloader) -> int | None:
+    if file.url.startswith("file:"):
+        return Path(urllib.parse.unquote(urllib.parse.urlsplit(file.url).path)).stat().st_size
+    return asked.size(file.url)
+
+
+def _explained(error: CommandFailed, lock: Path) -> JobFailed:
+    """uv's words about a lock, as one sentence."""
+    import re
+
+    absent = re.search(r"no version of ([\w.-]+)==(\S+)", error.output)
+    if absent:
+        what = f"the package index has no {absent[1]} {absent[2].rstrip(',')} for this Python and platform"
+        return JobFailed(what, where=place(lock, absent[1]), hint=_HINT)
+    unreachable = re.search(r"Failed to fetch: `?(\S+?)`?\n", error.output)
+    if unreachable:
+        reason = error.output.strip().splitlines()[-1].removeprefix("  cause: ")
+        what = f"the package index does not answer at {unreachable[1]}: {reason}"
+        return JobFailed(what, where=str(lock), hint=_HINT)
+    return JobFailed(f"uv cannot read it\n{error.output.strip()}", where=str(lock), hint=_HINT)
