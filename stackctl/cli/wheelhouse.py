@@ -19,11 +19,11 @@ from stackctl.images.settings import from_env
 @VARIANT
 @click.option("--wheels-only", is_flag=True, help="Leave out Debian's packages and the base image; needs no Docker.")
 def wheelhouse(image: str, folder: Path, variant: str | None, wheels_only: bool) -> None:
-    """Collect all that a build of IMAGE fetches into DIR.
+    """Collect all that a build fetches into a folder.
 
-    The wheels of its locks, with their hashes checked; Debian's packages; the base image. A file that is there with the
-    right hash is kept, so a second call goes on where the first one stopped. One DIR can hold several images. With it
-    `stackctl build IMAGE --wheelhouse DIR --offline` needs no network.
+    That is the wheels of IMAGE's locks, hashes checked, Debian's packages, and the base image. A file that is
+    there with the right hash is kept, so a second call goes on where the first one stopped. One DIR can hold several
+    images. With it `stackctl build IMAGE --wheelhouse DIR --offline` needs no network.
 
     \b
     Examples:

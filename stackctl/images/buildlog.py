@@ -70,7 +70,7 @@ def explain(lines: list[str], target: Target, settings: Settings, locks: Path) -
     lock = re.search(r"images/locks/([\w.-]+\.txt)", command)
     text = "\n".join([*output, lines[-1] if lines else ""])
     at = f"{target.tag}, step {step}" if step else target.tag
-    hashes = re.search(r"Hash mismatch for `([\w.-]+)==|DO NOT MATCH THE HASHES[^$]*?\n\S*\s*([\w.-]+)==", text)
+    hashes = re.search(r"Hash mismatch for `([\w.-]+)==|DO NOT MATCH THE HASHES[\s\S]*?\n([\w.-]+)==\S+ from ", text)
     if hashes:
         name = hashes[1] or hashes[2]
         return JobFailed(

@@ -58,6 +58,15 @@ def test_a_password_in_an_index_address_is_not_on_the_command_line() -> None:
     assert "user:secret@mirror.example" in steps.secrets["STACK_SECRET_PIP_CONF"]
 
 
+def test_offline_means_no_network_no_index_and_debian_packages_from_the_wheelhouse(tmp_path: Path) -> None:
+    steps = plan(Settings(wheelhouse=tmp_path, offline=True, package_index="https://mirror.example/simple"))
+    assert steps.argv[steps.argv.index("--network") + 1] == "none"
+    assert f"debs={tmp_path}/debs/pytorch-cpu" in steps.argv
+    assert "no-index = true" in steps.secrets["STACK_SECRET_UV_TOML"]
+    assert "no-index = true" in steps.secrets["STACK_SECRET_PIP_CONF"]
+    assert "mirror.example" not in str(steps)
+
+
 def test_a_wheelhouse_without_torch_leaves_torch_to_its_index(tmp_path: Path) -> None:
     (tmp_path / "torch-2.12.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl").touch()
     assert not any(word.startswith("FRAMEWORK_INDEX") for word in plan(Settings(wheelhouse=tmp_path)).argv)
