@@ -7,7 +7,7 @@ IMAGES ?=
 VARIANT ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo images test test-fast lint format render locks bench train-env clean
+.PHONY: help demo images test test-fast test-cluster lint format render locks bench train-env clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,10 @@ test: $(VENV)/dev.done ## Run everything that this machine can run; STACK_REQUIR
 
 test-fast: $(VENV)/dev.done ## Run the tests that take seconds
 	@$(BIN)/python -m pytest tests/unit
+
+test-cluster: $(VENV)/dev.done ## Run the tests on Kubernetes: one of their own, or STACK_TEST_KUBECONFIG's
+	@$(BIN)/python -m tests.cluster.harness build
+	@STACK_REQUIRE=$${STACK_REQUIRE:-cluster} $(BIN)/python -m pytest tests/cluster
 
 lint: $(VENV)/dev.done ## Run the formatters, linters, type checker and the checks of generated files
 	@BIN=$(BIN) scripts/lint

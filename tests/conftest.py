@@ -74,6 +74,13 @@ def lacks_cuda_images() -> str:
     return "" if free >= CUDA_IMAGES_GB else f"CUDA images take {CUDA_IMAGES_GB} GB, and {free:.0f} GB are free"
 
 
+def lacks_cluster() -> str:
+    """Why no test can have a Kubernetes; empty if it can."""
+    from tests.cluster.harness import cluster, programs
+
+    return "" if cluster.GIVEN else programs.lacks()
+
+
 def lacks_root() -> str:
     """Why nothing can be mounted here; empty if it can."""
     return "" if os.getuid() == 0 else "mounting needs root"
@@ -92,6 +99,7 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "linux": lacks_linux,
     "compiler": lacks_compiler,
     "cuda-images": lacks_cuda_images,
+    "cluster": lacks_cluster,
 }
 
 

@@ -16,6 +16,8 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 RUN_ELSEWHERE = {
     "make demo": "test_demo.py::test_without_docker_two_nodes_train_as_processes",
     "make test": "../../.ci/run",
+    "make test-cluster": "../../.ci/run",  # with tests/cluster among all tests
+    "python -m tests.cluster.harness up": "../cluster/test_harness.py::test_nothing_is_left_of_a_cluster",
     "pip install .": "test_install.py::test_an_installed_stackctl_plans_and_runs",
     "docker compose up trainer": "test_compose_file.py::test_up_trainer_trains_on_one_node",
     "docker compose up node-0 node-1": "test_compose_file.py::test_two_nodes_train_one_model",

@@ -1,0 +1,54 @@
+"""What the cluster's tests share: one cluster for the whole run, and a namespace for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.harness.cluster import GIVEN, Cluster, GivenCluster, OwnCluster
+
+NUMBERS = itertools.count()
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@pytest.fixture(scope="session")
+def pod_image(request: pytest.FixtureRequest) -> str:
+    """An image of ours that the nodes can run: PyTorch's, built from this tree, or the one of STACK_TEST_IMAGE."""
+    if "STACK_TEST_IMAGE" in os.environ:
+        return os.environ["STACK_TEST_IMAGE"]
+    if GIVEN:
+        pytest.skip("STACK_TEST_IMAGE names no image that the cluster of STACK_TEST_KUBECONFIG can pull")
+    return str(request.getfixturevalue("image"))
+
+
+@pytest.fixture(scope="session")
+def cluster(pod_image: str) -> Iterator[Cluster]:
+    """The cluster of this run: started when the first test asks for it, shared by all."""
+    if GIVEN:
+        yield GivenCluster()
+        return
+    own = OwnCluster([pod_image])
+    yield own
+    own.stop()
+
+
+@pytest.fixture
+def own_cluster(cluster: Cluster) -> OwnCluster:
+    """The cluster, for tests that do to it what no cluster of others should suffer."""
+    if not isinstance(cluster, OwnCluster):
+        pytest.skip("it harms the cluster, and STACK_TEST_KUBECONFIG is another's")
+    return cluster
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own, where pods must be restricted."""
+    name = f"stacktest-{os.getpid()}-{next(NUMBERS)}"
+    labels = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
+    cluster.apply(labels)
+    cluster.kubectl("wait", "--namespace", name, "serviceaccount/default", "--for=create", "--timeout=60s")
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")

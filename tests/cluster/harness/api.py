@@ -1,0 +1,44 @@
+"""Requests to an API server, with a token, over one connection."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+PATCHES = "application/json-patch+json"
+
+
+class Api:
+    """A connection to an API server."""
+
+    def __init__(self, server: str, certificate: Path, token: str) -> None:
+        self.address = urllib.parse.urlsplit(server).netloc
+        self.context = ssl.create_default_context(cafile=str(certificate))
+        self.headers = {"Authorization": f"Bearer {token}"}
+        self.connection = http.client.HTTPSConnection(self.address, context=self.context, timeout=30)
+
+    def request(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
+        """The answer's content; raises OSError, or ApiError for an answer that is no success."""
+        content = None if body is None else json.dumps(body)
+        try:
+            self.connection.request(method, path, content, {**self.headers, "Content-Type": kind})
+            answer = self.connection.getresponse()
+            text = answer.read().decode()
+        except (OSError, http.client.HTTPException):
+            self.connection.close()  # the next request opens another
+            raise
+        if answer.status >= 300:
+            raise ApiError(answer.status, f"{method} {path}: {answer.status} {text[:500]}")
+        return json.loads(text) if text.startswith(("{", "[")) else text
+
+
+class ApiError(Exception):
+    """An answer that is no success."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status

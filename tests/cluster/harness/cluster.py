@@ -1,0 +1,161 @@
+"""A cluster for tests: one of our own, or one that is given."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.harness import control_plane, fake_nodes, images, nodes, programs
+from tests.cluster.harness.api import Api, ApiError
+from tests.cluster.harness.namespaces import Namespaces
+from tests.cluster.harness.site import GPUS, NODES
+
+GIVEN = os.environ.get("STACK_TEST_KUBECONFIG", "")
+"""The kubeconfig of another cluster to run the tests on."""
+
+
+class Cluster:
+    """What every cluster offers."""
+
+    kubeconfig: Path
+    nodes: tuple[str, ...]
+    kubectl_program = "kubectl"
+
+    def kubectl(self, *words: str, given: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run kubectl; returns the finished process."""
+        argv = [self.kubectl_program, f"--kubeconfig={self.kubeconfig}", *words]
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0 or not check, f"kubectl {' '.join(words)}: {done.stderr}"
+        return done
+
+    def get(self, *words: str) -> dict[str, Any]:
+        """What `kubectl get` says, as data."""
+        found = json.loads(self.kubectl("get", *words, "--output=json").stdout)
+        assert isinstance(found, dict)
+        return found
+
+    def apply(self, *objects: object) -> None:
+        self.kubectl("apply", "--filename=-", given=json.dumps({"kind": "List", "apiVersion": "v1", "items": objects}))
+
+    def ready(self, node: str) -> bool:
+        """Whether a node's Ready condition holds."""
+        conditions = self.get("node", node).get("status", {}).get("conditions", [])
+        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+class GivenCluster(Cluster):
+    """The cluster of STACK_TEST_KUBECONFIG."""
+
+    def __init__(self) -> None:
+        self.kubeconfig = Path(GIVEN)
+        self.nodes = tuple(node["metadata"]["name"] for node in self.get("nodes")["items"])
+
+
+class OwnCluster(Cluster):
+    """A cluster on this machine, which a test may do anything to."""
+
+    kubectl_program = programs.program("kubectl")
+
+    def __init__(self, tags: Sequence[str] = ()) -> None:
+        """Start it, its nodes with these images of the Docker engine; returns when the nodes are ready."""
+        self.loaded: dict[str, str] = {}
+        with ExitStack() as ending:
+            self.namespaces = ending.enter_context(closing(Namespaces()))
+            self.site = self.namespaces.site
+            self.nodes = tuple(map(self.site.node_name, range(NODES)))
+            self.kubeconfig = self.site.folder / "kubeconfig"
+            credentials = control_plane.Credentials.make(self.nodes)
+            parts = control_plane.prepare(self.site, credentials)
+            self.api = Api(self.site.server, control_plane.certificate(self.site), credentials.admin)
+            ending.callback(self.api.connection.close)
+            self.node_commands = {
+                name: nodes.prepare(self.site, index, credentials.kubelets[name])
+                for index, name in enumerate(self.nodes)
+            }
+            for name, argv in {**parts, **self.node_commands}.items():
+                self.namespaces.start(name, argv)
+            for index, name in enumerate(self.nodes):
+                self.make_ready(name)
+                self.containerd(index).load_pause()
+            for tag in tags:
+                self.load_image(tag)
+            self.ending = ending.pop_all()
+
+    def stop(self) -> None:
+        """End it. Nothing of it is left: see `jail.py`."""
+        self.ending.close()
+
+    def wait(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        """Wait for a condition; what is not reachable or not there yet counts as not fulfilled."""
+        end = time.monotonic() + seconds
+        while True:
+            with suppress(OSError, ApiError):
+                if condition():
+                    return
+            ended = self.namespaces.ask("status")["ended"]
+            if ended or time.monotonic() > end:
+                logs = {name: (self.site.folder / f"{name}.log").read_text()[-2000:] for name in ended}
+                raise RuntimeError(f"{otherwise}; ended: {', '.join(ended) or 'nothing'}\n" + "\n".join(logs.values()))
+            time.sleep(0.1)
+
+    def containerd(self, index: int) -> images.Containerd:
+        folder = self.site.node_folder(index)
+        root = folder / "var-lib" / "containerd"
+        return images.Containerd(folder / "containerd.sock", root, folder / "layers" / "overlay2")
+
+    def load_image(self, tag: str) -> None:
+        """Bring an image from the Docker engine to every node."""
+        identity = images.engine_id(tag)
+        if self.loaded.get(tag) != identity:
+            for index in range(NODES):
+                self.containerd(index).load(tag)
+            self.loaded[tag] = identity
+
+    def make_ready(self, name: str) -> None:
+        """Wait for a node, and have it advertise its GPUs, as a device plugin would."""
+        self.wait(lambda: self.ready_now(name), 60, f"{name} is not ready")
+        values = ((kind, "nvidia.com~1gpu", str(GPUS)) for kind in ("capacity", "allocatable"))
+        patch = [{"op": "add", "path": f"/status/{kind}/{key}", "value": value} for kind, key, value in values]
+        self.api.request("PATCH", f"/api/v1/nodes/{name}/status", patch, "application/json-patch+json")
+
+    def ready_now(self, name: str) -> bool:
+        conditions = self.api.request("GET", f"/api/v1/nodes/{name}").get("status", {}).get("conditions", [])
+        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+    def kill_node(self, name: str) -> None:
+        """Kill a node with its pods, as a power failure does. Its Node object stays."""
+        self.namespaces.kill(name)
+
+    def restart_node(self, name: str) -> None:
+        """Start a killed node again; returns when it is ready."""
+        self.namespaces.start(name, self.node_commands[name])
+        self.make_ready(name)
+
+    def delete_node_object(self, name: str) -> None:
+        """Remove a node's object, as a cloud's controller does with a lost machine."""
+        self.api.request("DELETE", f"/api/v1/nodes/{name}")
+
+    def add_fake_nodes(self, count: int) -> None:
+        """Add simulated nodes, `fake-0` and so on; returns when all are ready."""
+        self.namespaces.start("kwok", fake_nodes.command(self.kubeconfig, self.site.server))
+        names = [f"fake-{index}" for index in range(count)]
+        for name in names:
+            self.api.request("POST", "/api/v1/nodes", fake_nodes.node(name, GPUS))
+        self.wait(lambda: all(map(self.ready_now, names)), 120, "the simulated nodes are not ready")
+
+    def remove_fake_nodes(self) -> None:
+        self.namespaces.kill("kwok")
+        self.api.request("DELETE", "/api/v1/nodes?labelSelector=type%3Dkwok")
+
+    def shared_folder(self, name: str) -> Path:
+        """A folder that every node sees under the same path, writable for all."""
+        path = self.site.folder / "shared" / name
+        path.mkdir(parents=True)
+        path.chmod(0o777)
+        return path

@@ -1,0 +1,3 @@
+module stackctl.test/pause
+
+go 1.24.0
