@@ -7,11 +7,17 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_assets" / "images"
 _CHECKOUT = _PACKAGE.parent / "images"
+_PROFILES = Path("k8s", "profiles")
 
 
 def images_dir() -> Path:
     """The folder that holds catalog.toml, templates, locks and dockerfiles."""
     return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
+
+
+def profiles_dir() -> Path:
+    """The folder of the clusters' profiles."""
+    return (_PACKAGE.parent if in_checkout() else _PACKAGE / "_assets") / _PROFILES
 
 
 def in_checkout() -> bool:

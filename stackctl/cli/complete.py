@@ -17,3 +17,19 @@ def workloads(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     from stackctl.jobs import workloads
 
     return [name for name in workloads.load() if name.startswith(incomplete)]
+
+
+def profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    """Names of clusters' profiles."""
+    from stackctl.jobs import profiles
+
+    return [name for name in profiles.names() if name.startswith(incomplete)]
+
+
+def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    """Names of runs in the store, the newest first."""
+    import os
+
+    from stackctl.runs import store
+
+    return [record.name for record in store.records(store.home(os.environ)) if record.name.startswith(incomplete)]

@@ -13,17 +13,28 @@ from stackctl.errors import StackError
 
 COMMANDS = {
     "build": ("stackctl.cli.build", "Build images, and say what came of it."),
+    "cancel": ("stackctl.cli.watch", "Stop a run on a cluster, and remove it with all that belongs to it."),
     "completion": ("stackctl.cli.completion", "Print the completion script of a shell."),
+    "explain": ("stackctl.cli.watch", "Say in a paragraph why a run waits or has failed, with the evidence."),
     "images": ("stackctl.cli.images", "Show the image matrix."),
+    "list": ("stackctl.cli.watch", "List runs: those of this machine, and those on the cluster."),
     "lock": ("stackctl.cli.lock", "Resolve an image's packages into hashed locks."),
+    "logs": ("stackctl.cli.watch", "Print what the ranks print, each line behind its rank."),
     "render": ("stackctl.cli.render", "Write the Dockerfiles and Compose files from their data."),
     "run": ("stackctl.cli.run", "Run a job here, as processes or in Compose."),
     "sbom": ("stackctl.cli.sbom", "Print the bill of materials of an image, as CycloneDX JSON."),
+    "status": ("stackctl.cli.watch", "Show how a run fares: its state and attempt, and each node's."),
+    "submit": ("stackctl.cli.submit", "Run a job on a Kubernetes cluster."),
     "test": ("stackctl.cli.test", "Test an image, and this machine with it: is it fit to train?"),
+    "wait": ("stackctl.cli.watch", "Wait until a run has ended; fail if it failed, and say why."),
     "wheelhouse": ("stackctl.cli.wheelhouse", "Collect all that a build fetches into a folder."),
     "workloads": ("stackctl.cli.run", "Show the reference jobs that come with the stack."),
 }
 """Name -> module and one line of help. Listed here so that `stackctl --help` imports none of the modules."""
+
+
+_ATTRIBUTES = {"list": "list_"}
+"""Where a command's name is one of Python's own."""
 
 
 class LazyGroup(click.Group):
@@ -37,7 +48,9 @@ class LazyGroup(click.Group):
         """Import and return a command; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command: click.Command = getattr(
+            importlib.import_module(COMMANDS[cmd_name][0]), _ATTRIBUTES.get(cmd_name, cmd_name)
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ import click
 
 from stackctl.cli import complete
 from stackctl.errors import InvalidInput
+from stackctl.jobs.job import Job
+from stackctl.runs import store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,6 +80,19 @@ def job_options(command: F) -> F:
     return command
 
 
+_CLUSTER_OPTIONS = (
+    click.option("-n", "--namespace", metavar="NAME", help="Namespace. [default: the kubeconfig's]"),
+    click.option("--context", metavar="NAME", help="Context of the kubeconfig. [default: the current one]"),
+)
+
+
+def cluster_options(command: F) -> F:
+    """Add the options that say which cluster and namespace."""
+    for option in reversed(_CLUSTER_OPTIONS):
+        command = option(command)
+    return command
+
+
 def split_words(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """The workload's name (empty for a command of the user's own), and what followed `--`.
 
@@ -119,3 +135,30 @@ def environment(pairs: Sequence[str]) -> dict[str, str]:
             value = os.environ[name]
         chosen[name] = value
     return chosen
+
+
+def free_name(words: tuple[str, ...]) -> str:
+    """A name from what is run and when; a number behind it where several runs start within one second."""
+    workload, arguments = split_words(words)
+    base = store.new_name(workload or stem(arguments), datetime.now())
+    home = store.home(os.environ)
+    return next(name for name in [base, *(f"{base}-{n}" for n in range(2, 1000))] if not (home / name).exists())
+
+
+def framework(name: str | None) -> str | None:
+    """What ranks in an image of the catalog expect of the launcher; None for another image."""
+    from stackctl.images import catalog
+
+    rows = catalog.load().images if name else {}
+    return rows[name].launcher if name in rows else None
+
+
+def image(job: Job) -> str:
+    """The full name of a job's image: of the catalog's, in the variant that fits; another name stays as it is."""
+    from stackctl.images import catalog
+
+    rows = catalog.load()
+    if job.image not in rows.images:
+        return job.image
+    prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
+    return catalog.targets(rows, job.image, "cuda" if job.gpus and job.device != "cpu" else "cpu", prefix)[0].tag

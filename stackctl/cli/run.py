@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def run(
         folder = _folder(name, out)
         job = _job_to_resume(ctx, folder, words)
     else:
-        run_name = name or _free_name(words)
+        run_name = name or options.free_name(words)
         folder = _folder(run_name, out)
         job = _new_job(words, backend, run_name, given)
     if dry_run:
@@ -99,7 +98,7 @@ def run(
             if name or out:
                 raise
             # Another run has started within this second, and has taken the name that we made up.
-            job = msgspec.structs.replace(job, name=_free_name(words))
+            job = msgspec.structs.replace(job, name=options.free_name(words))
             folder = _folder(job.name, None)
     _report(job, record, folder, as_json)
 
@@ -136,17 +135,9 @@ def _new_job(words: tuple[str, ...], backend: str, name: str, given: Mapping[str
         workload=workload,
         arguments=arguments,
         device="cpu" if backend == "compose" and not given["gpus"] else None,
-        framework=_framework(given["image"]),
+        framework=options.framework(given["image"]),
         **{**given, "env": options.environment(given["env"])},
     )
-
-
-def _free_name(words: tuple[str, ...]) -> str:
-    """A name from what is run and when; a number behind it where several runs start within one second."""
-    workload, arguments = options.split_words(words)
-    base = store.new_name(workload or options.stem(arguments), datetime.now())
-    home = store.home(os.environ)
-    return next(name for name in [base, *(f"{base}-{n}" for n in range(2, 1000))] if not (home / name).exists())
 
 
 def _carry_out(job: Job, backend: str, folder: Path, port: int | None, *, resume: bool, quiet_stdout: bool) -> Record:
@@ -155,7 +146,7 @@ def _carry_out(job: Job, backend: str, folder: Path, port: int | None, *, resume
 
     if backend == "compose":
         return execute.compose(
-            job, folder, image=_image(job), workdir=_here(), resume=resume, quiet_stdout=quiet_stdout
+            job, folder, image=options.image(job), workdir=_here(), resume=resume, quiet_stdout=quiet_stdout
         )
     with reserved_port(port, jobs.PORT) as number:
         return execute.local(job, folder, port=number, workdir=_here(), resume=resume, quiet_stdout=quiet_stdout)
@@ -193,7 +184,7 @@ def _show(job: Job, backend: str, folder: Path, port: int | None, as_json: bool)
 
         uid, gid = store.container_user()
         volumes = compose.mounts(job, out=str(folder), workdir=str(_here()))
-        document = compose.document(job, image=_image(job), user=f"{uid}:{gid}", volumes=volumes, gpus=gpus)
+        document = compose.document(job, image=options.image(job), user=f"{uid}:{gid}", volumes=volumes, gpus=gpus)
         click.echo(
             msgspec.json.format(msgspec.json.encode(document), indent=2) if as_json else compose.to_yaml(document)
         )
@@ -203,22 +194,3 @@ def _show(job: Job, backend: str, folder: Path, port: int | None, as_json: bool)
     with nullcontext(port) if port else local_engine.reserved_port(None, jobs.PORT) as number:
         nodes = local.plan(job, python=sys.executable, out=str(folder), port=number, gpus=gpus)
     click.echo(msgspec.json.format(msgspec.json.encode(nodes), indent=2) if as_json else local.show(nodes))
-
-
-def _framework(image: str | None) -> str | None:
-    """What ranks in an image of the catalog expect of the launcher; None for another image."""
-    from stackctl.images import catalog
-
-    rows = catalog.load().images if image else {}
-    return rows[image].launcher if image in rows else None
-
-
-def _image(job: Job) -> str:
-    """The full name of a job's image: of the catalog's, in the variant that fits; another name stays as it is."""
-    from stackctl.images import catalog
-
-    rows = catalog.load()
-    if job.image not in rows.images:
-        return job.image
-    prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
-    return catalog.targets(rows, job.image, "cuda" if job.gpus else "cpu", prefix)[0].tag

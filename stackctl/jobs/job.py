@@ -76,6 +76,7 @@ def make(
         workload: A reference job's name; `arguments` then are its arguments. Without one they are the command.
         image: Name of an image in the catalog; the workload's own by default.
         framework: What a command of the user's own expects of the launcher; torch by default.
+        device: What ranks use; with `gpus`, `cpu` holds the GPUs without using them, to try a cluster out.
 
     Raises:
         InvalidInput: Something does not fit; names the option.
@@ -95,8 +96,6 @@ def make(
         )
     _between("--timeout", timeout, 1, LONGEST)
     _between("--grace", grace, 0, LONGEST)
-    if gpus and device == "cpu":
-        raise InvalidInput("GPUs were asked for as well", where="--device cpu", hint="use --procs for ranks on the CPU")
     extra = _checked_env(env or {})
     if workload:
         row = workloads.find(workload)

@@ -21,7 +21,10 @@ IMAGE_USER = (1000, 1000)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """run.json: what is known of a run beside its job. Times are UTC, ISO 8601."""
+    """run.json: what is known of a run beside its job. Times are UTC, ISO 8601.
+
+    `namespace` and `context` say where in which cluster a run on Kubernetes is; `state` is then as last seen.
+    """
 
     name: str
     backend: str
@@ -31,6 +34,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ended: str = ""
     exit_code: int | None = None
     image: str = ""
+    namespace: str = ""
+    context: str = ""
 
 
 def home(env: Mapping[str, str]) -> Path:
@@ -95,6 +100,51 @@ def read_job(folder: Path) -> Job:
         ) from None
     except msgspec.DecodeError as error:
         raise InvalidInput(f"is not a job: {error}", where=str(file)) from None
+
+
+def submitted(folder: Path, job: Job, record: Record) -> None:
+    """Write a run on a cluster down; one of the same name and place that was there before is put aside."""
+    free_for(folder, record)
+    before = read_record(folder)
+    if before is not None:
+        _put_aside(folder, before.attempt)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "job.json", job)
+    write_json(folder / "run.json", record)
+
+
+def free_for(folder: Path, record: Record) -> None:
+    """See that a run on a cluster can be written down here.
+
+    Raises:
+        NameTaken: The folder holds another run: one of this machine, or of another cluster or namespace.
+    """
+    held = read_record(folder)
+    same = held is not None and (held.backend, held.namespace, held.context) == (
+        record.backend,
+        record.namespace,
+        record.context,
+    )
+    if folder.exists() and not same and any(folder.iterdir()):
+        raise NameTaken("this folder holds another run", where=str(folder), hint="choose another --name")
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of a run; None if the folder holds none."""
+    try:
+        return msgspec.json.decode((folder / "run.json").read_bytes(), type=Record)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def records(home: Path) -> list[Record]:
+    """Every run in the store, the newest first."""
+    try:
+        names = os.listdir(home)  # noqa: PTH208 - a store may hold thousands
+    except FileNotFoundError:
+        return []
+    found = [record for name in names if (record := read_record(home / name)) is not None]
+    return sorted(found, key=lambda record: record.started, reverse=True)
 
 
 def _put_aside(folder: Path, attempt: int) -> None:

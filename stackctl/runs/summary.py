@@ -12,10 +12,10 @@ from stackctl.runs.store import Record
 
 def text(job: Job, record: Record, folder: Path, result: Mapping[str, Any] | None) -> str:
     """The lines at the end of a run that succeeded or was stopped."""
-    where = "processes" if record.backend == "local" else "containers"
+    where = {"local": "processes", "compose": "containers"}.get(record.backend, f"namespace {record.namespace}")
     lines = [f"{record.name}: {record.state} ({size(job)}, {where})"]
     if result:
-        lines += _training(result)
+        lines += training(result)
     lines += _files(folder, result)
     return "\n".join(lines)
 
@@ -35,7 +35,8 @@ def failure(record: Record, folder: Path, report: Mapping[str, Any] | None) -> s
     return "\n".join(lines)
 
 
-def _training(result: Mapping[str, Any]) -> list[str]:
+def training(result: Mapping[str, Any]) -> list[str]:
+    """The lines on what training reached."""
     lines = []
     for name, label in (("train", "train loss"), ("val", "validation")):
         first, last = result.get(f"first_{name}_loss"), result.get(f"last_{name}_loss")

@@ -50,7 +50,7 @@ def test_pages_show_commands() -> None:
 
 
 @pytest.mark.parametrize(("page", "command"), sorted({(page, command) for page, command in commands()}))
-def test_a_shown_command_works(page: str, command: str, stackctl: Stackctl) -> None:
+def test_a_shown_command_works(page: str, command: str, stackctl: Stackctl, tmp_path: Path) -> None:
     if command in RUN_ELSEWHERE:
         name, _, test = RUN_ELSEWHERE[command].partition("::")
         text = (Path(__file__).parent / name).read_text()
@@ -58,10 +58,13 @@ def test_a_shown_command_works(page: str, command: str, stackctl: Stackctl) -> N
         return
     program, *words = shlex.split(command)
     assert program == "stackctl", f"{page}: nothing runs `{command}`: add it to RUN_ELSEWHERE"
-    if words[0] in ("run", "build") and "--dry-run" not in words:
+    if words[0] in ("run", "build", "submit") and "--dry-run" not in words:
         at = words.index("--") if "--" in words else len(words)
         words.insert(at, "--dry-run")
-    done = stackctl(*words)
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "mine.py").touch()
+    done = stackctl(*words, cwd=code)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -1,6 +1,7 @@
 """The launch contract: everything a backend tells a node, read once from the environment."""
 
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from stackrt.launch.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 FRAMEWORKS = ("torch", "tensorflow", "horovod")
 LOOPBACK = "127.0.0.1"
+MOST_ATTEMPTS = 1_000_000
 MOST_NODES = 65_536
 MOST_PROCS = 1_024
 SHORTEST_TOKEN = 16
@@ -33,6 +35,8 @@ class Contract(NamedTuple):
     framework: str
     out: Path
     timeout: float
+    machine: str
+    """What reports call this machine."""
 
     def __repr__(self) -> str:
         """Name the node, never the token."""
@@ -55,7 +59,7 @@ def read(env: Mapping[str, str]) -> Contract:
     host, port = _rendezvous(env, nodes)
     return Contract(
         run=_line(env, "STACK_RUN", "run"),
-        attempt=_whole(env, "STACK_ATTEMPT", 1, 1, 1_000_000, "count the attempts from 1"),
+        attempt=_attempt(env),
         nodes=nodes,
         node=node,
         procs=_procs(env),
@@ -66,6 +70,7 @@ def read(env: Mapping[str, str]) -> Contract:
         framework=_choice(env, "STACK_FRAMEWORK", FRAMEWORKS, "torch"),
         out=Path(env.get("STACK_OUT") or "out").absolute(),
         timeout=_seconds(env, "STACK_TIMEOUT", 300.0),
+        machine=_line(env, "STACK_HOST", os.uname().nodename),
     )
 
 
@@ -92,6 +97,17 @@ def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int,
     if text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high:
         return int(text)
     raise ConfigError(f"{name}={_shown(text)}: must be a whole number from {low} to {high}; {advice}")
+
+
+def _attempt(env: Mapping[str, str]) -> int:
+    """A number, or several joined with `+`, as in `1+2+`: Kubernetes counts a node's replacements in two places."""
+    text = env.get("STACK_ATTEMPT") or "1"
+    parts = [part or "0" for part in text.split("+")]
+    if all(part.isascii() and part.isdigit() and len(part) < 8 for part in parts):
+        attempt = sum(map(int, parts))
+        if 1 <= attempt <= MOST_ATTEMPTS:
+            return attempt
+    raise ConfigError(f"STACK_ATTEMPT={_shown(text)}: must be a whole number from 1 up; count the attempts from 1")
 
 
 def _procs(env: Mapping[str, str]) -> int:

@@ -108,7 +108,7 @@ def signal_name(number: int) -> str:
 
 
 def write(content: Report, out: Path, termination_log: Path = TERMINATION_LOG) -> None:
-    """Write failure.json atomically, and the termination log where there is one.
+    """Write failure.json atomically, a copy among the attempt's logs, and the termination log where there is one.
 
     Raises:
         OSError: the folder can't be written; the termination log is written first.
@@ -123,6 +123,9 @@ def write(content: Report, out: Path, termination_log: Path = TERMINATION_LOG) -
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
+        kept = out / "logs" / f"attempt-{content['attempt']}" / "failure.json"
+        if kept.parent.is_dir():
+            kept.write_text(json.dumps(content, indent=2) + "\n")
         temporary.replace(out / "failure.json")
     except OSError:
         with contextlib.suppress(OSError):
@@ -143,3 +146,16 @@ def write_termination_log(content: Report, path: Path = TERMINATION_LOG) -> None
         with contextlib.suppress(OSError), path.open("r+b") as file:
             file.write(data[:TERMINATION_BYTES])
             file.truncate()
+
+
+def write_result(out: Path, path: Path = TERMINATION_LOG) -> None:
+    """Put a succeeded job's result.json where Kubernetes looks for a last message, if it fits there."""
+    if not path.exists():
+        return
+    with contextlib.suppress(OSError, ValueError):
+        result = json.loads((out / "result.json").read_bytes())
+        data = json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(data) <= TERMINATION_BYTES:
+            with path.open("r+b") as file:
+                file.write(data)
+                file.truncate()

@@ -59,7 +59,7 @@ class Member:
         ports = self._ports.reserve(ours.procs) if ours.framework == "tensorflow" else []
         message: Message = {"type": "join", "run": ours.run, "attempt": ours.attempt, "nodes": ours.nodes}
         message |= {"node": ours.node, "procs": ours.procs, "framework": ours.framework, "ports": ports}
-        return message | {"host": os.uname().nodename, "problem": problem}
+        return message | {"host": ours.machine, "problem": problem}
 
     def receive(self, message: Message) -> None:
         """Do what node 0 says."""
@@ -117,6 +117,8 @@ class Member:
         if self._verdict is not None:
             return
         self._verdict = code
+        if code == 0 and self._contract.node == 0:
+            failure.write_result(self._contract.out)
         if report is not None:
             self._console.say(report["sentence"])
             try:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from stackctl.cli import main as entry
 from stackctl.cli.main import COMMANDS, cli
+from stackctl.jobs import job as jobs
+from stackctl.runs import store
 
 RUNS = [
     (["run", "gpt", "--nodes", "0", "--dry-run"], 2, "--nodes 0: must be from 1"),
@@ -25,6 +28,17 @@ RUNS = [
     (["run", "--resume", "--name", "absent-run"], 2, "there is no run to resume"),
     (["run", "gpt", "--resume", "--name", "absent-run"], 2, "so the command cannot be given"),
     (["run", "--resume", "--name", "absent-run", "--nodes", "3"], 2, "so --nodes cannot be given"),
+    (["submit", "--nodes", "0"], 2, "--nodes 0: must be from 1"),
+    (["submit", "gtp", "--dry-run"], 2, "did you mean 'gpt'?"),
+    (["submit", "--name", "1st", "--dry-run"], 2, "starts with a letter"),
+    (["submit", "--profile", "gek", "--dry-run"], 2, "did you mean 'gke'?"),
+    (["submit", "--volume", "data:/dev", "--dry-run"], 2, "/dev has a use already"),
+    (["submit", "--env", "1X=y", "--dry-run"], 2, "is not a name for an environment variable"),
+    (["submit", "--dry-run=somewhere"], 2, "is not one of 'client', 'server'"),
+    (["submit", "--code", "absent-folder", "--dry-run"], 2, "--code absent-folder: is no folder"),
+    (["submit", "--context", "absent", "--dry-run"], 2, "has no such context"),
+    (["submit", "--name", "a"], 3, "there is no kubeconfig"),
+    (["status", "absent-run"], 3, "there is no kubeconfig"),
     (["build", "pytroch"], 2, "did you mean 'pytorch'?"),
     (["build", "pytorch", "--variant", "gpu"], 2, "no variant of image 'pytorch' is named 'gpu'"),
     (["test"], 2, "Missing argument 'IMAGE'"),
@@ -54,8 +68,15 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 @pytest.mark.parametrize(("words", "code", "said"), RUNS)
 def test_bad_input_is_one_clear_error_with_the_right_code(
-    words: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    monkeypatch.setenv("STACK_RUNS", str(tmp_path / "runs"))
     assert run(monkeypatch, *words) == code
     captured = capsys.readouterr()
     assert said in captured.err
@@ -157,3 +178,49 @@ def test_names_complete() -> None:
 def test_ranks_are_started_as_the_image_expects(words: list[str], framework: str) -> None:
     result = CliRunner().invoke(cli, ["run", "--on", "compose", "--dry-run", *words])
     assert f"STACK_FRAMEWORK: {framework}\n" in result.output
+
+
+def dry_run(*words: str) -> str:
+    result = CliRunner().invoke(cli, ["submit", *words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_dry_run_of_a_submission_prints_manifests_and_is_the_same_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STACK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    words = ["--nodes", "2", "--gpus", "8", "--name", "a"]
+    text = dry_run("--dry-run", "gpt", *words)
+    kinds = [row["kind"] for row in yaml.safe_load_all(text)]
+    assert kinds == ["Job", "Secret", "Service", "NetworkPolicy"]
+    assert dry_run("gpt", *words, "--dry-run=client") == text
+    assert len(json.loads(dry_run("gpt", *words, "--dry-run", "-o", "json"))["items"]) == 4
+    own = dry_run("--dry-run", "--name", "a", "--", "tool", "--dry-run")
+    assert "- --dry-run" in own, "what follows -- is the command's"
+
+
+def test_runs_are_listed_without_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STACK_RUNS", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    job = jobs.make(name="a", workload="gpt")
+    store.create(tmp_path / "a", job, resume=False)
+    record = store.Record(name="a", backend="local", attempt=1, started=store.now(), state="failed")
+    store.write_json(tmp_path / "a" / "run.json", record)
+    store.write_json(tmp_path / "a" / "failure.json", {"sentence": "rank 1 failed", "last_lines": ["boom"]})
+    logs = tmp_path / "a" / "logs" / "attempt-1"
+    logs.mkdir(parents=True)
+    (logs / "rank-0.log").write_text("step 1\n")
+    said = {
+        words[0]: CliRunner().invoke(cli, words)
+        for words in (["list"], ["status", "a"], ["explain", "a"], ["logs", "a"])
+    }
+    assert said["list"].stdout.splitlines()[1].split()[:3] == ["a", "failed", "local"]
+    assert "rank 1 failed" in said["status"].stdout
+    assert "| boom" in said["explain"].stdout
+    assert said["logs"].stdout == "[0] step 1\n"
+    waited = CliRunner().invoke(cli, ["wait", "a"])
+    assert "rank 1 failed" in str(waited.exception)
+    shown = CliRunner().invoke(cli, ["list", "--json"])
+    assert json.loads(shown.stdout)[0]["state"] == "failed"

@@ -27,6 +27,11 @@ def test_gpus_give_each_rank_one() -> None:
     assert (job.procs, job.device, job.world_size) == (8, "cuda", 16)
 
 
+def test_gpus_may_be_held_by_ranks_on_the_cpu() -> None:
+    job = jobs.make(name="a", workload="gpt", gpus=8, device="cpu")
+    assert (job.gpus, job.procs, job.device) == (8, 8, "cpu")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -39,7 +44,6 @@ def test_gpus_give_each_rank_one() -> None:
         ({"seed": 2**32}, "--seed 4294967296: must be from 0"),
         ({"grace": -1}, "--grace -1: must be from 0"),
         ({"gpus": 4, "procs": 2}, "4 GPUs and 2 ranks"),
-        ({"gpus": 4, "device": "cpu"}, "--device cpu"),
         ({"timeout": 0}, "--timeout 0: must be from 1"),
         ({"workload": "gtp"}, "did you mean 'gpt'"),
         ({"workload": "", "arguments": []}, "nothing to run"),

@@ -82,3 +82,35 @@ def test_containers_run_as_the_caller_and_never_as_root(
     monkeypatch.setenv("SUDO_UID", sudo)
     monkeypatch.setenv("SUDO_GID", "20")
     assert store.container_user() == expected
+
+
+def on_cluster(**given: str) -> store.Record:
+    row = {"name": "a", "backend": "kubernetes", "started": "2026-11-22T06:00:00+00:00", "namespace": "team"}
+    return store.Record(**{**row, "context": "lab", **given}, attempt=1)  # type: ignore[arg-type]
+
+
+def test_a_run_on_a_cluster_is_written_down_and_may_be_submitted_again(tmp_path: Path) -> None:
+    folder, job = tmp_path / "a", jobs.make(name="a", workload="gpt")
+    store.submitted(folder, job, on_cluster())
+    (folder / "failure.json").write_text("{}")
+    store.submitted(folder, job, on_cluster())
+    assert store.read_record(folder) == on_cluster()
+    assert (folder / "logs" / "attempt-1" / "failure.json").exists(), "an earlier outcome is put aside"
+    assert store.read_job(folder) == job
+
+
+def test_another_run_of_the_name_is_not_written_over(tmp_path: Path) -> None:
+    store.submitted(tmp_path / "a", jobs.make(name="a", workload="gpt"), on_cluster())
+    for other in (on_cluster(namespace="other"), on_cluster(context="cloud"), on_cluster(backend="local")):
+        with pytest.raises(NameTaken):
+            store.free_for(tmp_path / "a", other)
+    store.free_for(tmp_path / "b", on_cluster())
+
+
+def test_records_are_the_newest_first(tmp_path: Path) -> None:
+    for name, day in (("a", 1), ("b", 3), ("c", 2)):
+        record = on_cluster(name=name, started=f"2026-11-0{day}T00:00:00+00:00")
+        store.submitted(tmp_path / name, jobs.make(name=name, workload="gpt"), record)
+    (tmp_path / "no-run").mkdir()
+    assert [record.name for record in store.records(tmp_path)] == ["b", "c", "a"]
+    assert store.records(tmp_path / "absent") == []

@@ -20,6 +20,11 @@ def test_empty_is_unset() -> None:
     assert contract.read({f"STACK_{name}": "" for name in names}) == contract.read({})
 
 
+@pytest.mark.parametrize(("text", "attempt"), [("3", 3), ("1+0+", 1), ("1+2+1", 4), ("1++", 1)])
+def test_an_attempt_may_be_a_sum(text: str, attempt: int) -> None:
+    assert contract.read({"STACK_ATTEMPT": text}).attempt == attempt
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("node-0:29400", ("node-0", 29400)), ("[fd00::1]:1", ("fd00::1", 1)), ("10.0.0.1:65535", ("10.0.0.1", 65535))],
@@ -42,6 +47,9 @@ def test_rendezvous(text: str, expected: tuple[str, int]) -> None:
         ("STACK_PROCS", "٣"),
         ("STACK_PROCS", "99999999999999999999"),
         ("STACK_ATTEMPT", "0"),
+        ("STACK_ATTEMPT", "1+-1"),
+        ("STACK_ATTEMPT", "0+0"),
+        ("STACK_ATTEMPT", "1 + 1"),
         ("STACK_DEVICE", "gpu"),
         ("STACK_FRAMEWORK", "jax"),
         ("STACK_TIMEOUT", "0"),

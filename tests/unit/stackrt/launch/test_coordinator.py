@@ -28,7 +28,7 @@ class Drill:
     def __init__(self, nodes: int = 2, prepare: Callable[..., None] | None = None) -> None:
         self.now, self.sent = 0.0, list[tuple[int, dict[str, Any]]]()
         self.words = Words()
-        self.contract = Contract("run", 1, nodes, 0, 2, "cpu", "node-0", 1, "t" * 16, "torch", Path("out"), 60.0)
+        self.contract = Contract("run", 1, nodes, 0, 2, "cpu", "node-0", 1, "t" * 16, "torch", Path("out"), 60.0, "h")
         self.coordinator = Coordinator(
             self.contract,
             4000,

@@ -88,3 +88,20 @@ def test_sentences() -> None:
     assert "/dev/shm" in failure.rank_sentence(0, 0, 0, "h", -7)
     assert failure.rank_sentence(3, 1, 0, "h", 2).endswith("exited with code 2")
     assert failure.signal_name(64 - 1) == "signal 63"
+
+
+def test_each_attempts_report_stays_with_its_logs(tmp_path: Path) -> None:
+    logs = tmp_path / "logs" / "attempt-2"
+    logs.mkdir(parents=True)
+    failure.write(report([]), tmp_path, tmp_path / "absent")
+    assert (logs / "failure.json").read_text() == (tmp_path / "failure.json").read_text()
+
+
+@pytest.mark.parametrize(("size", "written"), [(10, True), (5000, False)])
+def test_a_result_is_the_last_message_if_it_fits(size: int, written: bool, tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    path.write_text("")
+    (tmp_path / "result.json").write_text(json.dumps({"text": "x" * size}))
+    failure.write_result(tmp_path, path)
+    assert path.read_text() == (json.dumps({"text": "x" * size}, separators=(",", ":")) if written else "")
+    failure.write_result(tmp_path / "absent", path)

@@ -1,0 +1,104 @@
+"""Staying with a run on a cluster until its end: its logs or its changes, then what it came to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from stackctl.errors import JobFailed
+from stackctl.runs import explain, observe, store, summary, watch
+from stackctl.runs.observe import View
+from stackctl.runs.store import Record, State
+from stackctl.runs.watch import Run
+
+
+def until_end(run: Run, *, follow: bool) -> None:
+    """Wait for the end of a run, and say how it ended.
+
+    Raises:
+        JobFailed: It failed, or was removed; says why.
+    """
+    try:
+        if follow:
+            show_logs(run, watch.chosen(run, None, None))
+        now = watch.wait(run, lambda view: None if follow else say(view))
+    except KeyboardInterrupt:
+        click.echo(f"\n{run.name} goes on; stop it with: stackctl cancel {run.name}", err=True)
+        sys.exit(130)
+    finish(run, now)
+
+
+def say(now: View) -> None:
+    """Tell a person how a run fares, in one line."""
+    states: dict[str, int] = {}
+    for node in now.nodes:
+        states[node.state] = states.get(node.state, 0) + 1
+    nodes = ", ".join(f"{count} {state}" for state, count in states.items())
+    click.echo(
+        f"{now.name}: {now.state}, attempt {now.attempt} of {now.attempts}" + (f" ({nodes})" * bool(nodes)), err=True
+    )
+
+
+def show_logs(run: Run, nodes: set[int], rank: int | None = None) -> None:
+    """Print logs as they come until the run has ended, and keep them in the run's folder."""
+    folder = store.home(os.environ) / run.name
+    keeper = watch.Keeper(folder) if store.read_record(folder) else None
+    if len(nodes) < run.job.nodes and rank is None and len(nodes) == watch.MOST_STREAMS:
+        click.echo(f"note: the first {len(nodes)} of {run.job.nodes} nodes; --node or --rank chooses others", err=True)
+    try:
+        for line in watch.lines(run, nodes, follow=True):
+            if keeper:
+                keeper.keep(line)
+            if rank is None or line.rank == rank:
+                put(line.text)
+    finally:
+        if keeper:
+            keeper.close()
+
+
+def put(line: bytes) -> None:
+    """Print a line as it is, at once."""
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def finish(run: Run, now: View) -> None:
+    """Write down how a run ended, and say it.
+
+    Raises:
+        JobFailed: It failed, or was removed; says why.
+    """
+    folder = store.home(os.environ) / run.name
+    record = remember(folder, now)
+    if now.state != "succeeded":
+        why = explain.explain(watch.facts(run)).text
+        raise JobFailed(why, hint=f"attempt {now.attempt} of {now.attempts}; {run.name} is kept until you remove it: "
+                                  f"stackctl cancel {run.name}")  # fmt: skip
+    if record:
+        click.echo(summary.text(run.job, record, folder, now.result), err=True)
+
+
+def remember(folder: Path, now: View) -> Record | None:
+    """Bring a run's folder up to date with what the cluster says; None if the run is not in the store."""
+    record = store.read_record(folder)
+    if record is None:
+        return None
+    if now.result:
+        store.write_json(folder / "result.json", now.result)
+    if now.failure:
+        store.write_json(folder / "failure.json", now.failure)
+    code = 0 if now.state == "succeeded" else (now.failure or {}).get("exit_code") if now.state == "failed" else None
+    record = msgspec.structs.replace(
+        record, state=recorded(now.state), attempt=now.attempt, ended=now.ended or record.ended, exit_code=code
+    )
+    store.write_json(folder / "run.json", record)
+    return record
+
+
+def recorded(state: observe.State) -> State:
+    """A run's state in the store's words."""
+    return state if state in ("succeeded", "failed", "stopped") else "running"

@@ -1,0 +1,329 @@
+"""A Kubernetes API server: plain requests with bounded retries, and every refusal as one clear error.
+
+The official client reads the kubeconfig, where certificates, tokens and exec plugins are, and opens the connections.
+Its generated models are not used: they take long to import, and our objects are dictionaries.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+import urllib3
+from kubernetes.client.configuration import Configuration
+from kubernetes.client.rest import RESTClientObject
+from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+
+from stackctl import __version__
+from stackctl.engines import kubeconfig
+from stackctl.errors import MissingHere, StackError
+
+Object = dict[str, Any]
+
+JSON = "application/json"
+
+CONNECT_SECONDS, READ_SECONDS = 10.0, 15.0
+"""To wait for a connection, and for the next bytes of an answer."""
+
+SILENT_SECONDS = 60.0
+"""The same for a stream, where nothing may happen for a while."""
+
+TRIES, FIRST_TRIES, PATIENCE = 6, 3, 45.0
+"""A request is tried so often, fewer times while nothing has answered yet, and only within so many seconds."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+_WORTH_A_RETRY = (429, 500, 502, 503, 504)
+
+_GROUPS = {
+    "Job": "apis/batch/v1",
+    "NetworkPolicy": "apis/networking.k8s.io/v1",
+    "SelfSubjectAccessReview": "apis/authorization.k8s.io/v1",
+}
+_PLURALS = {"NetworkPolicy": "networkpolicies"}
+_CLUSTER_WIDE = ("Node", "Namespace", "SelfSubjectAccessReview")
+
+
+class ApiError(StackError):
+    """The API server refused a request, or does not answer (`status` 0)."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "", where: str = "", hint: str = "") -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.status, self.reason = status, reason
+        if status in (400, 422):
+            self.exit_code = 2
+
+
+class BrokenOff(ApiError):
+    """A stream ended before its end, perhaps within a line; whoever reads it asks for the rest again."""
+
+
+T = TypeVar("T")
+
+
+class _Items(msgspec.Struct, Generic[T]):
+    items: list[T]
+
+
+class Cluster:
+    """One cluster, as the person's own identity; safe to use from several threads."""
+
+    def __init__(self, context: str = "") -> None:
+        """Read the kubeconfig, or inside a pod its service account; nothing is sent yet.
+
+        Raises:
+            MissingHere: There is no kubeconfig, or its credentials cannot be had.
+        """
+        self.context = context
+        self._configuration = _configuration(context)
+        self._configuration.connection_pool_maxsize = 32
+        self.host = str(self._configuration.host).rstrip("/")
+        self._pool = RESTClientObject(self._configuration).pool_manager
+        self._answered = False
+        self.calls = 0
+        """Requests sent so far, repeated ones counted again."""
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
+        """An object, or None if there is none."""
+        try:
+            return self._json("GET", address(kind, namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def items(self, kind: str, of: type[T], namespace: str = "", **query: str) -> list[T]:
+        """The objects of a kind, with the fields that `of` names; without a namespace, of all namespaces."""
+        data = self._request("GET", address(kind, namespace), query)
+        return msgspec.json.decode(data, type=_Items[of]).items  # type: ignore[valid-type]
+
+    def read(self, path: str, *, accept: str = JSON, **query: str) -> Object:
+        """Any JSON that the API server has under a path."""
+        return _decode(self._request("GET", path, query, accept=accept))
+
+    def create(self, manifest: Object, *, dry_run: bool = False) -> tuple[Object, list[str]]:
+        """Create an object; return it, and what the cluster warns of.
+
+        Raises:
+            ApiError: With status 409 if there is one of the name; it may be ours, from a try whose answer was lost.
+        """
+        warnings: list[str] = []
+        query = {"fieldManager": "stackctl", "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
+        path = address(manifest["kind"], manifest["metadata"].get("namespace", ""))
+        return self._json("POST", path, query, manifest, warnings), warnings
+
+    def delete(self, kind: str, name: str, namespace: str, *, uid: str = "") -> bool:
+        """Delete an object and, in the background, what it owns; False if there is none.
+
+        Args:
+            uid: Only if it is this one.
+        """
+        options: Object = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        try:
+            self._json("DELETE", address(kind, namespace, name), {}, options)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    @contextmanager
+    def lines(self, path: str, query: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+        """A stream of lines, without their ends, as of a log.
+
+        Raises:
+            ApiError: The request was refused.
+            BrokenOff: There was no answer, or the stream ended before its end.
+        """
+        try:
+            response = self._send("GET", path, query, None, SILENT_SECONDS)
+        except urllib3.exceptions.HTTPError as error:
+            raise BrokenOff(self._unreachable(error).message) from error
+        try:
+            if response.status >= 400:
+                raise self._error(response.status, response.data)
+            yield _lines(response)
+        finally:
+            response.close()
+            response.release_conn()
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        warnings: list[str] | None = None,
+    ) -> Object:
+        return _decode(self._request(method, path, query, body, warnings))
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        warnings: list[str] | None = None,
+        accept: str = JSON,
+    ) -> bytes:
+        """One request with its retries, and what it is answered with."""
+        begun, pause, tried = time.monotonic(), _FIRST_PAUSE, 0
+        while True:
+            tried, wait = tried + 1, 0.0
+            try:
+                response = self._send(method, path, query or {}, body, READ_SECONDS, accept)
+                data = response.data
+            except urllib3.exceptions.HTTPError as error:
+                failure, tries = self._unreachable(error), TRIES if self._answered else FIRST_TRIES
+            else:
+                self._answered = True
+                if response.status < 400:
+                    if warnings is not None:
+                        warnings += _warnings(response.headers)
+                    return data
+                failure, wait, tries = self._error(response.status, data), _retry_after(response.headers), TRIES
+                if response.status not in _WORTH_A_RETRY and failure.reason != "Conflict":
+                    raise failure
+            wait = min(max(wait, pause * random.uniform(0.8, 1.2)), _LONGEST_PAUSE)  # noqa: S311 - only spreads load
+            if tried == tries or time.monotonic() - begun + wait > PATIENCE:
+                raise failure
+            time.sleep(wait)
+            pause *= 2
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, str], body: Object | None, read: float, accept: str = JSON
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {"User-Agent": f"stackctl/{__version__}", "Accept": accept}
+        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        if token:
+            headers["Authorization"] = token
+        if body is not None:
+            headers["Content-Type"] = JSON
+        self.calls += 1
+        url = f"{self.host}/{path}" + (f"?{urlencode(query)}" if query else "")
+        return self._pool.request(
+            method,
+            url,
+            body=None if body is None else msgspec.json.encode(body),
+            headers=headers,
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+
+    def _unreachable(self, error: Exception) -> ApiError:
+        text = re.sub(r"^.*?: |\[Errno -?\d+\] ", "", str(getattr(error, "reason", None) or error))
+        if isinstance(error, urllib3.exceptions.TimeoutError):
+            text = "no answer in time"
+        hint = "is it the right one? `kubectl config get-contexts` lists them, and --context chooses"
+        return ApiError(f"the cluster at {self.host} does not answer: {text}", hint=hint)
+
+    def _error(self, number: int, data: bytes) -> ApiError:
+        status = _decode(data, fallback=True)
+        reason, message = str(status.get("reason") or ""), str(status.get("message") or "").strip()
+        message = message or f"HTTP {number}"
+        if number == 401:
+            hint = "log in again: the token or certificate in the kubeconfig has expired or is not of this cluster"
+            return ApiError("the cluster does not accept your credentials", status=401, reason=reason, hint=hint)
+        if number == 403 and "is forbidden: User" in message:
+            hint = "ask for the role in k8s/base/rbac.yaml, or choose another --namespace"
+            return ApiError(f"the cluster does not allow this: {message}", status=403, reason="RBAC", hint=hint)
+        if number >= 500 or number == 429:
+            message = f"the cluster at {self.host} is in trouble: {message}"
+        else:
+            message = f"the cluster refuses this: {message}"
+        return ApiError(message, status=number, reason=reason)
+
+
+def address(kind: str, namespace: str = "", name: str = "", part: str = "") -> str:
+    """The path of an object, a collection, or a part of an object (`log`)."""
+    root = _GROUPS.get(kind, "api/v1")
+    plural = _PLURALS.get(kind, kind.lower() + "s")
+    scope = f"namespaces/{quote(namespace)}/" if namespace and kind not in _CLUSTER_WIDE else ""
+    return f"{root}/{scope}{plural}" + (f"/{quote(name)}" if name else "") + (f"/{part}" if part else "")
+
+
+def _configuration(context: str) -> Any:
+    found: list[str] = []
+    configuration = Configuration()
+    with _logged(found):
+        try:
+            if kubeconfig.files(os.environ):
+                path = os.environ.get("KUBECONFIG") or "~/.kube/config"
+                load_kube_config(path, context=context or None, client_configuration=configuration)  # type: ignore[no-untyped-call]
+            elif kubeconfig.SERVICE_ACCOUNT.is_dir():
+                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            else:
+                raise MissingHere(
+                    "there is no kubeconfig: no file of KUBECONFIG and no ~/.kube/config",
+                    hint="get one from your cluster's provider, or set KUBECONFIG; `stackctl run` needs no cluster",
+                )
+        except ConfigException as error:
+            raise MissingHere(
+                f"the kubeconfig cannot be used: {error}", hint="`kubectl config view` shows it"
+            ) from None
+    if found:  # the client only logs that an exec plugin failed, and would go on as nobody
+        raise MissingHere(f"the kubeconfig's credentials cannot be had: {found[-1]}", hint="log in again")
+    return configuration
+
+
+@contextmanager
+def _logged(found: list[str]) -> Iterator[None]:
+    """Within the block, take errors that are logged, instead of printing them."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    handler, root = Handler(logging.ERROR), logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    rest = b""
+    try:
+        for chunk in response.stream(65_536, decode_content=True):
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from whole
+    except urllib3.exceptions.HTTPError as error:
+        raise BrokenOff("the stream from the cluster broke off") from error
+    if rest:
+        yield rest
+
+
+def _decode(data: bytes, *, fallback: bool = False) -> Object:
+    try:
+        found = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    if fallback:
+        return {"message": " ".join(data[:200].decode(errors="replace").split())}
+    raise ApiError("the cluster answered with what is no object", hint="is the address that of an API server?")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else 0.0
+
+
+def _warnings(headers: urllib3.HTTPHeaderDict) -> list[str]:
+    """The texts of `Warning: 299 - "text"` headers."""
+    return [row.split('"')[1].replace("\\", "") for row in headers.getlist("Warning") if row.count('"') >= 2]

@@ -1,0 +1,307 @@
+"""The plan of a job in Kubernetes: an Indexed Job, its headless Service, a Secret and a NetworkPolicy. Pure.
+
+Plain dictionaries, as Kubernetes' own schema has them; the tests hold them against that schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from stackctl.jobs import compose
+from stackctl.jobs.job import PORT, Job, contract, launcher
+from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
+
+Manifest = dict[str, Any]
+
+RUN_LABEL, WORKLOAD_LABEL = "stackctl.io/run", "stackctl.io/workload"
+JOB_NOTE, DIGEST_NOTE, CODE_NOTE = "stackctl.io/job", "stackctl.io/digest", "stackctl.io/code"
+MANAGED = {"app.kubernetes.io/managed-by": "stackctl"}
+SELECTOR = "app.kubernetes.io/managed-by=stackctl"
+"""Selects what stackctl made."""
+
+INDEX_NOTE = "batch.kubernetes.io/job-completion-index"
+FAILURES_NOTE = "batch.kubernetes.io/job-index-failure-count"
+DISRUPTIONS_NOTE = "batch.kubernetes.io/job-index-ignored-failure-count"
+"""The Job controller counts how often each index was replaced: after a failure, and after what does not count."""
+
+CONTAINER, UNPACK = "node", "unpack"
+TOKEN_KEY, CODE_KEY = "token", "code.tgz"
+USER = 1000
+"""Of our images; any uid may run them, and an image that names root would not be admitted without."""
+
+CONFIG, STOPPED = 78, 143
+"""Exit codes of the launcher: a configuration that cannot work, and a stop by SIGTERM."""
+
+STOP_MARGIN = 10
+"""Seconds that Kubernetes waits longer than the launcher, which kills the ranks when the job's own grace is over."""
+
+KEPT = 7 * 24 * 3600
+"""Seconds that a finished Job stays, with its pods and their logs, before Kubernetes removes it."""
+
+
+def manifests(job: Job, placement: Placement, *, token: str, packed: str = "") -> list[Manifest]:
+    """Every object of a job, the Job first: it owns the others.
+
+    Args:
+        token: The run's secret.
+        packed: The shipped code: a gzipped tar archive in base64.
+    """
+    return [
+        _job(job, placement),
+        _secret(job, placement, token, packed),
+        _service(job, placement),
+        _policy(job, placement),
+    ]
+
+
+def digest(manifest: Manifest) -> str:
+    """What tells whether a Job in the cluster is the one that would be submitted."""
+    return str(manifest["metadata"]["annotations"][DIGEST_NOTE])
+
+
+def owned(manifest: Manifest, uid: str) -> Manifest:
+    """The object as a dependent of the Job with this uid: it goes when the Job goes."""
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": manifest["metadata"]["name"], "uid": uid}
+    metadata = {**manifest["metadata"], "ownerReferences": [{**owner, "controller": True}]}
+    return {**manifest, "metadata": metadata}
+
+
+def to_yaml(objects: list[Manifest]) -> str:
+    """Several objects as one YAML text, which `kubectl apply -f -` takes."""
+    return "---\n".join(compose.to_yaml(manifest) for manifest in objects)
+
+
+def to_json(objects: list[Manifest]) -> str:
+    """The same as one JSON object."""
+    rows = {"apiVersion": "v1", "kind": "List", "items": objects}
+    return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()
+
+
+def _metadata(job: Job, placement: Placement, annotations: Mapping[str, str] | None = None) -> Manifest:
+    row: Manifest = {"name": job.name, "namespace": placement.namespace, "labels": _labels(job)}
+    return {**row, "annotations": dict(annotations)} if annotations else row
+
+
+def _labels(job: Job) -> dict[str, str]:
+    return {**MANAGED, RUN_LABEL: job.name, **({WORKLOAD_LABEL: job.workload} if job.workload else {})}
+
+
+def _job(job: Job, placement: Placement) -> Manifest:
+    spec: Manifest = {
+        "completionMode": "Indexed",
+        "completions": job.nodes,
+        "parallelism": job.nodes,
+        # One failure ends every launcher, so each index is replaced once an attempt; the first index that has used up
+        # its retries fails the Job.
+        "backoffLimitPerIndex": placement.retries,
+        "maxFailedIndexes": 0,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": _failure_rules()},
+        "ttlSecondsAfterFinished": KEPT,
+        **({"suspend": True} if placement.queue else {}),
+        "template": {
+            "metadata": {
+                "labels": _labels(job),
+                # A service mesh would encrypt and count what NCCL and gloo send, and its sidecar never ends.
+                "annotations": {"sidecar.istio.io/inject": "false", **(_fabric(job, placement).annotations)},
+            },
+            "spec": _pod(job, placement),
+        },
+    }
+    metadata = _metadata(job, placement, {JOB_NOTE: msgspec.json.encode(job).decode()})
+    if placement.queue:
+        metadata["labels"]["kueue.x-k8s.io/queue-name"] = placement.queue
+    if placement.code:
+        metadata["annotations"][CODE_NOTE] = placement.code
+    made: Manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+    metadata["annotations"][DIGEST_NOTE] = hashlib.sha256(msgspec.json.encode(made, order="sorted")).hexdigest()
+    return made
+
+
+def _failure_rules() -> list[Manifest]:
+    return [
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [CONFIG]},
+        },
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        # When one node is drained or preempted its launcher stops the ranks of all, and every launcher ends so.
+        {
+            "action": "Ignore",
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [STOPPED]},
+        },
+    ]
+
+
+def _pod(job: Job, placement: Placement) -> Manifest:
+    fabric = _fabric(job, placement)
+    spec: Manifest = {
+        "subdomain": job.name,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": job.grace + STOP_MARGIN,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    if placement.priority:
+        spec["priorityClassName"] = placement.priority
+    if fabric.runtime_class:
+        spec["runtimeClassName"] = fabric.runtime_class
+    if fabric.selector:
+        spec["nodeSelector"] = dict(fabric.selector)
+    if fabric.tolerations:
+        spec["tolerations"] = [msgspec.to_builtins(row) for row in fabric.tolerations]
+    if placement.code:
+        spec["initContainers"] = [_unpack(placement)]
+    spec["containers"] = [_container(job, placement)]
+    spec["volumes"] = _pod_volumes(job, placement)
+    return spec
+
+
+def _container(job: Job, placement: Placement) -> Manifest:
+    mounts = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - shared memory
+    if not placement.keeps_outputs:
+        mounts.append({"name": "out", "mountPath": OUT})
+    if placement.code:
+        mounts.append({"name": "workspace", "mountPath": WORKSPACE})
+    claims = [
+        {"name": f"claim-{number}", "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})}
+        for number, volume in enumerate(placement.volumes)
+    ]
+    row: Manifest = {
+        "name": CONTAINER,
+        "image": placement.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [_literal(word) for word in launcher("python", job)],
+        **({"workingDir": WORKSPACE} if placement.code else {}),
+        "env": _environment(job, placement),
+        "resources": _resources(job, placement),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": _confined(),
+        "volumeMounts": [*mounts, *claims],
+    }
+    return row
+
+
+def _unpack(placement: Placement) -> Manifest:
+    return {
+        "name": UNPACK,
+        "image": placement.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "tarfile", "-e", f"{PACKED}/{CODE_KEY}", WORKSPACE],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": _confined(),
+        "volumeMounts": [
+            {"name": "packed", "mountPath": PACKED, "readOnly": True},
+            {"name": "workspace", "mountPath": WORKSPACE},
+        ],
+    }
+
+
+def _confined() -> Manifest:
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def _environment(job: Job, placement: Placement) -> list[Manifest]:
+    """The launch contract. What differs between pods comes from their own annotations, so one template does."""
+    # With a claim, runs share it: each has a folder of its own there.
+    out = f"{OUT}/{job.name}" if placement.keeps_outputs else OUT
+    given = contract(job, 0, rendezvous=f"{job.name}-0.{job.name}:{PORT}", out=out)
+    varying: dict[str, list[Manifest]] = {
+        "STACK_NODE_RANK": [{"name": "STACK_NODE_RANK", "valueFrom": _annotation(INDEX_NOTE)}],
+        "STACK_ATTEMPT": [
+            {"name": "JOB_FAILURES", "valueFrom": _annotation(FAILURES_NOTE)},
+            {"name": "JOB_DISRUPTIONS", "valueFrom": _annotation(DISRUPTIONS_NOTE)},
+            {"name": "STACK_ATTEMPT", "value": "1+$(JOB_FAILURES)+$(JOB_DISRUPTIONS)"},
+        ],
+    }
+    rows: list[Manifest] = []
+    for name, value in {**_fabric(job, placement).env, **given}.items():
+        rows += varying.get(name, [{"name": name, "value": _literal(value)}])
+    # A pod's host name is the same on every machine that it may run on.
+    rows.append({"name": "STACK_HOST", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
+    rows.append({"name": "STACK_TOKEN", "valueFrom": {"secretKeyRef": {"name": job.name, "key": TOKEN_KEY}}})
+    for secret in placement.secret_env:
+        source = {"secretKeyRef": {"name": secret.secret, "key": secret.key}}
+        rows.append({"name": secret.name, "valueFrom": source})
+    return rows
+
+
+def _annotation(name: str) -> Manifest:
+    return {"fieldRef": {"fieldPath": f"metadata.annotations['{name}']"}}
+
+
+def _resources(job: Job, placement: Placement) -> Manifest:
+    """GPUs and memory as limits, which are requests too; the CPU as a request alone, since a limit only slows down."""
+    limits = {placement.profile.gpu: str(job.gpus)} if job.gpus else {}
+    limits |= _fabric(job, placement).resources
+    limits |= {"memory": placement.memory} if placement.memory else {}
+    requests = {**limits, **({"cpu": placement.cpu} if placement.cpu else {})}
+    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def requests(job: Job, placement: Placement) -> dict[str, str]:
+    """What one node of the job asks of the cluster: resource -> quantity."""
+    found: dict[str, str] = _resources(job, placement).get("requests", {})
+    return found
+
+
+def _fabric(job: Job, placement: Placement) -> Any:
+    """The cluster's profile where the job has GPUs; on CPUs a pod needs nothing of it."""
+    profile = placement.profile
+    return profile if job.gpus else type(profile)(summary=profile.summary, gpu=profile.gpu)
+
+
+def _pod_volumes(job: Job, placement: Placement) -> list[Manifest]:
+    volumes: list[Manifest] = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": placement.shm}}]
+    if not placement.keeps_outputs:
+        volumes.append({"name": "out", "emptyDir": {}})
+    if placement.code:
+        volumes.append({"name": "workspace", "emptyDir": {}})
+        items = [{"key": CODE_KEY, "path": CODE_KEY}]
+        volumes.append({"name": "packed", "secret": {"secretName": job.name, "items": items}})
+    for number, volume in enumerate(placement.volumes):
+        claim = {"claimName": volume.claim, **({"readOnly": True} if volume.read_only else {})}
+        volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": claim})
+    return volumes
+
+
+def _secret(job: Job, placement: Placement, token: str, packed: str) -> Manifest:
+    row: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": _metadata(job, placement), "type": "Opaque"}
+    row["stringData"] = {TOKEN_KEY: token}
+    return {**row, "data": {CODE_KEY: packed}} if packed else row
+
+
+def _service(job: Job, placement: Placement) -> Manifest:
+    spec = {
+        "clusterIP": "None",
+        # Nodes look each other up before they are ready, since they become ready together.
+        "publishNotReadyAddresses": True,
+        "selector": {RUN_LABEL: job.name},
+        "ports": [{"name": "launcher", "port": PORT}],
+    }
+    return {"apiVersion": "v1", "kind": "Service", "metadata": _metadata(job, placement), "spec": spec}
+
+
+def _policy(job: Job, placement: Placement) -> Manifest:
+    """Only the run's own pods may connect to its pods: the frameworks' ports have no authentication."""
+    same = {"podSelector": {"matchLabels": {RUN_LABEL: job.name}}}
+    spec = {**same, "policyTypes": ["Ingress"], "ingress": [{"from": [same]}]}
+    metadata = _metadata(job, placement)
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+
+
+def _literal(text: str) -> str:
+    """Kubernetes fills in `$(NAME)`; a doubled dollar sign is one that it leaves alone."""
+    return text.replace("$", "$$")

@@ -1,0 +1,187 @@
+"""How a job is placed in a cluster: what a person asked for beside the job itself. Checked once, here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import msgspec
+
+from stackctl.errors import InvalidInput
+from stackctl.jobs import quantity
+from stackctl.jobs.job import Job
+from stackctl.jobs.profiles import Profile
+
+OUT, WORKSPACE, PACKED = "/out", "/workspace", "/stack/code"
+"""Where pods see their outputs, the shipped code, and the archive that it came in."""
+
+MOST_RETRIES = 100
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+_TAKEN = ("/stack", "/dev", "/proc", "/sys", "/etc", "/opt/stack", "/opt/venv")
+
+
+class Volume(msgspec.Struct, frozen=True):
+    """A persistent volume claim, and where the pods see it."""
+
+    claim: str
+    path: str
+    read_only: bool = False
+
+
+class SecretEnv(msgspec.Struct, frozen=True):
+    """An environment variable whose value is a key of a Secret in the cluster."""
+
+    name: str
+    secret: str
+    key: str
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and with what a job's pods run. Amounts are a node's; `shm` is the size of /dev/shm.
+
+    `retries` is how often the whole job starts anew after a failure. `code` is the SHA-256 of the shipped archive.
+    """
+
+    namespace: str
+    profile: Profile
+    image: str
+    cpu: str = ""
+    memory: str = ""
+    shm: str
+    volumes: tuple[Volume, ...] = ()
+    secret_env: tuple[SecretEnv, ...] = ()
+    queue: str = ""
+    priority: str = ""
+    retries: int = 3
+    code: str = ""
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether outputs outlive the pods: a claim is mounted where they are written."""
+        return any(volume.path == OUT and not volume.read_only for volume in self.volumes)
+
+
+def place(
+    job: Job,
+    *,
+    namespace: str,
+    profile: Profile,
+    image: str,
+    cpu: str | None = None,
+    memory: str | None = None,
+    shm: str | None = None,
+    volumes: Sequence[str] = (),
+    secret_env: Sequence[str] = (),
+    queue: str | None = None,
+    priority: str | None = None,
+    retries: int = 3,
+    code: str = "",
+) -> Placement:
+    """Check what a person asked for.
+
+    Args:
+        image: The image's full name.
+        volumes: `claim[:path][:ro]`; the first without a path goes where outputs are written.
+        secret_env: `NAME=secret:key`.
+
+    Raises:
+        InvalidInput: Something does not fit; names the option.
+    """
+    if not job.name[0].isalpha():
+        raise InvalidInput("on Kubernetes a run's name starts with a letter", where=f"--name {job.name}")
+    _matches("--namespace", namespace, _LABEL, "a namespace has lower-case letters, digits and dashes, 63 at most")
+    if queue:
+        _matches("--queue", queue, _LABEL_VALUE, "a queue's name goes into a label: 63 characters at most")
+    if priority:
+        _matches("--priority", priority, _NAME, "a priority class has lower-case letters, digits, dashes and dots")
+    if not 0 <= retries <= MOST_RETRIES:
+        raise InvalidInput(f"must be from 0 to {MOST_RETRIES}", where=f"--retries {retries}")
+    if not image or image != image.strip() or any(c.isspace() for c in image):
+        raise InvalidInput("is not an image's name", where=f"--image {image!r}")
+    for option, text, example in (("--cpu", cpu, "8 or 500m"), ("--memory", memory, "64Gi"), ("--shm", shm, "16Gi")):
+        if text is not None:
+            quantity.check(option, text, example)
+    if shm and memory and quantity.value(shm) > quantity.value(memory):
+        raise InvalidInput(
+            "shared memory counts as memory, so it cannot be larger", where=f"--shm {shm} --memory {memory}"
+        )
+    return Placement(
+        namespace=namespace,
+        profile=profile,
+        image=image,
+        cpu=cpu or "",
+        memory=memory or "",
+        shm=shm or _default_shm(job, memory),
+        volumes=_volumes(volumes, (*_TAKEN, OUT, WORKSPACE) if code else (*_TAKEN, OUT)),
+        secret_env=_secret_env(secret_env, job),
+        queue=queue or "",
+        priority=priority or "",
+        retries=retries,
+        code=code,
+    )
+
+
+def _default_shm(job: Job, memory: str | None) -> str:
+    """1 GiB a rank: the usual 64 MB is too little for data loaders and NCCL. No more than half of the memory."""
+    mebibytes = 1024 * job.procs
+    if memory:
+        mebibytes = max(1, min(mebibytes, int(quantity.value(memory) / 2**21)))
+    return f"{mebibytes // 1024}Gi" if mebibytes % 1024 == 0 else f"{mebibytes}Mi"
+
+
+def _volumes(given: Sequence[str], taken: Sequence[str]) -> tuple[Volume, ...]:
+    volumes: list[Volume] = []
+    for text in given:
+        where = f"--volume {text}"
+        claim, *rest = text.split(":")
+        read_only = rest[-1:] == ["ro"]
+        rest = rest[:-1] if read_only else rest
+        if len(rest) > 1 or rest == [""]:
+            raise InvalidInput("must be claim[:path][:ro]", where=where, hint="for example --volume data:/data:ro")
+        _matches(where, claim, _NAME, "a claim's name has lower-case letters, digits, dashes and dots")
+        path = str(PurePosixPath(rest[0])) if rest else OUT
+        if not path.startswith("/") or ".." in PurePosixPath(path).parts:
+            raise InvalidInput("the path must be absolute", where=where)
+        if path == OUT and read_only:
+            raise InvalidInput("outputs are written to /out", where=where, hint="give another path, or leave out :ro")
+        if path == "/" or (path != OUT and any(_within(path, folder) for folder in taken)):
+            raise InvalidInput(f"{path} has a use already", where=where, hint="choose another path, as /data")
+        clash = next((other for other in volumes if _within(path, other.path) or _within(other.path, path)), None)
+        if clash:
+            raise InvalidInput(
+                f"clashes with {clash.claim} at {clash.path}", where=where, hint="give each its own path"
+            )
+        volumes.append(Volume(claim, path, read_only))
+    return tuple(volumes)
+
+
+def _secret_env(given: Sequence[str], job: Job) -> tuple[SecretEnv, ...]:
+    chosen: list[SecretEnv] = []
+    for text in given:
+        where = f"--secret-env {text}"
+        name, equals, source = text.partition("=")
+        secret, colon, key = source.partition(":")
+        if not (equals and colon and _NAME.fullmatch(secret) and _KEY.fullmatch(key)):
+            raise InvalidInput("must be NAME=secret:key", where=where, hint="for example WANDB_API_KEY=wandb:api-key")
+        if not _ENV_NAME.fullmatch(name) or name.startswith("STACK_"):
+            what = "names that start with STACK_ are the launcher's own" if name.startswith("STACK_") else "is no name"
+            raise InvalidInput(what, where=where)
+        if name in job.env or name in {row.name for row in chosen}:
+            raise InvalidInput(f"{name} is set twice", where=where)
+        chosen.append(SecretEnv(name, secret, key))
+    return tuple(chosen)
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _matches(where: str, text: str, form: re.Pattern[str], rule: str) -> None:
+    if not form.fullmatch(text):
+        raise InvalidInput(rule, where=where if text in where else f"{where} {text}")

@@ -1,0 +1,183 @@
+"""Why a run is where it is: a table of causes, looked for in the cluster's own words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from stackctl.runs import evidence
+from stackctl.runs.evidence import Facts, Found
+
+
+class Explanation(NamedTuple):
+    """What happened, the evidence in the cluster's own words or the rank's last lines, and what to do."""
+
+    cause: str
+    sentence: str
+    evidence: Sequence[str] = ()
+    advice: str = ""
+
+    @property
+    def text(self) -> str:
+        """All of it, for a person."""
+        lines = [self.sentence, *(f"  | {line}" for line in self.evidence)]
+        return "\n".join([*lines, *([f"  {self.advice}"] if self.advice else [])])
+
+
+class Cause(NamedTuple):
+    """A row of the table. `look` finds whether it applies; `sentence` takes its `{what}`."""
+
+    name: str
+    look: Callable[[Facts], Found | None]
+    sentence: str
+    advice: str = ""
+
+
+def explain(facts: Facts) -> Explanation:
+    """The first cause of the table that applies."""
+    for cause in CAUSES:
+        found = cause.look(facts)
+        if found:
+            name = facts.job.metadata.name
+            sentence = cause.sentence.format(name=name, what=found.what)
+            return Explanation(cause.name, sentence, tuple(found.evidence), cause.advice.format(name=name))
+    return Explanation("unknown", f"{facts.job.metadata.name}: nothing in the cluster tells what happened")
+
+
+def _live(causes: Sequence[Cause]) -> Iterator[Cause]:
+    """Causes that hold while a run waits; one that has ended has others."""
+
+    def only(look: Callable[[Facts], Found | None]) -> Callable[[Facts], Found | None]:
+        return lambda facts: None if facts.job.condition("Failed") else look(facts)
+
+    return (cause._replace(look=only(cause.look)) for cause in causes)
+
+
+_SUBMIT_AGAIN = "then remove it and submit it again: stackctl cancel {name}"
+
+_WAITING = (
+    Cause(
+        "quota",
+        evidence.not_created(r"exceeded quota", r"failed quota"),
+        "{name}: pods cannot be created, the namespace's quota is used up: {what}",
+        "wait for other runs, ask for less, or have the quota raised",
+    ),
+    Cause(
+        "pod security",
+        evidence.not_created(r"violates PodSecurity"),
+        "{name}: pods are not admitted by the namespace's pod security: {what}",
+        "something in the cluster changes the pods, or the profile asks for what is not allowed",
+    ),
+    Cause(
+        "webhook",
+        evidence.not_created(r"admission webhook", r"failed calling webhook"),
+        "{name}: an admission webhook of the cluster refuses the pods: {what}",
+        "ask who runs the webhook; pods are tried again for as long as the job is there",
+    ),
+    Cause(
+        "not admitted",
+        evidence.not_created(r"."),
+        "{name}: pods cannot be created: {what}",
+        "put it right in the cluster; pods are tried again for as long as the job is there",
+    ),
+    Cause(
+        "queued",
+        evidence.queued,
+        "{name} is suspended: it waits in its queue",
+        "the queue starts it when there is room; `kubectl describe workload` tells more",
+    ),
+    Cause(
+        "claim",
+        evidence.mount,
+        "{name}: a volume cannot be mounted, on {what}",
+        "`kubectl get pvc` shows the claims; one that is Pending or absent keeps the pod waiting",
+    ),
+    Cause(
+        "unschedulable",
+        evidence.unschedulable,
+        "{name}: the cluster has no room for {what}",
+        "wait for room, or ask for less; `stackctl cancel {name}` gives up the nodes that it holds",
+    ),
+    Cause(
+        "image not found",
+        evidence.pull(r"not found", r"manifest unknown", r"does not exist", r"NeverPull", r"InvalidImageName"),
+        "{name}: there is no such image for {what}",
+        "push it where the cluster can pull it, and name it with --image or STACK_IMAGE_PREFIX",
+    ),
+    Cause(
+        "image unauthorized",
+        evidence.pull(r"unauthorized", r"denied", r"\b403\b", r"authentication required", r"authorization failed"),
+        "{name}: the registry does not let the cluster pull the image, for {what}",
+        "give the namespace's default service account an image pull secret",
+    ),
+    Cause(
+        "image pull",
+        evidence.pull(r"."),
+        "{name}: the image cannot be pulled, for {what}",
+        "it is tried again; look at the registry, and at the way to it from the cluster's nodes",
+    ),
+    Cause(
+        "image pulling", evidence.pulling, "{name} still pulls its image, for {what}", "a large image takes its time"
+    ),
+    Cause(
+        "secret",
+        evidence.not_started(r'(secret|configmap) "[^"]*" not found', r"couldn't find key"),
+        "{name}: a Secret that it needs is not there, for {what}",
+        "create it; if it has the run's own name the submission was cut: repeat it",
+    ),
+    Cause(
+        "no python",
+        evidence.not_started(r"executable file not found", r"no such file or directory"),
+        "{name}: the image cannot start the launcher, for {what}",
+        "use an image of the stack or one built on it: it needs Python and stackrt",
+    ),
+    Cause("not started", evidence.not_started(r"."), "{name}: a container cannot be started, for {what}"),
+)
+
+_FAILED = (
+    Cause("configuration", evidence.config, "{name} cannot work as it is: {what}", f"put it right, {_SUBMIT_AGAIN}"),
+    Cause("unpack", evidence.unpack, "{name}: the shipped code could not be unpacked, on {what}"),
+    Cause(
+        "out of memory",
+        evidence.out_of_memory,
+        "{name} ran out of memory: {what}",
+        "raise --memory, or make the batch smaller; --shm counts as memory too",
+    ),
+    Cause(
+        "evicted",
+        evidence.evicted,
+        "{name} was evicted from a node that ran short: {what}",
+        "ask for what it uses with --memory, and write large files to a --volume",
+    ),
+    Cause(
+        "node lost",
+        evidence.node_lost,
+        "{name} lost a node: {what}",
+        "look at that node; its pod is replaced once it is gone",
+    ),
+    Cause(
+        "disrupted",
+        evidence.disrupted,
+        "{name} was interrupted by the cluster (a drain or a preemption): {what}",
+        "that does not count as a failure: it starts anew from its last checkpoint",
+    ),
+    Cause("rank failed", evidence.rank_failed, "{name}: {what}", "`stackctl logs {name}` has the rest"),
+    Cause(
+        "peers missing",
+        evidence.peers_missing,
+        "{name}: {what}",
+        "the other pods never met: look at the node that is named, and at what blocks traffic between pods",
+    ),
+    Cause("stopped", evidence.stopped, "{name} was stopped by SIGTERM: {what}", "that does not count as a failure"),
+    Cause("ended", evidence.ended, "{name} failed: {what}", "`stackctl logs {name}` has the rest"),
+)
+
+CAUSES: tuple[Cause, ...] = (
+    Cause("succeeded", evidence.succeeded, "{name} has succeeded"),
+    *_live(_WAITING),
+    *_FAILED,
+    Cause("failed", evidence.failed, "{name} failed: {what}"),
+    Cause("starting", evidence.starting, "{name} is starting: {what}"),
+    Cause("running", evidence.running, "{name} runs: {what}"),
+)
+"""In the order in which they are looked for: what blocks a run now, before why an earlier attempt failed."""

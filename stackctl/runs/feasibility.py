@@ -1,0 +1,198 @@
+"""Whether a cluster has room for a job: free amounts per node after what runs there. Pure.
+
+The structures below name the few fields of Kubernetes' objects that this takes; the rest is not even decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from stackctl.jobs import quantity
+from stackctl.jobs.profiles import Toleration
+
+SHOWN = 5
+"""Nodes that an error names."""
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """An object's name and labels."""
+
+    name: str = ""
+    labels: dict[str, str] = {}
+
+
+class Taint(msgspec.Struct, frozen=True):
+    """What keeps pods away that do not tolerate it."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+class NodeSpec(msgspec.Struct, frozen=True):
+    """Whether pods may be placed on a node."""
+
+    unschedulable: bool = False
+    taints: list[Taint] = []
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """One of a node's conditions."""
+
+    type: str
+    status: str
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """What a node has to give, and how it is."""
+
+    allocatable: dict[str, str] = {}
+    conditions: list[Condition] = []
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A node of the cluster."""
+
+    metadata: Metadata
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """What a container asks for."""
+
+    requests: dict[str, str] = {}
+
+
+class Container(msgspec.Struct, frozen=True):
+    """A container of a pod."""
+
+    resources: Resources = Resources()
+
+
+class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+    """Where a pod runs and with what."""
+
+    node_name: str = ""
+    containers: list[Container] = []
+    init_containers: list[Container] = []
+
+
+class Pod(msgspec.Struct, frozen=True):
+    """A pod that holds resources."""
+
+    spec: PodSpec
+
+
+class Room(msgspec.Struct, frozen=True):
+    """How many of the job's pods a cluster can take now, how many if nothing else ran, and which nodes fall short."""
+
+    now: int
+    ever: int
+    short: tuple[str, ...]
+
+
+def room(
+    nodes: Sequence[Node],
+    pods: Sequence[Pod],
+    need: Mapping[str, str],
+    *,
+    selector: Mapping[str, str],
+    tolerations: Sequence[Toleration],
+) -> Room:
+    """Count the pods that fit.
+
+    Args:
+        pods: Every pod in the cluster that has a node and has not ended.
+        need: What one pod asks for.
+    """
+    wanted = {name: quantity.value(text) for name, text in need.items()} | {"pods": 1.0}
+    used = _used(pods, wanted)
+    now = ever = 0
+    short: list[tuple[float, str]] = []
+    for node in nodes:
+        reason = _closed(node, selector, tolerations)
+        if reason:
+            short.append((0.0, f"{node.metadata.name}: {reason}"))
+            continue
+        has = {name: quantity.value(node.status.allocatable.get(name, "0")) for name in wanted}
+        free = {name: has[name] - used.get(node.metadata.name, {}).get(name, 0.0) for name in wanted}
+        ever += _times(has, wanted)
+        fits = _times(free, wanted)
+        now += fits
+        if not fits:
+            lacking = [name for name in wanted if free[name] < wanted[name]]
+            said = ", ".join(f"{name} {_of(free[name], has[name])} free" for name in lacking)
+            short.append((min(free[name] / wanted[name] for name in lacking), f"{node.metadata.name}: {said}"))
+    # The nodes that come nearest first: those with something free, not those that are closed.
+    short.sort(key=lambda row: -row[0])
+    return Room(now, ever, tuple(text for _, text in short))
+
+
+def refusal(found: Room, *, nodes: int, need: Mapping[str, str]) -> str:
+    """Why a job of so many nodes does not fit now, with the nodes that fall short; empty if it fits."""
+    if found.now >= nodes:
+        return ""
+    what = " and ".join(f"{name} {amount}" for name, amount in need.items()) or "no resources in particular"
+    has = f"{found.now} of {nodes} nodes fit now: each needs {what}"
+    lines = [f"  {text}" for text in found.short[:SHOWN]]
+    if len(found.short) > SHOWN:
+        lines.append(f"  and {len(found.short) - SHOWN} more")
+    return "\n".join([has, *lines])
+
+
+def _used(pods: Sequence[Pod], wanted: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Node -> resource -> what pods ask for there."""
+    used: dict[str, dict[str, float]] = {}
+    for pod in pods:
+        if not pod.spec.node_name:
+            continue
+        row = used.setdefault(pod.spec.node_name, {})
+        row["pods"] = row.get("pods", 0.0) + 1
+        for name in wanted:
+            amount = max(
+                sum(_asked(container, name) for container in pod.spec.containers),
+                max((_asked(container, name) for container in pod.spec.init_containers), default=0.0),
+            )
+            if amount:
+                row[name] = row.get(name, 0.0) + amount
+    return used
+
+
+def _asked(container: Container, name: str) -> float:
+    text = container.resources.requests.get(name)
+    return quantity.value(text) if text else 0.0
+
+
+def _times(amounts: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+    return max(0, min(int(amounts[name] / wanted[name] + 1e-9) for name in wanted))
+
+
+def _closed(node: Node, selector: Mapping[str, str], tolerations: Sequence[Toleration]) -> str:
+    """Why a node takes none of the job's pods, whatever is free there; empty if it may."""
+    ready = {row.type: row.status for row in node.status.conditions}.get("Ready")
+    if ready != "True":
+        return "not ready"
+    if node.spec.unschedulable:
+        return "cordoned"
+    missing = [f"{key}={value}" for key, value in selector.items() if node.metadata.labels.get(key) != value]
+    if missing:
+        return f"has no label {missing[0]}"
+    for taint in node.spec.taints:
+        if taint.effect in ("NoSchedule", "NoExecute") and not any(_tolerates(row, taint) for row in tolerations):
+            return f"has the taint {taint.key}{'=' + taint.value if taint.value else ''}:{taint.effect}"
+    return ""
+
+
+def _tolerates(toleration: Toleration, taint: Taint) -> bool:
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.operator == "Exists":
+        return toleration.key in ("", taint.key)
+    return (toleration.key, toleration.value) == (taint.key, taint.value)
+
+
+def _of(free: float, has: float) -> str:
+    return f"{quantity.show(max(free, 0.0))} of {quantity.show(has)}"

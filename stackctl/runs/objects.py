@@ -1,0 +1,208 @@
+"""The fields of Kubernetes' objects that tell how a run fares; everything else is not even decoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stackctl.jobs.kubernetes import CONTAINER, DISRUPTIONS_NOTE, FAILURES_NOTE, INDEX_NOTE
+
+
+class Camel(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Named as in Kubernetes."""
+
+
+class Metadata(Camel, frozen=True):
+    """Who an object is. Times are UTC, ISO 8601."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    creation_timestamp: str = ""
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Condition(Camel, frozen=True):
+    """One of an object's conditions."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+class JobSpec(Camel, frozen=True):
+    """Of a Job, what we set."""
+
+    completions: int = 1
+    suspend: bool = False
+    backoff_limit_per_index: int = 0
+
+
+class JobStatus(Camel, frozen=True):
+    """How a Job fares."""
+
+    active: int = 0
+    ready: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    start_time: str = ""
+    completion_time: str = ""
+    conditions: list[Condition] = []
+
+
+class Job(Camel, frozen=True):
+    """A Job."""
+
+    metadata: Metadata
+    spec: JobSpec = JobSpec()
+    status: JobStatus = JobStatus()
+
+    def condition(self, kind: str) -> Condition | None:
+        """A condition that holds, or None."""
+        return next((row for row in self.status.conditions if row.type == kind and row.status == "True"), None)
+
+
+class Waiting(Camel, frozen=True):
+    """Why a container has not started."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Running(Camel, frozen=True):
+    """Since when a container runs."""
+
+    started_at: str = ""
+
+
+class Terminated(Camel, frozen=True):
+    """How a container ended."""
+
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+    finished_at: str = ""
+
+
+class State(Camel, frozen=True):
+    """One of the three."""
+
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(Camel, frozen=True):
+    """How a container fares."""
+
+    name: str
+    image: str = ""
+    state: State = State()
+
+
+class PodSpec(Camel, frozen=True):
+    """Where a pod runs."""
+
+    node_name: str = ""
+
+
+class PodStatus(Camel, frozen=True):
+    """How a pod fares."""
+
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] = []
+    container_statuses: list[ContainerStatus] = []
+    init_container_statuses: list[ContainerStatus] = []
+
+
+class Pod(Camel, frozen=True):
+    """A pod of a run."""
+
+    metadata: Metadata
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def index(self) -> int:
+        """Which node of the job it is."""
+        return int(self.metadata.annotations.get(INDEX_NOTE) or 0)
+
+    @property
+    def own_attempt(self) -> int:
+        """Which attempt it was made for, as the Job controller counts; the nodes of an attempt agree on the highest."""
+        notes = self.metadata.annotations
+        return 1 + int(notes.get(FAILURES_NOTE) or 0) + int(notes.get(DISRUPTIONS_NOTE) or 0)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the launcher left as its last message: failure.json, or result.json of a success; or nothing."""
+        ended = self.state.terminated
+        if ended is None or not ended.message.startswith("{"):
+            return {}
+        try:
+            found = msgspec.json.decode(ended.message)
+        except msgspec.DecodeError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def failure(self) -> dict[str, Any]:
+        """The launcher's report of why the job failed, if this pod has one."""
+        return self.report if "sentence" in self.report else {}
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt it took part in, as far as is known."""
+        return int(self.failure.get("attempt") or self.own_attempt)
+
+    @property
+    def state(self) -> State:
+        """The state of the container that runs the launcher."""
+        return next((row.state for row in self.status.container_statuses if row.name == CONTAINER), State())
+
+    @property
+    def disruption(self) -> Condition | None:
+        """Why the cluster ended this pod for reasons of its own, if it did."""
+        rows = self.status.conditions
+        return next((row for row in rows if row.type == "DisruptionTarget" and row.status == "True"), None)
+
+    @property
+    def problem(self) -> Waiting | None:
+        """Why its containers cannot start, if they cannot."""
+        for row in [*self.status.init_container_statuses, *self.status.container_statuses]:
+            if row.state.waiting and row.state.waiting.reason not in ("", "ContainerCreating", "PodInitializing"):
+                return row.state.waiting
+        return None
+
+    @property
+    def unschedulable(self) -> str:
+        """Why no node takes it; empty if one does."""
+        for row in self.status.conditions:
+            if row.type == "PodScheduled" and row.status == "False" and self.status.phase == "Pending":
+                return row.message or row.reason
+        return ""
+
+
+class EventSource(Camel, frozen=True):
+    """Which object an event is about."""
+
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class Event(Camel, frozen=True):
+    """Something that happened to an object."""
+
+    involved_object: EventSource = EventSource()
+    reason: str = ""
+    message: str = ""
+    type: str = ""
+    last_timestamp: str | None = None
+    event_time: str | None = None

@@ -1,0 +1,136 @@
+"""Submit a job: check, create its objects, write it down. A submission that was cut may be repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from stackctl.engines.kube import ApiError, Cluster, Object
+from stackctl.errors import InvalidInput, NameTaken, StackError
+from stackctl.jobs import kubernetes
+from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
+from stackctl.runs.submission import Submission
+
+GOING_SECONDS, LOOK_SECONDS = 60.0, 1.0
+"""How long to wait for an earlier run of the name to go, and between two looks."""
+
+_TRIES = 5
+
+
+def create(cluster: Cluster, submission: Submission) -> tuple[str, bool]:
+    """Create every object of a job; the Job owns the others, so it comes first and they go with it.
+
+    Returns:
+        The Job's uid, and whether this very job was there already.
+
+    Raises:
+        NameTaken: The name is that of another job, or of an object that is not ours.
+        ApiError: The cluster refused one; what was created is removed again.
+    """
+    first, *others = submission.manifests
+    job, there = _create_job(cluster, first)
+    uid = str(job["metadata"]["uid"])
+    try:
+        for manifest in others:
+            _create_owned(cluster, kubernetes.owned(manifest, uid), uid)
+    except BaseException as error:
+        if not there:
+            _undo(cluster, first, uid, error)
+        raise
+    return uid, there
+
+
+def trial(cluster: Cluster, submission: Submission) -> list[Object]:
+    """Have the cluster check every object and fill in what it would, without creating any."""
+    return [cluster.create(manifest, dry_run=True)[0] for manifest in submission.manifests]
+
+
+def _create_job(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:
+    """The Job as the cluster has it, and whether an earlier submission made it."""
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+    sent = 0
+    for _ in range(_TRIES):
+        before = cluster.calls
+        try:
+            return cluster.create(manifest)[0], False
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            sent += cluster.calls - before
+        there = cluster.get("Job", name, namespace)
+        if there is None:
+            continue
+        if there["metadata"].get("deletionTimestamp"):
+            _wait_until_gone(cluster, "Job", there)
+            continue
+        if (there["metadata"].get("annotations") or {}).get(DIGEST_NOTE) != kubernetes.digest(manifest):
+            raise NameTaken(
+                f"the namespace {namespace} has another job of this name",
+                where=f"--name {name}",
+                hint=f"choose another name, or remove that one: stackctl cancel {name}",
+            )
+        if _ended(there):
+            raise NameTaken(
+                "this job has run already",
+                where=f"--name {name}",
+                hint=f"choose another name, or remove it to run it again: stackctl cancel {name}",
+            )
+        # More than one request: the first may have made it, and its answer was lost.
+        return there, sent <= 1
+    raise InvalidInput("its name keeps being taken and freed", where=f"--name {name}")
+
+
+def _create_owned(cluster: Cluster, manifest: Object, uid: str) -> None:
+    kind, metadata = manifest["kind"], manifest["metadata"]
+    for _ in range(_TRIES):
+        try:
+            cluster.create(manifest)
+            return
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+        there = cluster.get(kind, metadata["name"], metadata["namespace"])
+        if there is None:
+            continue
+        owners = [row.get("uid") for row in there["metadata"].get("ownerReferences") or []]
+        if uid in owners:
+            return
+        if RUN_LABEL not in (there["metadata"].get("labels") or {}) or not owners:
+            raise NameTaken(
+                f"the namespace {metadata['namespace']} has a {kind} of this name that belongs to no run",
+                where=f"--name {metadata['name']}",
+                hint=f"choose another name, or remove it: kubectl delete {kind.lower()} {metadata['name']}",
+            )
+        _wait_until_gone(cluster, kind, there)  # an earlier run of the name is being removed
+    raise InvalidInput("its name keeps being taken and freed", where=f"--name {metadata['name']}")
+
+
+def _wait_until_gone(cluster: Cluster, kind: str, there: Object) -> None:
+    metadata = there["metadata"]
+    deadline = time.monotonic() + GOING_SECONDS
+    while time.monotonic() < deadline:
+        now = cluster.get(kind, metadata["name"], metadata["namespace"])
+        if now is None or now["metadata"]["uid"] != metadata["uid"]:
+            return
+        time.sleep(LOOK_SECONDS)
+    raise NameTaken(
+        f"an earlier run's {kind} is still being removed",
+        where=f"--name {metadata['name']}",
+        hint="wait a little, or choose another name",
+    )
+
+
+def _undo(cluster: Cluster, first: Object, uid: str, error: BaseException) -> None:
+    """Remove a job that could not be made whole."""
+    name, namespace = first["metadata"]["name"], first["metadata"]["namespace"]
+    try:
+        cluster.delete("Job", name, namespace, uid=uid)
+    except StackError:
+        if isinstance(error, StackError):
+            with contextlib.suppress(AttributeError):
+                error.hint = f"the job is there in part: repeat this command, or stackctl cancel {name} -n {namespace}"
+
+
+def _ended(job: Object) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return any(row["type"] in ("Complete", "Failed") and row["status"] == "True" for row in conditions)

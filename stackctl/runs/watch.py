@@ -1,0 +1,234 @@
+"""Look at runs on a cluster: find one, wait for its end, follow its logs, cancel it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from stackctl.engines.kube import ApiError, Cluster
+from stackctl.errors import InvalidInput
+from stackctl.jobs.job import Job
+from stackctl.jobs.kubernetes import RUN_LABEL
+from stackctl.runs import logs, objects, observe
+from stackctl.runs.evidence import Facts
+from stackctl.runs.observe import View
+
+LOOK_SECONDS, LONGEST_LOOK = 1.0, 5.0
+"""Between two looks at a run, growing while nothing changes."""
+
+MOST_STREAMS = 32
+"""Nodes whose logs are followed at once; of a larger job the first ones, unless one is chosen."""
+
+_WAITING_LINES = 10_000
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A run on a cluster: where, its Job as found, and the job that it was made from."""
+
+    cluster: Cluster
+    name: str
+    namespace: str
+    job: Job
+    uid: str
+
+
+def find(cluster: Cluster, name: str, namespace: str) -> Run:
+    """A run by its name.
+
+    Raises:
+        InvalidInput: There is none, or something else made the Job.
+    """
+    found = _job(cluster, name, namespace)
+    return Run(cluster, name, namespace, observe.job_of(found), found.metadata.uid)
+
+
+def look(run: Run) -> tuple[objects.Job, list[objects.Pod]]:
+    """The Job and its pods, of all attempts, now; two requests whatever the size."""
+    found = _job(run.cluster, run.name, run.namespace)
+    return found, _pods(run)
+
+
+def view(run: Run) -> View:
+    """How the run fares now."""
+    return observe.view(*look(run))
+
+
+def facts(run: Run) -> Facts:
+    """All that explains a run: its objects, and events about it and its first pods that wait."""
+    found, pods = look(run)
+    without = Facts(found, pods)
+    names = [run.name, *(pod.metadata.name for pod in without.stuck[:2])]
+    events: list[objects.Event] = []
+    for name in names:
+        selector = f"involvedObject.name={name}"
+        events += run.cluster.items("Event", objects.Event, run.namespace, fieldSelector=selector)
+    return Facts(found, pods, events)
+
+
+def wait(run: Run, changed: Callable[[View], None], *, started: bool = False) -> View:
+    """Wait for the end of a run, or, with `started`, until all its nodes run; tell each change.
+
+    Raises:
+        InvalidInput: It was removed meanwhile.
+    """
+    before, pause = "", LOOK_SECONDS
+    while True:
+        now = view(run)
+        summary = f"{now.state} {now.attempt} {[node.state for node in now.nodes]}"
+        if summary != before:
+            before, pause = summary, LOOK_SECONDS
+            changed(now)
+        if now.state in observe.ENDED or (started and now.state == "running"):
+            return now
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_LOOK)
+
+
+def cancel(run: Run) -> None:
+    """Remove a run with its pods and everything that belongs to it."""
+    run.cluster.delete("Job", run.name, run.namespace, uid=run.uid)
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line of a log: of which attempt and node, and of which rank, None for the launcher's own."""
+
+    attempt: int
+    node: int
+    rank: int | None
+    text: bytes
+
+
+def chosen(run: Run, rank: int | None, node: int | None) -> set[int]:
+    """The nodes whose logs to read.
+
+    Raises:
+        InvalidInput: The job has no such rank or node.
+    """
+    job = run.job
+    for option, value, size in (("--rank", rank, job.world_size), ("--node", node, job.nodes)):
+        if value is not None and not 0 <= value < size:
+            raise InvalidInput(f"must be from 0 to {size - 1}", where=f"{option} {value}")
+    if rank is not None:
+        return {rank // job.procs}
+    return {node} if node is not None else set(range(min(job.nodes, MOST_STREAMS)))
+
+
+def lines(run: Run, nodes: set[int], *, attempt: int | None = None, follow: bool = False) -> Iterator[Line]:
+    """The logs of some nodes: of the attempt given, else of the newest; followed until the run has ended.
+
+    Lines of one node keep their order. Followed, later attempts come as they start.
+    """
+    if follow:
+        yield from _Follower(run, nodes).lines()
+        return
+    _, pods = look(run)
+    wanted = attempt or max((pod.attempt for pod in pods), default=1)
+    for pod in sorted(pods, key=lambda pod: (pod.index, pod.metadata.creation_timestamp)):
+        if pod.attempt == wanted and pod.index in nodes:
+            for text in logs.read(run.cluster, run.namespace, pod.metadata.name):
+                yield Line(wanted, pod.index, logs.rank_of(text), text)
+
+
+class _Follower:
+    """Reads the logs of many pods at once, a thread each, and hands out their lines in one stream."""
+
+    def __init__(self, run: Run, nodes: set[int]) -> None:
+        self._run, self._nodes = run, nodes
+        self._lines: queue.Queue[Line | None] = queue.Queue(_WAITING_LINES)
+        self._ended: set[str] = set()
+        self._readers: dict[str, threading.Thread] = {}
+        self._problem: Exception | None = None
+
+    def lines(self) -> Iterator[Line]:
+        over = False
+        while True:
+            if not over:
+                over = self._look()
+            deadline = time.monotonic() + LOOK_SECONDS
+            while (left := deadline - time.monotonic()) > 0:
+                try:
+                    line = self._lines.get(timeout=left)
+                except queue.Empty:
+                    break
+                if line is not None:
+                    yield line
+                elif over and not self._reading():
+                    break
+            if self._problem:
+                raise self._problem
+            if over and not self._reading() and self._lines.empty():
+                return
+
+    def _reading(self) -> bool:
+        return any(reader.is_alive() for reader in self._readers.values())
+
+    def _look(self) -> bool:
+        """Start to read what has started; tell whether the run has ended."""
+        found, pods = look(self._run)
+        newest = max((pod.attempt for pod in pods), default=1)
+        for pod in pods:
+            name, state = pod.metadata.name, pod.state
+            if state.terminated or pod.status.phase in ("Failed", "Succeeded"):
+                self._ended.add(name)
+            begun = state.running or state.terminated
+            if begun and pod.index in self._nodes and name not in self._readers:
+                attempt = pod.attempt if state.terminated else max(pod.attempt, newest)
+                reader = threading.Thread(target=self._read, args=(pod, attempt), daemon=True)
+                self._readers[name] = reader
+                reader.start()
+        present = {pod.metadata.name for pod in pods}
+        self._ended |= self._readers.keys() - present
+        return observe.view(found, pods).state in observe.ENDED
+
+    def _read(self, pod: objects.Pod, attempt: int) -> None:
+        name = pod.metadata.name
+        try:
+            texts = logs.read(
+                self._run.cluster, self._run.namespace, name, follow=True, ended=lambda: name in self._ended
+            )
+            for text in texts:
+                self._lines.put(Line(attempt, pod.index, logs.rank_of(text), text))
+        except ApiError as error:
+            self._problem = error
+        self._lines.put(None)
+
+
+class Keeper:
+    """Keeps followed logs in a run's folder: a file for each rank, as it printed, and one for each launcher."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[tuple[int, str], BinaryIO] = {}
+
+    def keep(self, line: Line) -> None:
+        """Add a line to its file; the first one of this watch starts the file anew."""
+        name = f"node-{line.node}" if line.rank is None else f"rank-{line.rank}"
+        file = self._files.get((line.attempt, name))
+        if file is None:
+            path = self._folder / "logs" / f"attempt-{line.attempt}" / f"{name}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._files[line.attempt, name] = path.open("wb")
+        file.write((line.text if line.rank is None else logs.without_prefix(line.text)) + b"\n")
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+
+def _job(cluster: Cluster, name: str, namespace: str) -> objects.Job:
+    found = cluster.get("Job", name, namespace)
+    if found is None or RUN_LABEL not in (found["metadata"].get("labels") or {}):
+        raise InvalidInput(f"the namespace {namespace} has no run named {name}", hint="`stackctl list` shows the runs")
+    return msgspec.convert(found, objects.Job)
+
+
+def _pods(run: Run) -> list[objects.Pod]:
+    selector = f"batch.kubernetes.io/controller-uid={run.uid}"
+    return run.cluster.items("Pod", objects.Pod, run.namespace, labelSelector=selector)

@@ -1,0 +1,82 @@
+"""A working folder as `submit --code` packs it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from stackctl.engines import archive
+from stackctl.errors import InvalidInput
+
+
+def names(packed: archive.Packed) -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed.text))) as found:
+        return {member.name: member for member in found.getmembers()}
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "mine.py").write_text("print(1)\n")
+    (tmp_path / "pkg" / "run.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "pkg" / "run.sh").chmod(0o750)
+    (tmp_path / "latest").symlink_to("pkg/run.sh")
+    return tmp_path
+
+
+def test_every_file_is_shipped_where_there_is_no_repository(folder: Path) -> None:
+    packed = archive.pack(folder)
+    assert sorted(names(packed)) == ["latest", "mine.py", "pkg/run.sh"]
+    assert names(packed)["pkg/run.sh"].mode == 0o755
+    assert names(packed)["latest"].linkname == "pkg/run.sh"
+
+
+def test_in_a_repository_what_git_tracks_is_shipped_and_the_rest_is_named(folder: Path) -> None:
+    git(folder, "init", "--quiet")
+    (folder / ".gitignore").write_text("*.log\n")
+    (folder / "train.log").write_text("")
+    git(folder, "add", ".gitignore", "mine.py")
+    packed = archive.pack(folder)
+    assert sorted(names(packed)) == [".gitignore", "mine.py"]
+    assert packed.left_out == ("latest", "pkg/run.sh")
+    (folder / "mine.py").unlink()
+    assert sorted(names(archive.pack(folder))) == [".gitignore"]
+
+
+def test_the_same_files_give_the_same_bytes(folder: Path) -> None:
+    first = archive.pack(folder)
+    os.utime(folder / "mine.py", (1, 1))
+    assert archive.pack(folder) == first
+    (folder / "mine.py").write_text("print(2)\n")
+    assert archive.pack(folder).sha256 != first.sha256
+
+
+def test_a_large_folder_is_refused_with_its_largest_files(folder: Path) -> None:
+    (folder / "weights.bin").write_bytes(os.urandom(archive.MOST_BYTES + 1))
+    with pytest.raises(InvalidInput, match=r"900 KiB at most; the largest are weights.bin \(900 KiB\)"):
+        archive.pack(folder)
+    (folder / "weights.bin").unlink()
+    with (folder / "sparse").open("wb") as file:
+        file.truncate(archive.MOST_UNPACKED + 1)
+    with pytest.raises(InvalidInput, match="256 MiB unpacked"):
+        archive.pack(folder)
+
+
+def test_what_cannot_be_shipped_is_an_error(folder: Path, tmp_path: Path) -> None:
+    (folder / "out").symlink_to("/etc/passwd")
+    with pytest.raises(InvalidInput, match="out is a link to /etc/passwd"):
+        archive.pack(folder)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InvalidInput, match="nothing to ship"):
+        archive.pack(empty)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stackctl.engines import kubeconfig
+from stackctl.engines.kubeconfig import Context
+from stackctl.errors import InvalidInput
+
+FIRST = """
+current-context: lab
+contexts:
+- {name: lab, context: {cluster: lab, namespace: research}}
+"""
+SECOND = """
+current-context: cloud
+contexts:
+- {name: cloud, context: {cluster: cloud}}
+- {name: lab, context: {cluster: other, namespace: ignored}}
+"""
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "a").write_text(FIRST)
+    (tmp_path / "b").write_text(SECOND)
+    return {"KUBECONFIG": f"{tmp_path / 'absent'}:{tmp_path / 'a'}:{tmp_path / 'b'}"}
+
+
+def test_the_first_file_that_says_something_wins_as_for_kubectl(env: dict[str, str]) -> None:
+    assert kubeconfig.current(env) == Context("lab", "research")
+    assert kubeconfig.current(env, "cloud") == Context("cloud", "default")
+
+
+def test_an_unknown_context_names_the_nearest(env: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match="did you mean 'cloud'"):
+        kubeconfig.current(env, "clout")
+
+
+def test_no_kubeconfig_is_the_default_namespace(tmp_path: Path) -> None:
+    assert kubeconfig.current({"KUBECONFIG": str(tmp_path / "absent")}) == Context("", "default")
+
+
+@pytest.mark.parametrize("text", ["a: [", "just text", "- a"])
+def test_a_file_that_is_no_kubeconfig_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match="is no kubeconfig") as error:
+        kubeconfig.current({"KUBECONFIG": str(path)})
+    assert error.value.where == str(path)

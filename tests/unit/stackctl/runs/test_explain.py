@@ -1,0 +1,172 @@
+"""The table of causes, on what a real cluster said: recorded/ holds the fields that we decode, of real runs.
+
+Where a cluster of tests cannot be brought to say it (a registry that refuses, a lost node long ago), a recording is
+changed by the words that Kubernetes or containerd use.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from stackctl.runs import objects
+from stackctl.runs.evidence import Facts
+from stackctl.runs.explain import CAUSES, explain
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+def recorded(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())
+    return found
+
+
+def facts(found: dict[str, Any]) -> Facts:
+    return Facts(
+        msgspec.convert(found["job"], objects.Job),
+        msgspec.convert(found["pods"], list[objects.Pod]),
+        msgspec.convert(found["events"], list[objects.Event]),
+    )
+
+
+def state(pod: dict[str, Any]) -> Any:
+    return pod["status"]["containerStatuses"][0]["state"]
+
+
+def waiting(reason: str, message: str) -> dict[str, Any]:
+    found = recorded("image-unreachable")
+    found["events"] = []
+    state(found["pods"][0])["waiting"] = {"reason": reason, "message": message}
+    return found
+
+
+def failed(**status: Any) -> dict[str, Any]:
+    """A run of two nodes whose last attempt failed without a report, in the way given."""
+    found = recorded("rank-failed")
+    for pod in found["pods"]:
+        pod["status"].update(copy.deepcopy(status))
+        state(pod)["terminated"] = {"exitCode": 1, "message": "Traceback\nOSError: broken"}
+    return found
+
+
+def ended(code: int, **report: Any) -> dict[str, Any]:
+    found = failed()
+    message = json.dumps({"attempt": 1, "exit_code": code, "last_lines": [], **report}) if report else ""
+    for pod in found["pods"]:
+        state(pod)["terminated"] = {"exitCode": code, "message": message}
+    return found
+
+
+def disrupted(reason: str, message: str) -> dict[str, Any]:
+    return failed(conditions=[{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}])
+
+
+def refused(message: str) -> dict[str, Any]:
+    found = recorded("not-admitted")
+    for event in found["events"]:
+        event["message"] = message
+    return found
+
+
+def live(suspend: bool = False, *, running: bool = False, pods: bool = True) -> dict[str, Any]:
+    found = recorded("rank-failed")
+    found["job"]["status"] = {"active": 2}
+    found["job"]["spec"]["suspend"] = suspend
+    for pod in found["pods"]:
+        now: dict[str, Any] = {"running": {}} if running else {"waiting": {"reason": "ContainerCreating"}}
+        phase = "Running" if running else "Pending"
+        pod["status"] = {"phase": phase, "containerStatuses": [{"name": "node", "state": now}]}
+    if not pods:
+        found["pods"] = []
+    found["events"] = []
+    return found
+
+
+def unpacking() -> dict[str, Any]:
+    found = failed()
+    for pod in found["pods"]:
+        pod["status"]["containerStatuses"] = []
+        ended = {"exitCode": 1, "message": "tarfile.ReadError: not a gzip file"}
+        pod["status"]["initContainerStatuses"] = [{"name": "unpack", "state": {"terminated": ended}}]
+    return found
+
+
+def pulling() -> dict[str, Any]:
+    found = live()
+    about = {"kind": "Pod", "name": found["pods"][0]["metadata"]["name"]}
+    found["events"] = [{"reason": "Pulling", "message": 'Pulling image "big"', "involvedObject": about}]
+    return found
+
+
+def conditions(kind: str) -> dict[str, Any]:
+    found = live()
+    found["job"]["status"]["conditions"] = [{"type": kind, "status": "True", "reason": "DeadlineExceeded"}]
+    found["pods"] = []
+    return found
+
+
+INSECURE = 'pods "a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
+DENIED = (
+    'failed to resolve reference "registry.example/x:1": pull access denied, repository does not exist or may require '
+    "authorization: server message: insufficient_scope: authorization failed"
+)
+
+SAID: list[tuple[str, dict[str, Any], str]] = [
+    ("succeeded", conditions("Complete"), "has succeeded"),
+    ("quota", recorded("quota"), "exceeded quota: small, requested: pods=1"),
+    ("pod security", refused(INSECURE), "runAsNonRoot"),
+    ("webhook", refused('admission webhook "policy.example" denied the request: no owner'), "no owner"),
+    ("not admitted", recorded("not-admitted"), "every pod names its owner"),
+    ("queued", live(suspend=True), "waits in its queue"),
+    ("claim", recorded("claim"), 'persistentvolumeclaim "absent" not found'),
+    ("unschedulable", recorded("unschedulable"), "1 of 3 nodes (1) (2 Insufficient nvidia.com/gpu)"),
+    ("unschedulable", recorded("unschedulable-memory"), "1 of 1 nodes (0) (2 Insufficient memory)"),
+    ("image not found", waiting("ErrImagePull", DENIED), "registry.example/x:1"),
+    ("image not found", waiting("ImagePullBackOff", 'failed to resolve reference "x:1": x:1: not found'), "x:1"),
+    ("image unauthorized", waiting("ErrImagePull", "unexpected status: 401 Unauthorized"), "on node-"),
+    ("image pull", recorded("image-unreachable"), "no route to host"),
+    ("image pulling", pulling(), "still pulls its image"),
+    ("secret", recorded("secret"), 'secret "absent" not found'),
+    ("no python", waiting("RunContainerError", 'exec: "python": executable file not found in $PATH'), "python"),
+    ("not started", waiting("CreateContainerError", "context deadline exceeded"), "deadline"),
+    ("configuration", recorded("configuration"), "0 visible GPUs for STACK_PROCS=1"),
+    ("unpack", unpacking(), "not a gzip file"),
+    ("out of memory", recorded("out-of-memory"), "ran out of memory: node 0"),
+    ("evicted", failed(reason="Evicted", message="The node was low on resource: memory."), "low on resource"),
+    ("node lost", disrupted("DeletionByPodGC", "PodGC: node no longer exists"), "ran on node-"),
+    ("node lost", ended(75, reason="node-lost", node=1, sentence="node 1 of 2 (host node-b) was lost"), "host node-b"),
+    ("disrupted", disrupted("EvictionByEvictionAPI", "Eviction API: evicting"), "evicting"),
+    ("rank failed", recorded("rank-failed"), "rank 1 (node 1, local rank 0, host node-1) failed first"),
+    ("rank failed", recorded("rank-failed"), "| ValueError: loss is nan"),
+    ("peers missing", recorded("peers-missing"), "nodes 1, 2 of 3 never came within 5 s"),
+    ("stopped", ended(143), "stopped by SIGTERM"),
+    ("ended", failed(), "| OSError: broken"),
+    ("failed", conditions("Failed"), "DeadlineExceeded"),
+    ("starting", live(), "2 of 2 nodes (0, 1)"),
+    ("starting", live(pods=False), "2 of its pods are not there yet"),
+    ("running", live(running=True), "attempt 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cause", "found", "said"), SAID, ids=[f"{row[0]}-{n}" for n, row in enumerate(SAID)])
+def test_each_cause_is_found_and_said_with_its_evidence(cause: str, found: dict[str, Any], said: str) -> None:
+    why = explain(facts(found))
+    assert why.cause == cause, why.text
+    assert said in why.text
+    assert "{" not in why.sentence.replace(found["job"]["metadata"]["name"], "")
+
+
+def test_no_cause_is_left_without_a_test() -> None:
+    assert {cause.name for cause in CAUSES} == {row[0] for row in SAID}
+
+
+def test_a_failed_run_is_not_said_to_wait() -> None:
+    found = recorded("rank-failed")
+    found["events"] = [{"reason": "FailedCreate", "message": "exceeded quota", "involvedObject":
+                        {"kind": "Job", "name": found["job"]["metadata"]["name"]}}]  # fmt: skip
+    assert explain(facts(found)).cause == "rank failed"

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from stackctl.errors import InvalidInput
+from stackctl.jobs.kubernetes import DISRUPTIONS_NOTE, FAILURES_NOTE, INDEX_NOTE
+from stackctl.runs import objects, observe
+
+RUNNING: dict[str, Any] = {"running": {}}
+PENDING: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
+
+
+def job(*conditions: str, nodes: int = 2, **spec: Any) -> objects.Job:
+    rows = [{"type": kind, "status": "True"} for kind in conditions]
+    row = {"metadata": {"name": "a", "namespace": "team"}, "status": {"conditions": rows, "completionTime": "then"}}
+    return msgspec.convert({**row, "spec": {"completions": nodes, "backoffLimitPerIndex": 3, **spec}}, objects.Job)
+
+
+def exited(code: int, **report: Any) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "message": json.dumps(report) if report else ""}}
+
+
+def pod(node: int, state: dict[str, Any], failures: int = 0, disruptions: str = "") -> objects.Pod:
+    notes = {INDEX_NOTE: str(node), FAILURES_NOTE: str(failures), DISRUPTIONS_NOTE: disruptions}
+    phase = "Running" if "running" in state else "Pending" if "waiting" in state else "Failed"
+    status = {"phase": phase, "containerStatuses": [{"name": "node", "state": state}]}
+    name = f"a-{node}-{failures}{disruptions}"
+    return msgspec.convert({"metadata": {"name": name, "annotations": notes}, "status": status}, objects.Pod)
+
+
+@pytest.mark.parametrize(
+    ("found", "pods", "state", "attempt"),
+    [
+        (job(), [], "pending", 1),
+        (job(), [pod(0, PENDING), pod(1, RUNNING)], "pending", 1),
+        (job(), [pod(0, RUNNING), pod(1, RUNNING)], "running", 1),
+        (job(), [pod(0, RUNNING), pod(1, exited(0))], "running", 1),
+        (job(), [pod(0, exited(1)), pod(1, RUNNING)], "restarting", 1),
+        (job(), [pod(0, exited(1)), pod(1, exited(1)), pod(0, PENDING, 1)], "restarting", 2),
+        (job(), [pod(0, exited(1)), pod(1, exited(1)), pod(0, RUNNING, 1), pod(1, RUNNING, 0, "1")], "running", 2),
+        (job(), [pod(0, RUNNING, 2, "1"), pod(1, RUNNING)], "running", 4),
+        (job(suspend=True), [], "queued", 1),
+        (job("Complete"), [pod(0, exited(0)), pod(1, exited(0))], "succeeded", 1),
+        (job("Failed"), [pod(0, exited(1)), pod(1, exited(1))], "failed", 1),
+    ],
+)
+def test_state_and_attempt(found: objects.Job, pods: list[objects.Pod], state: str, attempt: int) -> None:
+    now = observe.view(found, pods)
+    assert (now.state, now.attempt, now.attempts) == (state, attempt, 4)
+
+
+def test_the_result_is_node_0s_last_message_of_a_success() -> None:
+    pods = [pod(0, exited(0, steps=5)), pod(1, exited(0))]
+    assert observe.view(job("Complete"), pods).result == {"steps": 5}
+    assert observe.view(job(), pods).result is None
+
+
+def test_the_newest_failure_that_names_a_rank_is_the_failure() -> None:
+    def report(attempt: int, reason: str) -> dict[str, Any]:
+        return {"attempt": attempt, "reason": reason, "sentence": reason}
+
+    pods = [
+        pod(0, exited(1, **report(1, "rank-failed"))),
+        pod(0, exited(75, **report(2, "node-lost")), 1),
+        pod(1, exited(1, **report(2, "rank-failed")), 1),
+    ]
+    assert observe.failure(pods) == report(2, "rank-failed")
+    assert observe.failure([]) is None
+
+
+def test_what_a_node_does() -> None:
+    assert observe.doing(pod(0, exited(137))) == "failed, exit code 137"
+    assert observe.doing(pod(0, exited(0))) == "succeeded"
+    assert observe.doing(pod(0, {"waiting": {"reason": "ErrImagePull"}})) == "ErrImagePull"
+    assert observe.doing(pod(0, PENDING)) == "pending"
+
+
+def test_a_job_of_others_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="is not one of stackctl's"):
+        observe.job_of(job())
