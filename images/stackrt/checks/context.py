@@ -3,6 +3,7 @@
 import json
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,6 +95,22 @@ class Context:
         if need == "multi-node" and self.nodes < 2:
             return "this is a single node"
         return ""
+
+
+def read_nodes(env: Mapping[str, str]) -> tuple[int, int, tuple[str, int] | None]:
+    """How many nodes there are, which one this is, and where they meet: what the launcher tells a rank.
+
+    Raises:
+        FactsError: The launcher has several ranks on a node; the suite is one.
+    """
+    nodes = int(env.get("STACK_NODES") or 1)
+    if nodes < 2:
+        return 1, 0, None
+    if env.get("WORLD_SIZE") != str(nodes):
+        raise FactsError(
+            "the suite is one rank on each node: start it with `python -m stackrt.launch` and STACK_PROCS=1"
+        )
+    return nodes, int(env["STACK_NODE_RANK"]), (env["MASTER_ADDR"], int(env["MASTER_PORT"]))
 
 
 def read_image(stack: Path = STACK) -> ImageFacts | None:

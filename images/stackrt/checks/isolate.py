@@ -135,13 +135,18 @@ def _judge(check: Check, said: dict[str, Any], *, flooded: bool) -> Result:
     return failed(found, expected=expected, todo=todo)
 
 
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send us this signal when our parent has died."""
+    _prctl(PR_SET_PDEATHSIG, number)
+
+
 def _supervise(check: Check, context: Context, report: int, output: int) -> NoReturn:
     """Run a check in a child, see it out, and end all that it started."""
     try:
         os.setsid()
         blocked = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        end_with_parent(signal.SIGTERM)
         if check.adopts:
             _prctl(PR_SET_CHILD_SUBREAPER, 1)
         main = os.fork()
@@ -226,7 +231,7 @@ def _run(check: Check, context: Context, report: int, output: int) -> NoReturn:
     code = 1
     try:
         os.setsid()
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         empty = os.open(os.devnull, os.O_RDONLY)

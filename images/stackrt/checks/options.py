@@ -1,7 +1,6 @@
 """The command line of the suite."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +126,3 @@ def _writable(option: str, path: str) -> None:
             pass
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from None
-
-
-def exit_with(message: str) -> int:
-    """Say why nothing was checked; the exit code."""
-    print(f"stackrt.checks: {message}", file=sys.stderr)
-    return UNKNOWN

@@ -10,7 +10,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,28 @@ from stackrt.checks.context import Context
 
 class RanksError(Exception):
     """The ranks did not all answer; `str()` is the launcher's sentence, with the last lines of the first failure."""
+
+
+@dataclass(frozen=True)
+class Across:
+    """A job over several nodes."""
+
+    nodes: int
+    node: int
+    rendezvous: str
+    """host:port of its node 0."""
+    token: str
+
+    @property
+    def contract(self) -> dict[str, str]:
+        """The launcher's variables for it."""
+        return {
+            "STACK_NODES": str(self.nodes),
+            "STACK_NODE_RANK": str(self.node),
+            "STACK_RENDEZVOUS": self.rendezvous,
+            "STACK_TOKEN": self.token,
+            "STACK_TIMEOUT": "30",
+        }
 
 
 def run(
@@ -31,8 +55,9 @@ def run(
     arguments: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float = 60.0,
+    across: Across | None = None,
 ) -> list[dict[str, Any]]:
-    """Call a function in each of `procs` ranks of this node and return their answers by rank.
+    """Call a function in each of `procs` ranks of this node and return their answers by local rank.
 
     Args:
         function: `module:name` of a function that takes the arguments and returns a dictionary of JSON values.
@@ -40,18 +65,19 @@ def run(
         device: cpu, or cuda for a GPU a rank.
         env: More variables for the ranks.
         timeout: Seconds; keep the check's own longer.
+        across: Make them part of a job over several nodes, each of which calls this.
 
     Raises:
         RanksError: A rank failed, or they were not done in time.
     """
-    out = context.scratch / "ranks"
-    out.mkdir(exist_ok=True)
+    out = Path(tempfile.mkdtemp(prefix="ranks-", dir=context.scratch))
     contract = {
         "STACK_RUN": "check",
         "STACK_PROCS": str(procs),
         "STACK_DEVICE": device,
         "STACK_FRAMEWORK": framework,
         "STACK_OUT": str(out),
+        **(across.contract if across else {}),
     }
     outer = {name: value for name, value in os.environ.items() if not name.startswith("STACK_")}
     command = [*context.launcher, "--", sys.executable, "-P", "-m", "stackrt.checks.ranks", function]
@@ -80,19 +106,20 @@ def _why(out: Path, code: int) -> str:
     return " | ".join([failure["sentence"], *last])
 
 
+def local_rank(env: Mapping[str, str]) -> int:
+    """The number of a rank on its node, as its framework is told it; all nodes of a check have as many."""
+    for name in ("LOCAL_RANK", "HOROVOD_LOCAL_RANK"):
+        if name in env:
+            return int(env[name])
+    return int(json.loads(env["TF_CONFIG"])["task"]["index"]) % int(env["STACK_PROCS"])
+
+
 def main() -> None:
     """In a rank: call the function and write its answer."""
     module, _, name = sys.argv[1].partition(":")
     answer = getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))
-    file = Path(os.environ["STACK_OUT"]) / f"answer-{rank(os.environ)}.json"
+    file = Path(os.environ["STACK_OUT"]) / f"answer-{local_rank(os.environ)}.json"
     file.write_text(json.dumps(answer), encoding="utf-8")
-
-
-def rank(env: Mapping[str, str]) -> int:
-    """This process's rank, where the launcher put it for the framework."""
-    if env["STACK_FRAMEWORK"] == "tensorflow":
-        return int(json.loads(env["TF_CONFIG"])["task"]["index"])
-    return int(env["RANK" if env["STACK_FRAMEWORK"] == "torch" else "HOROVOD_RANK"])
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def run(
     context: Context,
     *,
     on_end: Callable[[Row], None] | None = None,
-    meet: Callable[[str], None] | None = None,
+    meet: Callable[[str], str] | None = None,
 ) -> list[Row]:
     """Run checks and return their rows in the order of `checks`.
 
@@ -63,7 +63,7 @@ def run(
     Args:
         context: What each is told; its scratch folder is made anew for each, below this one.
         on_end: Called with each row as it comes.
-        meet: Called before each check of several nodes, to start it on all of them together.
+        meet: Called before each check of several nodes, to start it on all of them together; says what is wrong.
 
     Raises:
         Interrupted: A signal came; all that was started has been ended.
@@ -87,9 +87,12 @@ def run(
     _several([check for check in local if not check.parallel], 1, context, ended)
     for check in able:
         if check not in local:
-            if meet:
-                meet(check.name)
-            _several([check], 1, context, ended)
+            absent = meet(check.name) if meet else ""
+            if absent:
+                todo = "see what those nodes have printed"
+                ended(Row(check, failed(absent, expected=f"all {context.nodes} nodes", todo=todo)))
+            else:
+                _several([check], 1, context, ended)
     return [rows[check.name] for check in checks]
 
 

@@ -1,0 +1,52 @@
+"""The two passes that isolate a slow node: who measures with whom, and whom the figures accuse. Pure.
+
+Pass 1 measures every node once, in pairs side by side; a node with no fast pair is a suspect. In pass 2 each suspect is
+measured with a node that is known to be fast: who is still slow is bad, and its partner of pass 1 is cleared.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+Pair = tuple[int, int]
+SLOW = 0.6
+"""Below this part of what the faster half of the pairs has, a pair is slow."""
+
+
+def first_rounds(nodes: int) -> list[list[Pair]]:
+    """Pass 1: neighbours side by side; with an odd number the last node has a round of its own, with node 0."""
+    rounds = [[(node, node + 1) for node in range(0, nodes - 1, 2)]]
+    return [*rounds, [(0, nodes - 1)]] if nodes % 2 and nodes > 1 else rounds
+
+
+def slow_pairs(rates: Mapping[Pair, float]) -> set[Pair]:
+    """The pairs that are much slower than the others, and those without any data. A single pair has no others."""
+    return {pair for pair, rate in rates.items() if rate <= 0 or rate < least(rates)}
+
+
+def least(rates: Mapping[Pair, float]) -> float:
+    """What a pair needs at least: a part of what the faster half has."""
+    return SLOW * statistics.median(sorted(rates.values())[len(rates) // 2 :])
+
+
+def suspects(rates: Mapping[Pair, float]) -> tuple[list[int], list[int]]:
+    """After pass 1: nodes without a fast pair, and the others."""
+    slow = slow_pairs(rates)
+    fast = {node for pair in rates if pair not in slow for node in pair}
+    return sorted({node for pair in rates for node in pair} - fast), sorted(fast)
+
+
+def second_rounds(suspected: Sequence[int], good: Sequence[int]) -> list[list[Pair]]:
+    """Pass 2: each suspect with a good node, as many side by side as there are good ones."""
+    if not good:
+        return []
+    return [
+        list(zip(good, suspected[first : first + len(good)], strict=False))
+        for first in range(0, len(suspected), len(good))
+    ]
+
+
+def bad(first: Mapping[Pair, float], second: Mapping[Pair, float]) -> list[int]:
+    """After pass 2: the suspects that are slow with a good node, too."""
+    suspected, _ = suspects(first)
+    slow = [pair for pair, rate in second.items() if rate < least(first)]
+    return sorted(node for pair in slow for node in pair if node in suspected)
