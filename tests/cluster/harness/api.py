@@ -9,8 +9,6 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-PATCHES = "application/json-patch+json"
-
 
 class Api:
     """A connection to an API server."""

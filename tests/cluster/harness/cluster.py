@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+import urllib.parse
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -18,6 +19,15 @@ from tests.cluster.harness.site import GPUS, NODES
 
 GIVEN = os.environ.get("STACK_TEST_KUBECONFIG", "")
 """The kubeconfig of another cluster to run the tests on."""
+
+
+FAKE_NODES = f"/api/v1/nodes?labelSelector={urllib.parse.quote(fake_nodes.LABEL)}"
+
+
+def is_ready(node: dict[str, Any]) -> bool:
+    """Whether a Node object's Ready condition holds."""
+    conditions = node.get("status", {}).get("conditions", [])
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 class Cluster:
@@ -45,8 +55,7 @@ class Cluster:
 
     def ready(self, node: str) -> bool:
         """Whether a node's Ready condition holds."""
-        conditions = self.get("node", node).get("status", {}).get("conditions", [])
-        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+        return is_ready(self.get("node", node))
 
 
 class GivenCluster(Cluster):
@@ -78,8 +87,11 @@ class OwnCluster(Cluster):
                 name: nodes.prepare(self.site, index, credentials.kubelets[name])
                 for index, name in enumerate(self.nodes)
             }
+            controllers = parts.pop("controllers")
             for name, argv in {**parts, **self.node_commands}.items():
                 self.namespaces.start(name, argv)
+            self.wait(lambda: self.api.request("GET", "/readyz") == "ok", 60, "the API server is not ready")
+            self.namespaces.start("controllers", controllers)  # the only part that does not wait for the API server
             for index, name in enumerate(self.nodes):
                 self.make_ready(name)
                 self.containerd(index).load_pause()
@@ -119,14 +131,11 @@ class OwnCluster(Cluster):
 
     def make_ready(self, name: str) -> None:
         """Wait for a node, and have it advertise its GPUs, as a device plugin would."""
-        self.wait(lambda: self.ready_now(name), 60, f"{name} is not ready")
+        path = f"/api/v1/nodes/{name}"
+        self.wait(lambda: is_ready(self.api.request("GET", path)), 60, f"{name} is not ready")
         values = ((kind, "nvidia.com~1gpu", str(GPUS)) for kind in ("capacity", "allocatable"))
         patch = [{"op": "add", "path": f"/status/{kind}/{key}", "value": value} for kind, key, value in values]
-        self.api.request("PATCH", f"/api/v1/nodes/{name}/status", patch, "application/json-patch+json")
-
-    def ready_now(self, name: str) -> bool:
-        conditions = self.api.request("GET", f"/api/v1/nodes/{name}").get("status", {}).get("conditions", [])
-        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+        self.api.request("PATCH", f"{path}/status", patch, "application/json-patch+json")
 
     def kill_node(self, name: str) -> None:
         """Kill a node with its pods, as a power failure does. Its Node object stays."""
@@ -142,16 +151,19 @@ class OwnCluster(Cluster):
         self.api.request("DELETE", f"/api/v1/nodes/{name}")
 
     def add_fake_nodes(self, count: int) -> None:
-        """Add simulated nodes, `fake-0` and so on; returns when all are ready."""
+        """Add simulated nodes, `fake-0` and so on; returns when all are ready. Keeping them so costs half a core."""
         self.namespaces.start("kwok", fake_nodes.command(self.kubeconfig, self.site.server))
-        names = [f"fake-{index}" for index in range(count)]
-        for name in names:
-            self.api.request("POST", "/api/v1/nodes", fake_nodes.node(name, GPUS))
-        self.wait(lambda: all(map(self.ready_now, names)), 120, "the simulated nodes are not ready")
+        for index in range(count):
+            self.api.request("POST", "/api/v1/nodes", fake_nodes.node(f"fake-{index}", GPUS))
+
+        def all_ready() -> bool:
+            return sum(map(is_ready, self.api.request("GET", FAKE_NODES)["items"])) >= count
+
+        self.wait(all_ready, 180, "the simulated nodes are not ready")
 
     def remove_fake_nodes(self) -> None:
         self.namespaces.kill("kwok")
-        self.api.request("DELETE", "/api/v1/nodes?labelSelector=type%3Dkwok")
+        self.api.request("DELETE", FAKE_NODES)
 
     def shared_folder(self, name: str) -> Path:
         """A folder that every node sees under the same path, writable for all."""

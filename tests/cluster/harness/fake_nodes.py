@@ -7,20 +7,26 @@ from pathlib import Path
 from tests.cluster.harness import programs
 
 ANNOTATION = "kwok.x-k8s.io/node"
-STAGES = ("node/fast/node-initialize", "node/heartbeat-with-lease/node-heartbeat-with-lease", "pod/general")
+LABEL = "stackctl.test/simulated"
+STAGES = (
+    "node/fast/node-initialize",
+    "node/heartbeat-with-lease/node-heartbeat-with-lease",
+    "pod/fast/pod-ready",
+    "pod/fast/pod-delete",
+)
+"""How its nodes and pods behave: pods run at once, until they are deleted."""
 
 
 def command(kubeconfig: Path, server: str) -> list[str]:
     """The command line of kwok: it manages the nodes with our annotation, and no other."""
     stage = programs.folder("kwok") / "stage"
-    files = [stage / f"{name}.yaml" for name in STAGES[:2]] + sorted((stage / STAGES[2]).glob("pod-*.yaml"))
     return [
         programs.program("kwok"),
         f"--kubeconfig={kubeconfig}",
         f"--master={server}",
         f"--manage-nodes-with-annotation-selector={ANNOTATION}=fake",
         "--node-lease-duration-seconds=40",
-        *(f"--config={path}" for path in files),
+        *(f"--config={stage / name}.yaml" for name in STAGES),
     ]
 
 
@@ -33,7 +39,7 @@ def node(name: str, gpus: int) -> dict[str, object]:
         "metadata": {
             "name": name,
             "annotations": {ANNOTATION: "fake"},
-            "labels": {"kubernetes.io/hostname": name, "type": "kwok"},
+            "labels": {"kubernetes.io/hostname": name, LABEL: "yes"},
         },
         "spec": {"taints": [{"key": ANNOTATION, "value": "fake", "effect": "NoSchedule"}]},
         "status": {"capacity": room, "allocatable": room},
