@@ -26,6 +26,7 @@ COMMANDS = {
     "status": ("stackctl.cli.watch", "Show how a run fares: its state and attempt, and each node's."),
     "submit": ("stackctl.cli.submit", "Run a job on a Kubernetes cluster."),
     "test": ("stackctl.cli.test", "Test an image, and this machine with it: is it fit to train?"),
+    "validate": ("stackctl.cli.validate", "Check that files and images are what they should be."),
     "wait": ("stackctl.cli.watch", "Wait until a run has ended; fail if it failed, and say why."),
     "wheelhouse": ("stackctl.cli.wheelhouse", "Collect all that a build fetches into a folder."),
     "workloads": ("stackctl.cli.run", "Show the reference jobs that come with the stack."),

@@ -3,7 +3,6 @@
 Arguments: {name: regular expression} of secrets as JSON; none where files need not be searched. Prints one JSON object.
 """
 
-import base64
 import hashlib
 import json
 import os
@@ -11,6 +10,7 @@ import re
 import stat
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -85,31 +85,37 @@ def bytecode() -> int:
 
 
 class Published:
-    """Files as their packages brought them: Debian's md5sums, and the RECORD of each wheel."""
+    """Files as their packages brought them: Debian's md5sums, and the sizes in the RECORD of each wheel."""
 
     def __init__(self) -> None:
         self.md5: dict[str, str] = {}
+        folders: dict[str, str] = {}  # /lib is a link to /usr/lib, and Debian's lists have either
         for listing in Path("/var/lib/dpkg/info").glob("*.md5sums"):
             for line in listing.read_text(encoding="utf-8").splitlines():
                 digest, _, path = line.partition("  ")
-                self.md5[os.path.realpath("/" + path)] = digest
-        self.sha256: dict[str, str] = {}
+                folder, _, name = f"/{path}".rpartition("/")
+                if folder not in folders:
+                    folders[folder] = os.path.realpath(folder)
+                self.md5[f"{folders[folder]}/{name}"] = digest
+        self.bytes: dict[str, int] = {}
         for record in Path(SITE).glob("python3*/site-packages/*.dist-info/RECORD"):
             for line in record.read_text(encoding="utf-8").splitlines():
-                path, _, rest = line.rpartition(",")[0].rpartition(",")
-                if rest.startswith("sha256="):
-                    self.sha256[str(record.parent.parent / path.strip('"'))] = rest.removeprefix("sha256=")
+                path, _, length = line.rpartition(",")
+                if length:
+                    self.bytes[f"{record.parent.parent}/" + path.rpartition(",")[0].strip('"')] = int(length)
 
-    def has(self, path: str, data: bytes) -> bool:
-        """Whether a file is still what its package brought."""
-        if path in self.md5:
-            return hashlib.md5(data, usedforsecurity=False).hexdigest() == self.md5[path]
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-        return self.sha256.get(path) == digest
+    def has(self, path: str, length: int) -> bool:
+        """Whether a file is still what its package brought: a wheel's by its size, Debian's by its digest."""
+        if path in self.bytes:
+            return self.bytes[path] == length
+        if path not in self.md5:
+            return False
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest() == self.md5[path]
 
 
-def regular_files(root: str) -> Iterator[str]:
-    """Paths of regular files of the image itself: no mounts, no compiled Python that has its source beside it."""
+def regular_files(root: str) -> Iterator[tuple[str, int]]:
+    """Path and size of regular files of the image itself: no mounts, and no compiled Python."""
     device = os.lstat(root).st_dev
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if os.lstat(os.path.join(folder, name)).st_dev == device]
@@ -119,27 +125,27 @@ def regular_files(root: str) -> Iterator[str]:
             path = os.path.join(folder, name)
             about = os.lstat(path)
             if stat.S_ISREG(about.st_mode) and about.st_dev == device and about.st_size <= LARGEST:
-                yield path
+                yield path, about.st_size
 
 
 def secrets(patterns: dict[str, str]) -> list[dict[str, str]]:
-    """Files that hold what looks like a secret and that no package brought, and certificates of nobody's package."""
+    """Files that no package brought and that look like a secret, or hold a certificate that no package brought."""
     compiled = {name: re.compile(pattern.encode()) for name, pattern in patterns.items()}
     published = Published()
     known: set[bytes] = set()
     hits: list[tuple[str, str]] = []
     certificates: dict[str, list[bytes]] = {}
-    for path in regular_files("/"):
+    for path, length in regular_files("/"):
+        theirs = published.has(path, length)
+        if theirs and not path.endswith((".crt", ".pem")):
+            continue
         with open(path, "rb") as file:
             data = file.read()
-        if data.startswith(b"\x7fELF"):
-            continue
-        names = [name for name, pattern in compiled.items() if pattern.search(data)]
-        blocks = CERTIFICATE.findall(data) if b"-----BEGIN CERTIFICATE-----" in data else []
-        if (names or blocks) and published.has(path, data):
+        blocks = CERTIFICATE.findall(data)
+        if theirs:
             known.update(blocks)
             continue
-        hits += [(path, name) for name in names]
+        hits += [(path, name) for name, pattern in compiled.items() if pattern.search(data)]
         if blocks:
             certificates[path] = blocks
     foreign = [(path, "certificate") for path, blocks in certificates.items() if not known.issuperset(blocks)]

@@ -1,15 +1,23 @@
-"""What integration tests share: seeing that nothing is left behind, and runs in the background."""
+"""What integration tests share: seeing that nothing is left behind, runs in the background, a checkout to spoil."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.commands import ROOT, environment
+
+Copy = Callable[..., "subprocess.CompletedProcess[str]"]
+"""stackctl, run from a copy of the checkout."""
 
 OURS = re.compile(r"stacktest|t\d+-\d+|(gpt|python|loop)-\d{4}-\d{6}")
 """Names of what a test starts; other work may share the engine."""
@@ -59,3 +67,22 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             except subprocess.TimeoutExpired:
                 run.process.kill()
         run.log.close()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> tuple[Path, Copy]:
+    """A copy of the checkout without its tests and docs, and stackctl run from it."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("stackctl", "images", "compose", "k8s"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    for name in ("compose.yaml", ".hadolint.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def run(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        given = environment(PYTHONPATH=str(tmp_path), PATH=path, **(env or {}))
+        code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from stackctl.cli.main import main; main()"
+        argv = [sys.executable, "-c", code, str(tmp_path), *words]
+        return subprocess.run(argv, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=300, check=False)
+
+    return tmp_path, run

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from stackctl.images import lockfile
-from tests.commands import ROOT
-
-Copy = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> tuple[Path, Copy]:
-    """A copy of what stackctl reads, and stackctl run from it."""
-    for name in ("stackctl", "images"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "compose").mkdir()
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        env = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": path}
-        code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from stackctl.cli.main import main; main()"
-        argv = [sys.executable, "-c", code, str(tmp_path), *words]
-        return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
-
-    return tmp_path, run
+from tests.integration.conftest import Copy
 
 
 @pytest.mark.needs("index")
