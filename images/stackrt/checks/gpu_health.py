@@ -4,6 +4,7 @@ import ctypes
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from stackrt.checks import nvml
 from stackrt.checks.context import Context
@@ -11,6 +12,7 @@ from stackrt.checks.nvml import Gpu
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped, warned
 from stackrt.launch import gpus as launcher
+from stackrt.launch.driver import choose, compat_version
 
 SLOWED = {
     0x08: "hardware slowdown",
@@ -44,13 +46,16 @@ def driver_floor(context: Context) -> Result:
         return skipped("this image holds no CUDA")
     with nvml.opened() as driver:
         version = driver.driver()
-    return judge_driver(version, context.image.minimum_driver, context.image.cuda, libcuda_starts(context.image.cuda))
+    minimum, cuda = context.image.minimum_driver, context.image.cuda
+    # The launcher gives its ranks a newer libcuda where the host's driver is too old, and there is one.
+    compatible = choose({"minimum_driver": minimum, "cuda": cuda}, version, compat_version()).folder
+    return judge_driver(version, minimum, cuda, libcuda_starts(cuda, Path(compatible)))
 
 
-def libcuda_starts(cuda: str) -> str:
-    """Why the libcuda that programs get cannot run CUDA `cuda`; empty if it can."""
+def libcuda_starts(cuda: str, folder: Path = Path()) -> str:
+    """Why the libcuda that programs get cannot run CUDA `cuda`; empty if it can. `folder`: where it is, if known."""
     try:
-        library = ctypes.CDLL("libcuda.so.1")
+        library = ctypes.CDLL(str(folder / "libcuda.so.1"))
     except OSError as error:
         return f"libcuda.so.1 cannot be opened: {error}"
     if code := library.cuInit(0):

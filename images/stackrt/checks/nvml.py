@@ -87,32 +87,38 @@ class Nvml:
         self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
         return [self._gpu(index) for index in range(count.value)]
 
-    def handle(self, uuid: str) -> ctypes.c_void_p:
-        """Find a GPU by its UUID.
+    def handle(self, uuid: str) -> ctypes.c_void_p | None:
+        """Find a GPU by its UUID, `GPU-…`; None for a MIG instance, which has no clocks or links of its own.
 
         Raises:
-            GpuGone: No such GPU answers.
+            GpuGone: It does not answer.
         """
         handle = ctypes.c_void_p()
-        self._call("nvmlDeviceGetHandleByUUID", ctypes.c_char_p(uuid.encode()), ctypes.byref(handle))
-        return handle
+        found = self._call("nvmlDeviceGetHandleByUUID", ctypes.c_char_p(uuid.encode()), ctypes.byref(handle))
+        return handle if found else None
 
-    def slowed(self, device: ctypes.c_void_p) -> int:
+    def slowed(self, device: ctypes.c_void_p | None) -> int:
         """Why the clocks are held down: a mask of nvmlClocksEventReasons (renamed in driver 535)."""
+        if device is None:
+            return 0
         mask = ctypes.c_ulonglong()
         for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
             if self._call(name, device, ctypes.byref(mask)):
                 return mask.value
         return 0
 
-    def sm_clock(self, device: ctypes.c_void_p) -> int:
+    def sm_clock(self, device: ctypes.c_void_p | None) -> int:
         """The clock of the multiprocessors now, MHz; 0 if it is not told."""
+        if device is None:
+            return 0
         clock = ctypes.c_uint()
         self._call("nvmlDeviceGetClockInfo", device, ctypes.c_int(CLOCK_SM), ctypes.byref(clock))
         return clock.value
 
-    def pcie(self, device: ctypes.c_void_p) -> tuple[int, int, int, int]:
+    def pcie(self, device: ctypes.c_void_p | None) -> tuple[int, int, int, int]:
         """The PCIe link: generation and width now, then the most that card and slot can do; 0 where not told."""
+        if device is None:
+            return 0, 0, 0, 0
         values = []
         for kind in ("Curr", "Max"):
             for what in ("Generation", "Width"):
@@ -121,8 +127,10 @@ class Nvml:
                 values.append(value.value)
         return values[0], values[1], values[2], values[3]
 
-    def between(self, one: ctypes.c_void_p, other: ctypes.c_void_p) -> str:
+    def between(self, one: ctypes.c_void_p | None, other: ctypes.c_void_p | None) -> str:
         """What joins two GPUs: `NVLink`, or what they have in common."""
+        if one is None or other is None:
+            return "unknown"
         status, level = ctypes.c_int(-1), ctypes.c_int(-1)
         self._call("nvmlDeviceGetP2PStatus", one, other, ctypes.c_int(P2P_NVLINK), ctypes.byref(status))
         if status.value == P2P_OK:

@@ -16,6 +16,7 @@ SUBJECTS = (
     "process",
     "image",
     "pytorch",
+    "pytorch_gpu",
     "tensorflow",
     "horovod",
     "mpi",

@@ -111,6 +111,14 @@ class Bench:
         assert isinstance(result, Result), result
         return result
 
+    def in_pythons(self, image: str, code: str, check: str) -> Result:
+        """Make one check in a container of an image where each Python runs some code at its start."""
+        folder = self.tmp / "start"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(code)
+        folder.chmod(0o755)  # the container is another user
+        return self.report(image, "--volume", f"{folder}:/start:ro", "--env", "PYTHONPATH=/start", only=(check,))[check]
+
     def sick(self) -> dict[str, Result]:
         """What the suite finds in one PyTorch container with many faults."""
         plant = "; ".join(SICK)

@@ -1,0 +1,44 @@
+"""What the checks of Horovod run in each rank of a TensorFlow image."""
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+
+from stackrt.checks.tf_ranks import SEED, batch, error, network, take_device
+
+
+def collectives() -> dict[str, list[float]]:
+    """What this rank receives when each gives 1, 2, 3 times its rank + 1; see `horovod.judge_collectives`."""
+    hvd.init()
+    rank, size = hvd.rank(), hvd.size()
+    mine = tf.constant([1.0, 2.0, 3.0]) * (rank + 1)
+    received, _ = hvd.alltoall(tf.fill([size], rank + 1.0), splits=tf.ones(size, tf.int32))
+    found = {
+        "sum": hvd.allreduce(mine, op=hvd.Sum, name="sum"),
+        "mean": hvd.allreduce(mine, op=hvd.Average, name="mean"),
+        "allgather": hvd.allgather(mine[:1], name="allgather"),
+        "broadcast": hvd.broadcast(mine, root_rank=size - 1, name="broadcast"),
+        "alltoall": received,
+    }
+    hvd.shutdown()
+    return {name: tensor.numpy().tolist() for name, tensor in found.items()}
+
+
+def optimizer() -> dict[str, float]:
+    """A step with DistributedGradientTape on the ranks' parts, against a plain one on the whole."""
+    hvd.init()
+    rank, size = hvd.rank(), hvd.size()
+    take_device(hvd.local_rank())
+    whole, plain = network(SEED)
+    # Every rank begins with other weights, so that broadcasting them is tested as well.
+    model, shared = network(SEED + rank)
+    hvd.broadcast_variables(model.variables, root_rank=0)
+    x, y = batch(0)
+    for net, steps, part in ((whole, plain, slice(None)), (model, shared, slice(rank, None, size))):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(net(x[part], training=True) - y[part]))
+        tape = hvd.DistributedGradientTape(tape) if net is model else tape
+        gradients = tape.gradient(loss, net.trainable_variables)
+        steps.apply_gradients(zip(gradients, net.trainable_variables, strict=True))
+    found = error(model.trainable_variables, whole.trainable_variables)
+    hvd.shutdown()
+    return {"horovod_error": found}
