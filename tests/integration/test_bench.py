@@ -1,4 +1,4 @@
-"""The bounds of start-up, as `make bench` measures them."""
+"""Bounds of start-up and size, as `make bench` measures them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.commands import ROOT
+from tests.commands import ROOT, environment
 
 
 @pytest.mark.parametrize("script", ["startup.py", pytest.param("launcher.py", marks=pytest.mark.needs("torch"))])
@@ -23,3 +23,12 @@ def test_start_up_keeps_its_bounds(script: str) -> None:
             assert json.loads(done.stdout)["ok"] is True
             return
     pytest.fail("\n".join(said))
+
+
+@pytest.mark.needs("docker")
+def test_an_image_is_its_base_and_what_its_locks_install(image: str) -> None:
+    argv = [sys.executable, str(ROOT / "bench" / "size.py"), "pytorch", "--json", "--check"]
+    done = subprocess.run(argv, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = [row for row in json.loads(done.stdout)["images"] if row["tag"] == image]
+    assert 1.0 <= found["ratio"] <= 1.04
