@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.harness.site import BRIDGE, NODES, SLOTS, Site
+from tests.cluster.harness.site import BRIDGE, BRIDGE_ADDRESS, NODES, SLOTS, Site
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 """What the cluster's programs get: nothing of the environment of the tests."""
@@ -69,7 +69,9 @@ class Namespaces:
             raise RuntimeError(f"{len(SLOTS)} clusters of tests run on this machine already")
         run(f"ip address add {site.host}/24 dev {site.name}", f"ip link set {site.name} up")
         inside = [
-            f"ip link add {BRIDGE} type bridge",
+            # An address of its own: else it takes a port's, changes it as pods come and go, and those who talk to it
+            # keep the old one for seconds.
+            f"ip link add {BRIDGE} address {BRIDGE_ADDRESS} type bridge",
             f"ip link set eth0 master {BRIDGE}",
             *(f"ip address add {address}/24 dev {BRIDGE}" for address in site.addresses),
             *(f"ip link set {link} up" for link in ("lo", "eth0", BRIDGE)),

@@ -12,6 +12,7 @@ NODES = 2
 GPUS = 8
 PAUSE = "stackctl.test/pause:1"
 BRIDGE = "pods"
+BRIDGE_ADDRESS = "02:00:00:00:00:01"
 """The one network of the control plane, the nodes and their pods."""
 
 
