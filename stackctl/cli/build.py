@@ -56,6 +56,7 @@ def build(
 
     from stackctl.engines import docker
     from stackctl.images import build as builder
+    from stackctl.images import lock
 
     settings = from_env(os.environ)
     settings = msgspec.structs.replace(settings, wheelhouse=wheelhouse or settings.wheelhouse, offline=offline)
@@ -71,6 +72,8 @@ def build(
             )
             click.echo(shlex.join(steps.argv))
         return
+    for target in chosen:
+        lock.check(target, assets.images_dir())
     docker.require("buildx")
     if len(chosen) > 1:
         click.echo(f"building {len(chosen)} images: {', '.join(target.tag for target in chosen)}", err=True)

@@ -159,6 +159,7 @@ def test_a_lock_edited_by_hand_is_named_by_file_and_line(copy: tuple[Path, Copy]
         assert f"{lock}:{line}: " in refused.stderr
         assert said in refused.stderr
         assert "run `stackctl lock pytorch --variant cpu`" in refused.stderr
+        assert stackctl("build", "pytorch", "--variant", "cpu").stderr == refused.stderr
         lock.write_text(text)
 
 
