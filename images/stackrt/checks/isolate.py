@@ -120,7 +120,7 @@ def _judge(check: Check, said: dict[str, Any], *, flooded: bool) -> Result:
         left = said.get("left") or []
         if left and result.status == "pass":
             return warned(
-                f"{result.found}; but it left {len(left)} processes behind, killed since: {', '.join(left[:3])}",
+                f"{result.found}; but it left behind what was killed since: {', '.join(left[:3])}",
                 expected="everything that a check starts ends with it",
                 todo="see what starts them; in training they would hold memory and GPUs",
                 **result.figures,
