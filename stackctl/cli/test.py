@@ -46,6 +46,7 @@ FEW_NODES = 64
 @click.option("--strict", is_flag=True, help="Count warnings as failures.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the report there; - for standard output.")
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the report there, as JUnit XML.")
+@click.option("--dry-run", is_flag=True, help="Print what would be started, and stop.")
 @click.option("--compare", "old_file", metavar="OLD.json", help="Say what has changed since that report.")
 def test(
     image: str,
@@ -59,6 +60,7 @@ def test(
     strict: bool,
     json_file: str | None,
     junit_file: str | None,
+    dry_run: bool,
     old_file: str | None,
 ) -> None:
     """Test an image, and this machine with it: is it fit to train?
@@ -82,11 +84,15 @@ def test(
     chosen = Selection(only=_split(only), tags=_split(tags), require=_split(require), burn=burn)
     tag, frameworks, hint = _image(image, variant)
     plan.check(chosen, frameworks)
+    name = f"stackctl-test-{secrets.token_hex(4)}"
+    in_compose = nodes > 1 or backend == "compose"
+    if dry_run:
+        click.echo(_plan(tag, chosen, name, nodes if in_compose else 0))
+        return
     old = _read(old_file) if old_file else None
     for option, path in (("--json", json_file), ("--junit", junit_file)):
         _writable(option, path)
-    name = f"stackctl-test-{secrets.token_hex(4)}"
-    if nodes > 1 or backend == "compose":
+    if in_compose:
         made = execute.in_compose(tag, chosen, name=name, nodes=nodes, hint=hint)
     else:
         made = execute.in_docker(tag, chosen, name=name, hint=hint)
@@ -94,6 +100,18 @@ def test(
     if report.failed(made, strict=strict):
         what = "a check failed" if made["counts"]["fail"] else "a check warned, and --strict counts that"
         raise JobFailed(what, hint="the lines above say what was expected and what to do")
+
+
+def _plan(image: str, chosen: Selection, name: str, nodes: int) -> str:
+    """What would be started: a Compose file for `nodes` nodes, or for 0 the command line of one container."""
+    if not nodes:
+        import shlex
+
+        return shlex.join(plan.container(image, chosen, name=name, seen="{}", gpus=False))
+    from stackctl.jobs import compose
+
+    job = plan.job(image, chosen, name=name, nodes=nodes)
+    return compose.to_yaml(compose.document(job, image=image, user="1000:1000", volumes=["out:/out"]))
 
 
 def _split(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -77,6 +77,13 @@ def test_two_nodes_train_one_model(compose: Compose, tmp_path: Path) -> None:
     assert result(compose, "node-0", tmp_path)["world_size"] == 4
 
 
+def test_the_suite_runs_for_any_uid_on_a_read_only_root(compose: Compose) -> None:
+    done = compose("run", "--rm", "suite", STACK_UID="54321", STACK_GID="54321")
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: a warning, of a slow disk for example
+    assert " 0 failed" in done.stdout
+    assert "uid 54321, home /home/stack is writable" in done.stderr
+
+
 def test_tensorboard_shows_the_curves(compose: Compose) -> None:
     assert compose("up", "--exit-code-from", "trainer", "trainer").returncode == 0
     assert compose("up", "--detach", "--wait", "tensorboard").returncode == 0

@@ -1,0 +1,134 @@
+"""The suite as a user runs it: `stackctl test`, a plain container, several nodes; its reports."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+import xml.etree.ElementTree as Xml
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from stackctl.images import catalog
+from tests.commands import PREFIX, ROOT, STACKCTL, Stackctl, environment, hear_signals
+from tests.integration.checks.bench import Bench
+
+pytestmark = [pytest.mark.needs("docker"), pytest.mark.usefixtures("no_containers_left")]
+
+SCHEMA = json.loads((ROOT / "images/stackrt/checks/report.schema.json").read_text())
+CPU_IMAGES = [
+    target.name for target in catalog.targets(catalog.load()) if target.variant_name == "cpu" and target.image.default
+]
+
+
+@pytest.fixture
+def no_containers_left() -> Iterator[None]:
+    yield
+    assert containers() == []
+
+
+def containers() -> list[str]:
+    argv = ["docker", "ps", "--all", "--filter", "name=stackctl-test-", "--format", "{{.Names}}"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize("image", CPU_IMAGES)
+def test_no_check_fails_on_an_image_of_the_matrix(image: str, bench: Bench) -> None:
+    report = bench.whole(image)
+    jsonschema.validate(report, SCHEMA, cls=jsonschema.Draft202012Validator)
+    assert [row for row in report["checks"] if row["status"] == "fail"] == []
+    assert report["image"]["image"] == image
+    assert report["seen"]["digest"].startswith("sha256:")
+    assert report["overhead_seconds"] < 2
+
+
+def test_a_run_writes_json_and_junit_and_says_what_changed(image: str, stackctl: Stackctl, tmp_path: Path) -> None:
+    words = ["test", image, "--only", "lock-match,ulimits", "--require", "gpu"]
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    first = stackctl(*words[:4], "--json", str(old))
+    assert first.returncode == 0, first.stderr
+    assert "pass  lock-match" in first.stderr
+    assert "2 passed, 0 failed" in first.stdout
+
+    second = stackctl(*words, "--json", str(new), "--junit", str(tmp_path / "new.xml"), "--compare", str(old))
+    assert second.returncode == 1
+    assert "found     no GPU is visible here" in second.stdout
+    assert "required: new, fail" in second.stdout
+    assert "error: a check failed" in second.stderr
+
+    report = json.loads(new.read_text())
+    jsonschema.validate(report, SCHEMA, cls=jsonschema.Draft202012Validator)
+    assert report["exit_code"] == 2
+    suite = Xml.fromstring((tmp_path / "new.xml").read_text()).find("testsuite")
+    assert suite is not None
+    cases = suite.findall("testcase")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == (str(len(cases)), "1", "0")
+    assert {case.get("name"): [child.tag for child in case] for case in cases}["required"] == ["failure"]
+
+
+def test_in_a_plain_container(image: str) -> None:
+    """As in the guide, with a few of the checks: the exit codes are those of monitoring plugins."""
+    base = ["docker", "run", "--rm", "--shm-size", "1g", image, "python", "-m", "stackrt.checks"]
+    for words, code, said in (
+        (["--only", "lock-match"], 0, "1 passed"),
+        (["--only", "lock-match", "--require", "gpu"], 2, "FAIL  required"),
+        (["--only", "lokc-match"], 3, "did you mean 'lock-match'?"),
+        (["--json", "/proc/report.json"], 3, "--json /proc/report.json: cannot be written"),
+        (["--list"], 0, "installed == lock, both ways"),
+    ):
+        done = subprocess.run([*base, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert said in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_several_nodes_gather_one_report(image: str, stackctl: Stackctl, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    done = stackctl("test", image, "--nodes", "2", "--tag", "network", "--require", "multi-node", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(file.read_text())
+    jsonschema.validate(report, SCHEMA, cls=jsonschema.Draft202012Validator)
+    assert [node["host"] for node in report["nodes"]] == ["node-0", "node-1"]
+    ran = {(row["name"], row["node"]): row["status"] for row in report["checks"]}
+    assert {ran["rendezvous", node] for node in (0, 1)} == {ran["pairwise-busbw", node] for node in (0, 1)} == {"pass"}
+
+
+def test_an_image_without_the_suite_is_refused(stackctl: Stackctl) -> None:
+    name = f"{PREFIX}bare:1"
+    subprocess.run(["docker", "import", "-", name], input=bytes(1024), check=True, capture_output=True)
+    try:
+        done = stackctl("test", name)
+    finally:
+        subprocess.run(["docker", "image", "rm", name], check=True, capture_output=True)
+    assert done.returncode == 2
+    assert "does not carry the suite" in done.stderr
+
+
+def test_an_image_that_is_not_here(stackctl: Stackctl) -> None:
+    done = stackctl("test", "pytorch", env={"STACK_IMAGE_PREFIX": "absent-"})
+    assert done.returncode == 3
+    assert "build it: `stackctl build pytorch --variant cpu`" in done.stderr
+
+
+def test_ctrl_c_ends_the_container(image: str, tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [STACKCTL, "test", image, "--tag", "image"],
+        env=environment(),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_signals,
+    )
+    until = time.monotonic() + 30
+    while not containers():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == 130, said
+    assert "error: interrupted" in said
