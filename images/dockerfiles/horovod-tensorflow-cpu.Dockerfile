@@ -144,3 +144,39 @@ COPY --link \
      /opt/stack/locks/
 COPY --link images/facts/horovod-tensorflow-cpu.json /opt/stack/image.json
 COPY --link --from=payload /opt/stack /opt/stack
+
+# For development: compilers, debuggers, git, notebooks. A plain build does not make this stage.
+FROM runtime AS devel
+USER 0
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
+    --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
+    --mount=type=bind,from=debs,target=/run/debs \
+    --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
+    /run/apt-install \
+      build-essential \
+      curl \
+      gdb \
+      git \
+      less \
+      pkg-config \
+      procps \
+      python3-dev
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
+    --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
+    --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
+    --mount=type=bind,from=wheelhouse,target=/wheelhouse \
+    --mount=type=bind,source=images/locks/horovod-tensorflow-cpu.devel.txt,target=/run/lock.txt \
+    --mount=type=cache,id=uv,target=/var/cache/uv \
+    if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
+    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
+       uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
+         --requirements /run/lock.txt
+# Files that belong to another user than uid 1000 are mounted here, and git would not read them.
+RUN git config --system --add safe.directory '*'
+LABEL org.opencontainers.image.title="stack-horovod-tensorflow:cpu-devel"
+COPY --link images/locks/horovod-tensorflow-cpu.devel.txt /opt/stack/locks/
+USER 1000:1000
+
+# What a plain build makes.
+FROM runtime

@@ -19,6 +19,7 @@ from stackctl.images.settings import from_env
 @click.command()
 @IMAGE
 @VARIANT
+@click.option("--devel", is_flag=True, help="The images for development: with compilers, debuggers and notebooks.")
 @click.option(
     "--wheelhouse",
     metavar="DIR",
@@ -33,6 +34,7 @@ from stackctl.images.settings import from_env
 def build(
     image: str | None,
     variant: str | None,
+    devel: bool,
     wheelhouse: Path | None,
     offline: bool,
     no_cache: bool,
@@ -49,6 +51,7 @@ def build(
     \b
     Examples:
       stackctl build pytorch --variant cpu
+      stackctl build pytorch --variant cpu --devel
       STACK_WHEELHOUSE=wheels stackctl build pytorch --variant cpu
     """
     import shlex
@@ -65,6 +68,8 @@ def build(
     chosen = catalog.targets(catalog.load(), image, variant, settings.image_prefix)
     if image is None:
         chosen = [target for target in chosen if target.image.default]
+    if devel:
+        chosen = [msgspec.structs.replace(target, development=True) for target in chosen]
     if dry_run:
         for target in chosen:
             steps = builder.plan(

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import click
+import msgspec
 
 from stackctl.cli import complete
 from stackctl.cli.matrix import VARIANT
@@ -17,8 +18,9 @@ from stackctl.images.settings import from_env
 @click.argument("image", shell_complete=complete.images)
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @VARIANT
+@click.option("--devel", is_flag=True, help="Also what the image for development has on top.")
 @click.option("--wheels-only", is_flag=True, help="Leave out Debian's packages and the base image; needs no Docker.")
-def wheelhouse(image: str, folder: Path, variant: str | None, wheels_only: bool) -> None:
+def wheelhouse(image: str, folder: Path, variant: str | None, devel: bool, wheels_only: bool) -> None:
     """Collect all that a build fetches into a folder.
 
     That is the wheels of IMAGE's locks, hashes checked, Debian's packages, and the base image. A file that is
@@ -37,6 +39,8 @@ def wheelhouse(image: str, folder: Path, variant: str | None, wheels_only: bool)
 
     settings = from_env(os.environ)
     targets = catalog.targets(catalog.load(), image, variant, settings.image_prefix)
+    if devel:
+        targets = [msgspec.structs.replace(target, development=True) for target in targets]
     if not wheels_only:
         docker.require("buildx")
     house.prepare(folder)

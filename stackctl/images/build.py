@@ -53,12 +53,14 @@ def plan(
     """
     argv = ["docker", "buildx", "build", "--load", "--tag", target.tag]
     argv += ["--file", str(images / "dockerfiles" / target.dockerfile)]
+    if target.development:
+        argv += ["--target", "devel"]
     if no_cache:
         argv += ["--no-cache"]
     if chosen.wheelhouse:
         argv += ["--build-context", f"wheelhouse={chosen.wheelhouse}"]
     if chosen.wheelhouse and chosen.offline:
-        argv += ["--network", "none", "--build-context", f"debs={chosen.wheelhouse / 'debs' / target.key}"]
+        argv += ["--network", "none", "--build-context", f"debs={chosen.wheelhouse / 'debs' / target.build_key}"]
     if chosen.ca_bundle:
         argv += ["--secret", f"id=ca,src={chosen.ca_bundle}"]
     secrets = {}

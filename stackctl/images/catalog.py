@@ -44,6 +44,8 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The oldest NVIDIA driver that this CUDA runs on, such as `580`."""
     gpu_architectures: tuple[str, ...] = ()
     """Compute capabilities that the framework's own kernels are compiled for, such as `9.0`."""
+    devel_packages: tuple[str, ...] = ()
+    """What the image for development has more in this variant, as CUDA's compiler."""
     leave_out: tuple[str, ...] = ()
     """Packages that others ask for and that this variant replaces, as `tensorflow` where it has `tensorflow-cpu`."""
 
@@ -84,11 +86,19 @@ class Horovod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: tuple[str, ...]
 
 
+class Devel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the image for development has on top of every image."""
+
+    apt: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
 class Catalog(msgspec.Struct, frozen=True):
     """The whole matrix."""
 
     bases: dict[str, Base]
     tools: Tools
+    devel: Devel
     images: dict[str, Image]
     horovod: Horovod | None = None
 
@@ -102,14 +112,22 @@ class Target(msgspec.Struct, frozen=True):
     variant: Variant
     base: Base
     tools: Tools
+    devel: Devel
     horovod: Horovod | None = None
     """Set where the image holds Horovod."""
     prefix: str = PREFIX
+    development: bool = False
+    """Whether the image for development is meant: the same with compilers, debuggers and notebooks on top."""
 
     @property
     def key(self) -> str:
         """`pytorch-cpu`: the stem of this target's lock and Dockerfile."""
         return f"{self.name}-{self.variant_name}"
+
+    @property
+    def build_key(self) -> str:
+        """`pytorch-cpu-devel` for the image for development, else the key."""
+        return f"{self.key}-devel" if self.development else self.key
 
     @property
     def framework_lock(self) -> str:
@@ -132,8 +150,23 @@ class Target(msgspec.Struct, frozen=True):
         return f"{self.key}.builder.txt"
 
     @property
+    def devel_lock(self) -> str:
+        """File name of the lock of what the image for development has on top."""
+        return f"{self.key}.devel.txt"
+
+    @property
     def locks(self) -> tuple[str, ...]:
-        """File names of all locks: the framework's layer, everything else, and those of Horovod if it is there."""
+        """File names of all locks."""
+        return (*self.image_locks, self.devel_lock)
+
+    @property
+    def build_locks(self) -> tuple[str, ...]:
+        """File names of the locks that this target's build reads."""
+        return self.locks if self.development else self.image_locks
+
+    @property
+    def image_locks(self) -> tuple[str, ...]:
+        """File names of the locks that the image follows from: of what is in it, and of what compiles Horovod."""
         return (*self.installed_locks, self.builder_lock) if self.horovod else self.installed_locks
 
     @property
@@ -170,7 +203,7 @@ class Target(msgspec.Struct, frozen=True):
         By default it has no slash, so that it can only mean this machine's image or one of Docker's own curated
         namespace: a missing image is never pulled from a stranger's.
         """
-        return f"{self.prefix}{self.name}:{self.variant_name}"
+        return f"{self.prefix}{self.name}:{self.variant_name}" + ("-devel" if self.development else "")
 
 
 def load(path: Path | None = None) -> Catalog:
@@ -192,11 +225,12 @@ def load(path: Path | None = None) -> Catalog:
 
 def parse(document: Mapping[str, Any], where: str) -> Catalog:
     """Turn a parsed document into a catalog; `where` is the file name that errors carry."""
-    _known_keys(document, ("schema", "bases", "tools", "horovod", "images"), where)
+    _known_keys(document, ("schema", "bases", "tools", "devel", "horovod", "images"), where)
     if document.get("schema") != SCHEMA:
         raise InvalidInput(f"must be {SCHEMA}, not {document.get('schema')!r}", where=f"{where}: schema")
     bases = {name: _convert(row, Base, f"{where}: bases.{name}") for name, row in _table(document, "bases", where)}
     tools = _convert(document.get("tools", {}), Tools, f"{where}: tools")
+    devel = _convert(document.get("devel", {}), Devel, f"{where}: devel")
     horovod = _convert(document["horovod"], Horovod, f"{where}: horovod") if "horovod" in document else None
     images = {name: _image(row, f"{where}: images.{name}") for name, row in _table(document, "images", where)}
     for name, image in images.items():
@@ -211,7 +245,7 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
                 "the catalog has no table [horovod] that says how to compile it",
                 where=f"{where}: images.{name}.horovod",
             )
-    return Catalog(bases=bases, tools=tools, images=images, horovod=horovod)
+    return Catalog(bases=bases, tools=tools, devel=devel, images=images, horovod=horovod)
 
 
 def targets(
@@ -237,6 +271,7 @@ def targets(
             row,
             catalog.bases[image.base],
             catalog.tools,
+            catalog.devel,
             catalog.horovod if image.horovod else None,
             prefix,
         )
@@ -248,7 +283,12 @@ def targets(
 
 def line_of(path: Path, target: Target, requirement: str) -> int:
     """The line of the catalog, counted from 1, that asks for a package on behalf of a target; 0 if there is none."""
-    tables = (f"[images.{target.name}]", f"[images.{target.name}.variants.{target.variant_name}]", "[horovod]")
+    tables = (
+        f"[images.{target.name}]",
+        f"[images.{target.name}.variants.{target.variant_name}]",
+        "[horovod]",
+        "[devel]",
+    )
     name, _, version = requirement.partition("==")
     within = ""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

@@ -32,6 +32,8 @@ def fingerprint(target: Target, name: str) -> str:
         asked = _lines(*target.requirements)
     elif name == target.framework_lock:
         asked = _lines(*target.variant.framework_packages)
+    elif name == target.devel_lock:
+        asked = _lines(*target.requirements, *_developing(target))
     else:
         asked = _lines(*_compiling(target))
     question = f"{asked}{target.base.python} {target.base.wheel_platform}"
@@ -132,6 +134,13 @@ def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str,
         built_with = _written(images, target, target.builder_lock) if kept else {}
         needed = ask(_compiling(target), kept=built_with, constraints=bounds)
         parts.append(lockfile.split(needed, [*target.image.framework_layer, "horovod"])[1])
+    has = {pin.name: pin.version for part in parts[: len(target.installed_locks)] for pin in part}
+    more = ask(
+        _developing(target),
+        kept=_written(images, target, target.devel_lock) if kept else {},
+        constraints=[f"{name}=={version}" for name, version in has.items()],
+    )
+    parts.append([pin for pin in more if pin.name not in has])
     made = f"{target.name} ({target.variant_name}). Made by `stackctl lock {target.name}`; do not edit."
     files = {
         name: lockfile.write(part, [made, f"requirements: {fingerprint(target, name)}"])
@@ -222,6 +231,11 @@ def _compiling(target: Target) -> tuple[str, ...]:
     if target.horovod is None:
         return ()
     return (*target.variant.framework_packages, f"horovod=={target.horovod.version}", *target.horovod.packages)
+
+
+def _developing(target: Target) -> tuple[str, ...]:
+    """What the image for development asks of the resolver."""
+    return (*target.devel.packages, *target.variant.devel_packages)
 
 
 def _ask(

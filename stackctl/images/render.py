@@ -31,7 +31,7 @@ def dockerfiles(targets: Sequence[Target], images: Path) -> dict[str, str]:
 
 def labels(target: Target, images: Path) -> dict[str, str]:
     """The labels that follow from catalog and locks; `build` adds those of the moment (revision, time)."""
-    texts = [read_lock(images / "locks" / name, target) for name in target.locks]
+    texts = [read_lock(images / "locks" / name, target) for name in target.image_locks]
     return {
         "org.opencontainers.image.version": __version__,
         "io.stackctl.variant": target.variant_name,

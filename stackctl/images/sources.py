@@ -24,7 +24,7 @@ _HINT = "see docs/settings.md for mirrors, a private CA and a wheelhouse"
 
 def locks(target: Target) -> tuple[str, ...]:
     """File names of all locks that a build reads, below images/locks: the image's own, and that of its tools."""
-    return (*target.locks, TOOLS_LOCK)
+    return (*target.build_locks, TOOLS_LOCK)
 
 
 def files(target: Target, settings: Settings, images: Path, *, patient: bool = True) -> list[File]:

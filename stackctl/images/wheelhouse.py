@@ -23,6 +23,9 @@ from stackctl.images.settings import Settings, base_image
 IGNORED = "# Beside the wheels: a build takes these in other ways.\ndebs\nbases\n"
 """`.dockerignore` of a wheelhouse, so that the wheels' build context does not carry the rest."""
 
+DEVEL_STAGE = "\nFROM runtime AS devel\n"
+"""Where a Dockerfile goes on to what only the image for development has."""
+
 _LIST = """\
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE} AS listing
@@ -44,7 +47,7 @@ class Lacking(msgspec.Struct, frozen=True):
 
 def debs(target: Target, house: Path) -> Path:
     """Where a wheelhouse keeps the Debian packages of an image: what its build installs, on its base as it is."""
-    return house / "debs" / target.key
+    return house / "debs" / target.build_key
 
 
 def base(target: Target, house: Path) -> Path:
@@ -69,7 +72,8 @@ def collect_debs(target: Target, settings: Settings, house: Path) -> list[Lackin
         CommandFailed: The base image or the Debian mirror cannot be had.
     """
     images = assets.images_dir()
-    packages = apt_packages((images / "dockerfiles" / target.dockerfile).read_text(encoding="utf-8"))
+    recipe_text = (images / "dockerfiles" / target.dockerfile).read_text(encoding="utf-8")
+    packages = apt_packages(recipe_text if target.development else recipe_text.partition(DEVEL_STAGE)[0])
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder, "Dockerfile")
         recipe.write_text(_LIST.replace("PACKAGES", " ".join(packages)), encoding="utf-8")
@@ -154,7 +158,8 @@ def check(target: Target, house: Path) -> None:
         raise MissingHere(
             f"lacks {shown} of {target.key}",
             where=str(house),
-            hint=f"where there is a network: `stackctl wheelhouse {target.name} DIR --variant {target.variant_name}`",
+            hint=f"where there is a network: `stackctl wheelhouse {target.name} DIR --variant {target.variant_name}"
+            + (" --devel`" if target.development else "`"),
         )
 
 
