@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from stackctl import assets
@@ -23,6 +24,13 @@ def test_a_plain_build_uses_public_sources_only() -> None:
     assert argv[-1] == "/context"
     assert "--label" in argv
     assert not any(word.startswith(("wheelhouse", "id=", "FRAMEWORK_INDEX", "BASE_IMAGE")) for word in argv)
+
+
+def test_the_image_for_development_is_a_stage_of_the_same_dockerfile() -> None:
+    target = msgspec.structs.replace(catalog.targets(catalog.load(), "pytorch", "cpu")[0], development=True)
+    steps = build.plan(target, Settings(), context=Path("/context"), images=assets.images_dir(), labels={})
+    assert steps.tag == "stack-pytorch:cpu-devel"
+    assert " ".join(steps.argv).partition("--file")[2].split()[1:3] == ["--target", "devel"]
 
 
 def test_settings_become_arguments_contexts_and_secrets(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from stackctl import assets
@@ -18,6 +19,9 @@ python = "3.11"
 wheel_platform = "x86_64-manylinux_2_28"
 [tools]
 uv = "0.13.9"
+[devel]
+apt = ["gdb"]
+packages = ["ipython==9.18.1"]
 [images.pytorch]
 summary = "PyTorch"
 template = "pytorch.dockerfile.j2"
@@ -49,8 +53,15 @@ def test_a_target_names_its_files_and_tag() -> None:
     assert target.framework_lock == "pytorch-cpu.framework.txt"
     assert target.packages_lock == "pytorch-cpu.txt"
     assert target.dockerfile == "pytorch-cpu.Dockerfile"
-    assert target.locks == ("pytorch-cpu.framework.txt", "pytorch-cpu.txt")
+    assert target.locks == ("pytorch-cpu.framework.txt", "pytorch-cpu.txt", "pytorch-cpu.devel.txt")
+    assert target.build_locks == target.image_locks == target.installed_locks == target.locks[:2]
     assert target.framework_package == "torch"
+
+
+def test_the_image_for_development_has_a_name_of_its_own() -> None:
+    target = msgspec.structs.replace(catalog.targets(parse(VALID))[0], development=True)
+    assert (target.tag, target.build_key) == ("stack-pytorch:cpu-devel", "pytorch-cpu-devel")
+    assert target.build_locks == target.locks
 
 
 def test_an_image_with_horovod_has_two_more_locks() -> None:
@@ -60,7 +71,10 @@ def test_an_image_with_horovod_has_two_more_locks() -> None:
         "horovod-tensorflow-cpu.txt",
         "horovod-tensorflow-cpu.horovod.txt",
         "horovod-tensorflow-cpu.builder.txt",
+        "horovod-tensorflow-cpu.devel.txt",
     )
+    assert target.image_locks == target.locks[:-1]
+    assert target.installed_locks == target.locks[:-2]
     assert target.framework_package == "tensorflow-cpu"
 
 
@@ -117,6 +131,8 @@ def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
             'budget_gb = 1.8\n[images.pytorch.variants.cuda]\nframework_packages = ["torch==2.15.0"]\nbudget_gb = 5.8',
             ["variants.cuda.framework_packages[0]", "2.15.0 is not the framework version of the other variant, 2.13.0"],
         ),
+        ("[devel]", "[devle]", ["catalog.toml: devle", "did you mean 'devel'?"]),
+        ('apt = ["gdb"]', "", ["catalog.toml: devel", "missing key 'apt'"]),
         ("[tools]", "[tols]", ["catalog.toml: tols", "did you mean 'tools'?"]),
         ("[bases.bookworm]", "[bases]\nbookworm = 3\n[x]", ["catalog.toml"]),
     ],
@@ -160,7 +176,8 @@ def test_requirements_are_exact() -> None:
     rows = catalog.load()
     for target in catalog.targets(rows):
         compiling = target.horovod.packages if target.horovod else ()
-        for requirement in (*target.variant.framework_packages, *target.image.packages, *compiling):
+        developing = (*target.devel.packages, *target.variant.devel_packages)
+        for requirement in (*target.variant.framework_packages, *target.image.packages, *compiling, *developing):
             assert "==" in requirement, f"{target.key}: {requirement} is not pinned"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from stackctl import assets, generated
 from stackctl.errors import InvalidInput
-from stackctl.images import catalog, lock, lockfile, render
+from stackctl.images import catalog, lock, lockfile, render, wheelhouse
 
 
 @pytest.fixture
@@ -59,9 +59,30 @@ def test_a_missing_lock_says_how_to_make_it(images: Path) -> None:
 def test_no_dockerfile_fetches_a_frontend_or_runs_as_root() -> None:
     for text in render.dockerfiles(catalog.targets(catalog.load()), assets.images_dir()).values():
         assert "# syntax=" not in text
-        lines = text.splitlines()
+        lines = text.partition("\n\n# For development")[0].splitlines()
         assert lines.index("USER 1000:1000") < lines.index('ENTRYPOINT ["/usr/bin/tini", "--"]')
         assert lines[-1] == "COPY --link --from=payload /opt/stack /opt/stack", "the payload is the last layer"
+
+
+def test_a_plain_build_gives_the_runtime_image_and_not_the_one_for_development() -> None:
+    for target in catalog.targets(catalog.load()):
+        text = render.dockerfiles([target], assets.images_dir())[target.dockerfile]
+        runtime, _, devel = text.partition(wheelhouse.DEVEL_STAGE)
+        assert devel.endswith("\nUSER 1000:1000\n\n# What a plain build makes.\nFROM runtime\n")
+        assert target.devel_lock in devel
+        assert target.devel_lock not in runtime
+        assert ("cuda-links" in devel) == (target.variant.cuda.startswith("13.")), target.key
+
+
+def test_the_image_for_development_has_nothing_twice() -> None:
+    folder = assets.images_dir() / "locks"
+    for target in catalog.targets(catalog.load()):
+        names = [
+            {pin.name for pin in lockfile.parse(render.read_lock(folder / lock, target))}
+            for lock in (*target.installed_locks, target.devel_lock)
+        ]
+        assert len(set.union(*names)) == sum(len(some) for some in names), target.key
+        assert {"debugpy", "ipython", "jupyterlab", "py-spy"} <= names[-1], target.key
 
 
 def test_the_gpu_environment_is_in_the_cuda_image_only() -> None:
@@ -143,7 +164,7 @@ def test_a_change_of_a_plain_package_leaves_the_framework_and_horovod_in_the_cac
         "the framework": replace(target, variant=replace(target.variant, framework_packages=("torch==2.12.0",))),
     }
     stale = {
-        what: {name.split("-cpu.")[1] for name in target.locks
+        what: {name.split("-cpu.")[1] for name in target.image_locks
                if lock.fingerprint(other, name) != lock.fingerprint(target, name)}
         for what, other in changed.items()
     }  # fmt: skip

@@ -41,6 +41,7 @@ def test_debian_packages_of_every_stage_are_found_in_the_dockerfile(target: cata
     found = wheelhouse.apt_packages((assets.images_dir() / "dockerfiles" / target.dockerfile).read_text())
     assert {*target.image.apt, *(target.horovod.apt if target.horovod else ())} <= set(found)
     assert "python3-venv" in found
+    assert set(target.devel.apt) <= set(found)
 
 
 def test_what_an_offline_build_lacks_is_said_before_it_starts(tmp_path: Path) -> None:
