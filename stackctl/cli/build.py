@@ -65,7 +65,8 @@ def build(
     settings = msgspec.structs.replace(settings, wheelhouse=wheelhouse or settings.wheelhouse, offline=offline)
     if offline and not settings.wheelhouse:
         raise InvalidInput("needs a wheelhouse", where="--offline", hint="collect one with `stackctl wheelhouse`")
-    chosen = catalog.targets(catalog.load(), image, variant, settings.image_prefix)
+    rows = catalog.load()
+    chosen = catalog.targets(rows, image, variant, settings.image_prefix)
     if image is None:
         chosen = [target for target in chosen if target.image.default]
     if devel:
@@ -77,6 +78,7 @@ def build(
             )
             click.echo(shlex.join(steps.argv))
         return
+    lock.check_tools(rows.tools, assets.images_dir())
     for target in chosen:
         lock.check(target, assets.images_dir())
     docker.require("buildx")

@@ -84,15 +84,19 @@ def check_variants(image: Sequence[Target], images: Path) -> None:
 
 
 def check_tools(tools: Tools, images: Path) -> None:
-    """See that the lock of a build's tools has the catalog's versions.
+    """See that the lock of a build's tools has the catalog's versions, and that nobody has edited it.
 
     Raises:
-        InvalidInput: It has others, or is absent.
+        InvalidInput: It has others, is edited, or is absent.
     """
-    path = images / "locks" / "tools.txt"
+    path, noted = images / "locks" / "tools.txt", images / "locks" / "tools.sums"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if {pin.name: pin.version for pin in lockfile.parse(text)} != {"uv": tools.uv}:
+    if {pin.name: pin.version for pin in lockfile.parse(text)} != {"uv": tools.uv} or not noted.exists():
         raise InvalidInput("does not answer to [tools] of the catalog", where=str(path), hint="run `stackctl lock`")
+    for edit in sums.edits(noted.read_text(encoding="utf-8"), {path.name: text}):
+        raise InvalidInput(
+            edit.message, where=f"{path}:{edit.line}", hint="run `stackctl lock` to have it written again"
+        )
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -194,9 +198,10 @@ def newer(target: Target, settings: Settings, images: Path) -> list[str]:
 
 
 def resolve_tools(base: Base, tools: Tools) -> dict[str, str]:
-    """The lock of what a build uses and leaves behind: file name below images/locks -> text."""
+    """The lock of what a build uses and leaves behind, and its sums: file name below images/locks -> text."""
     pins = lockfile.parse(_uv([f"uv=={tools.uv}"], base, []))
-    return {"tools.txt": lockfile.write(pins, ["Tools of a build. Made by `stackctl lock`; do not edit."])}
+    files = {"tools.txt": lockfile.write(pins, ["Tools of a build. Made by `stackctl lock`; do not edit."])}
+    return files | {"tools.sums": sums.text(files)}
 
 
 def _check_cuda(target: Target, pins: Iterable[lockfile.Pin]) -> None:

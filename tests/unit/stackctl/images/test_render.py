@@ -207,6 +207,10 @@ def test_a_lock_of_other_tools_is_refused(images: Path) -> None:
     lock.check_tools(tools, images)
     with pytest.raises(InvalidInput, match=r"tools\.txt"):
         lock.check_tools(catalog.Tools(uv="0.0.1"), images)
+    path = images / "locks" / "tools.txt"
+    path.write_text(path.read_text().replace("--hash=sha256:", "--hash=sha256:0", 1))
+    with pytest.raises(InvalidInput, match=r"tools\.txt:2: the resolver wrote other hashes for uv=="):
+        lock.check_tools(tools, images)
     (images / "locks" / "tools.txt").unlink()
     with pytest.raises(InvalidInput, match=r"tools\.txt"):
         lock.check_tools(tools, images)
