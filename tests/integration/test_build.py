@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -156,19 +157,25 @@ def test_without_docker_it_says_so(stackctl: Stackctl, tmp_path: Path) -> None:
     assert "the Docker engine does not answer" in silent.stderr
 
 
-def test_the_classic_road(image: str) -> None:
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("row", "package", "version"), [("pytorch", "torch", "2.13.0+cpu"), ("tensorflow", "tensorflow", "2.21.0")]
+)
+def test_the_classic_road(built: Callable[[str], str], row: str, package: str, version: str) -> None:
     """`docker build` without stackctl gives the same layers, straight from the cache."""
+    built(row)
     name = f"{PREFIX}classic"
     ca = os.environ.get("STACK_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or os.devnull
     argv = ["docker", "build", "--quiet", "--tag", name, "--secret", f"id=ca,src={ca}"]
-    argv += ["--file", "images/dockerfiles/pytorch-cpu.Dockerfile"]
+    argv += ["--file", f"images/dockerfiles/{row}-cpu.Dockerfile"]
     if os.environ.get("STACK_WHEELHOUSE"):
-        argv += ["--build-context", f"wheelhouse={os.environ['STACK_WHEELHOUSE']}", "--build-arg", "FRAMEWORK_INDEX="]
+        argv += ["--build-context", f"wheelhouse={os.environ['STACK_WHEELHOUSE']}"]
+        argv += ["--build-arg", "FRAMEWORK_INDEX="] if row == "pytorch" else []
     try:
         subprocess.run([*argv, "."], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
         shell = ["docker", "run", "--rm", "--interactive", "--volume", f"{ROOT}:/workspace:ro", name, "/bin/bash"]
-        done = subprocess.run(shell, input="python -c 'import torch; print(torch.__version__)'; ls README.md",
-                              capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
-        assert done.stdout == "2.13.0+cpu\nREADME.md\n"
+        words = f"python -c 'import {package}; print({package}.__version__)'; ls README.md"
+        done = subprocess.run(shell, input=words, capture_output=True, text=True, timeout=180, check=True)
+        assert done.stdout == f"{version}\nREADME.md\n"
     finally:
         subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=False)

@@ -32,6 +32,11 @@ RUN_ELSEWHERE = {
     "docker run --rm --shm-size 1g stack-pytorch:cpu python -m stackrt.checks": (
         "checks/test_suite.py::test_in_a_plain_container"
     ),
+    "docker build -t mytf -f images/dockerfiles/tensorflow-cpu.Dockerfile .": "test_build.py::test_the_classic_road",
+    "docker run -it --rm -v $PWD:/workspace mytf /bin/bash": "test_build.py::test_the_classic_road",
+    # 7 GB, and a GPU: here the Dockerfile is linted, and its images are built by hand.
+    "docker build -t mytf -f images/dockerfiles/tensorflow-cuda.Dockerfile .": "../../scripts/lint",
+    "docker run -it --rm --gpus all -v $PWD:/workspace mytf /bin/bash": "test_build.py::test_the_classic_road",
     "stackctl lock pytorch": "test_lock.py::test_locks_are_made_from_the_catalog",
     "stackctl render": "test_lock.py::test_locks_are_made_from_the_catalog",
 }
