@@ -78,6 +78,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
     /run/apt-install \
+      ccache \
       g++ \
       make \
       patch \
@@ -98,13 +99,16 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/horovod-wheel,target=/run/horovod-wheel \
     --mount=type=bind,source=images/locks/horovod-pytorch-cpu.horovod.txt,target=/run/lock.txt \
     --mount=type=bind,source=images/patches/horovod,target=/run/patches \
+    --mount=type=cache,id=ccache,target=/var/cache/ccache \
+    CCACHE_DIR=/var/cache/ccache \
     /run/horovod-wheel PYTORCH /dist
 
 FROM framework AS runtime
 # Horovod 0.28.1, as compiled above.
 RUN --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=builder,source=/dist,target=/dist \
-    UV_PYTHON=/opt/venv uv pip install --no-cache --no-deps --no-index --compile-bytecode /dist/*.whl
+    UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
+    uv pip install --no-cache --no-deps --no-index --compile-bytecode /dist/*.whl
 
 # Everything else of the lock.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \

@@ -12,6 +12,7 @@ import msgspec
 
 from stackctl import assets
 from stackctl.errors import InvalidInput, did_you_mean
+from stackctl.images.horovod import Horovod, Toolkit, check_horovod
 
 SCHEMA = 1
 
@@ -63,6 +64,8 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: dict[str, Variant]
     horovod: bool = False
     """Whether Horovod is compiled against the framework and installed."""
+    mpi: bool = False
+    """Whether Horovod has MPI beside Gloo, and the image Open MPI."""
     default: bool = True
     """Whether `stackctl build` without an image's name builds it."""
 
@@ -76,14 +79,6 @@ class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Programs that a build uses and leaves behind."""
 
     uv: str
-
-
-class Horovod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How Horovod is compiled: its release, and what the stage that compiles it needs; none of that stays."""
-
-    version: str
-    apt: tuple[str, ...]
-    packages: tuple[str, ...]
 
 
 class Devel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,6 +125,11 @@ class Target(msgspec.Struct, frozen=True):
         return f"{self.key}-devel" if self.development else self.key
 
     @property
+    def apt(self) -> tuple[str, ...]:
+        """Debian packages in the image."""
+        return (*self.image.apt, *(self.horovod.mpi.apt if self.horovod and self.image.mpi else ()))
+
+    @property
     def framework_lock(self) -> str:
         """File name of the lock of the framework's own layer, below images/locks."""
         return f"{self.key}.framework.txt"
@@ -150,6 +150,18 @@ class Target(msgspec.Struct, frozen=True):
         return f"{self.key}.builder.txt"
 
     @property
+    def toolkit(self) -> Toolkit | None:
+        """What compiles for a GPU, where something is compiled for one."""
+        if self.horovod is None or not self.variant.cuda:
+            return None
+        return self.horovod.cuda[self.variant.cuda.split(".")[0]]
+
+    @property
+    def toolkit_lock(self) -> str:
+        """File name of the lock of CUDA's compiler and headers."""
+        return f"{self.key}.toolkit.txt"
+
+    @property
     def devel_lock(self) -> str:
         """File name of the lock of what the image for development has on top."""
         return f"{self.key}.devel.txt"
@@ -167,7 +179,9 @@ class Target(msgspec.Struct, frozen=True):
     @property
     def image_locks(self) -> tuple[str, ...]:
         """File names of the locks that the image follows from: of what is in it, and of what compiles Horovod."""
-        return (*self.installed_locks, self.builder_lock) if self.horovod else self.installed_locks
+        compiling = (self.builder_lock,) if self.horovod else ()
+        toolkit = (self.toolkit_lock,) if self.toolkit else ()
+        return (*self.installed_locks, *compiling, *toolkit)
 
     @property
     def installed_locks(self) -> tuple[str, ...]:
@@ -240,11 +254,8 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
                 where=f"{where}: images.{name}.base",
                 hint=did_you_mean(image.base, bases),
             )
-        if image.horovod and horovod is None:
-            raise InvalidInput(
-                "the catalog has no table [horovod] that says how to compile it",
-                where=f"{where}: images.{name}.horovod",
-            )
+        cudas = {row: variant.cuda for row, variant in image.variants.items()} if image.horovod else {}
+        check_horovod(horovod, f"{where}: images.{name}", wanted=image.horovod, mpi=image.mpi, cudas=cudas)
     return Catalog(bases=bases, tools=tools, devel=devel, images=images, horovod=horovod)
 
 

@@ -34,6 +34,8 @@ def fingerprint(target: Target, name: str) -> str:
         asked = _lines(*target.variant.framework_packages)
     elif name == target.devel_lock:
         asked = _lines(*target.requirements, *_developing(target))
+    elif target.toolkit and name == target.toolkit_lock:
+        asked = _lines(*target.toolkit.packages)
     else:
         asked = _lines(*_compiling(target))
     question = f"{asked}{target.base.python} {target.base.wheel_platform}"
@@ -138,6 +140,8 @@ def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str,
         built_with = _written(images, target, target.builder_lock) if kept else {}
         needed = ask(_compiling(target), kept=built_with, constraints=bounds)
         parts.append(lockfile.split(needed, [*target.image.framework_layer, "horovod"])[1])
+    if target.toolkit:
+        parts.append(ask(target.toolkit.packages))
     has = {pin.name: pin.version for part in parts[: len(target.installed_locks)] for pin in part}
     more = ask(
         _developing(target),
@@ -145,13 +149,23 @@ def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str,
         constraints=[f"{name}=={version}" for name, version in has.items()],
     )
     parts.append([pin for pin in more if pin.name not in has])
+    before = _versions(images, target, *(name for name in target.locks if name != target.toolkit_lock))
+    after = {
+        pin.name: pin.version
+        for name, part in zip(target.locks, parts, strict=True)
+        if name != target.toolkit_lock
+        for pin in part
+    }
     made = f"{target.name} ({target.variant_name}). Made by `stackctl lock {target.name}`; do not edit."
+    # Images with the same framework share its layer, if its lock is the same to the last byte.
+    framework_made = f"{', '.join(target.variant.framework_packages)}. Made by `stackctl lock`; do not edit."
     files = {
-        name: lockfile.write(part, [made, f"requirements: {fingerprint(target, name)}"])
+        name: lockfile.write(
+            part,
+            [framework_made if name == target.framework_lock else made, f"requirements: {fingerprint(target, name)}"],
+        )
         for name, part in zip(target.locks, parts, strict=True)
     }
-    before = _versions(images, target, *target.locks)
-    after = {pin.name: pin.version for part in parts for pin in part}
     shared = {pin.name: pin.text for pin in parts[1]}
     return Resolved(files | {target.sums: sums.text(files)}, tuple(changes(before, after)), shared)
 

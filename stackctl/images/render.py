@@ -51,6 +51,7 @@ def facts(target: Target, images: Path) -> str:
         "variant": target.variant_name,
         "framework": target.image.framework,
         "horovod": target.horovod is not None,
+        "mpi": target.image.mpi,
         "versions": framework_versions(target, images),
         "cuda": target.variant.cuda,
         "minimum_driver": target.variant.minimum_driver,

@@ -26,6 +26,9 @@ IGNORED = "# Beside the wheels: a build takes these in other ways.\ndebs\nbases\
 DEVEL_STAGE = "\nFROM runtime AS devel\n"
 """Where a Dockerfile goes on to what only the image for development has."""
 
+DEBIAN = "http://deb.debian.org/debian"
+"""Debian's own mirror, which its images ask as well; what comes from it is checked by hash."""
+
 _LIST = """\
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE} AS listing
@@ -57,7 +60,7 @@ def base(target: Target, house: Path) -> Path:
 
 def collect_wheels(target: Target, settings: Settings, house: Path) -> list[Lacking]:
     """The files of an image's locks that are not in the folder yet with the right hash."""
-    found = sources.files(target, settings, assets.images_dir())
+    found = [*sources.files(target, settings, assets.images_dir()), *unpacked(target, settings)]
     wanted = [Lacking(file, house) for file in found if not _holds(house, file)]
     sized = sources.with_sizes([row.file for row in wanted], sources.downloader(settings))
     return [Lacking(file, house) for file in sized]
@@ -151,6 +154,7 @@ def check(target: Target, house: Path) -> None:
         for name in sources.locks(target)
         for pin in sources.missing(name, target, house, images)
     ]
+    lacking += [file.name for file in unpacked(target) if not (house / file.name).exists()]
     if not (debs(target, house) / "Packages").exists():
         lacking.append("the Debian packages")
     if lacking:
@@ -180,6 +184,16 @@ def load_base(target: Target, settings: Settings, house: Path) -> None:
     loaded = docker.load(path)
     if loaded != name:
         docker.tag(loaded, name)
+
+
+def unpacked(target: Target, settings: Settings | None = None) -> list[File]:
+    """The Debian packages that a build unpacks and does not install: nvcc, where no wheel has it."""
+    package = target.toolkit.debian if target.toolkit else None
+    if package is None:
+        return []
+    mirror = (settings.apt_mirror if settings else "") or DEBIAN
+    where = f"images/catalog.toml: horovod.cuda.{target.variant.cuda.split('.')[0]}.debian"
+    return [File(package.path.rpartition("/")[2], f"{mirror}/{package.path}", None, (package.sha256,), where)]
 
 
 def apt_packages(dockerfile: str) -> list[str]:

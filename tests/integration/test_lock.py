@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.images import lockfile
+from tests.commands import ROOT
 from tests.integration.conftest import Copy
 
 
@@ -186,3 +187,22 @@ def test_an_index_that_does_not_answer_is_no_conflict(copy: tuple[Path, Copy], m
     assert failed.returncode == 3
     assert "tensorflow (cuda): the package index does not answer: " in failed.stderr
     assert "docs/settings.md" in failed.stderr
+
+
+@pytest.mark.needs("index")
+@pytest.mark.parametrize(
+    ("torch", "start"), [("2.13.0", "one image has one CUDA"), ("2.10.0", "no version of nvidia-nccl")]
+)
+def test_why_horovod_has_an_image_a_framework_is_as_the_docs_say(
+    copy: tuple[Path, Copy], torch: str, start: str
+) -> None:
+    root, stackctl = copy
+    catalog = root / "images" / "catalog.toml"
+    alone = '["tensorflow[and-cuda]==2.21.0"]'
+    before, row, after = catalog.read_text().rpartition(alone)
+    assert "[images.horovod-tensorflow.variants.cuda]" in before[-80:]
+    catalog.write_text(f'{before}{row.removesuffix("]")}, "torch=={torch}"]{after}')
+    done = stackctl("lock", "horovod-tensorflow", "--variant", "cuda")
+    assert done.returncode in (1, 2), done.stdout
+    said = next(line for line in done.stderr.splitlines() if line.startswith("error:"))
+    assert f"> {said[said.index(start) :]}\n" in (ROOT / "docs" / "horovod.md").read_text()

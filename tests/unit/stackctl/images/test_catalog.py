@@ -78,11 +78,26 @@ def test_an_image_with_horovod_has_two_more_locks() -> None:
     assert target.framework_package == "tensorflow-cpu"
 
 
+@pytest.mark.parametrize("name", ["horovod-pytorch", "horovod-tensorflow"])
+def test_compiling_for_a_gpu_takes_one_more_lock(name: str) -> None:
+    (target,) = catalog.targets(catalog.load(), name, "cuda")
+    assert target.image_locks[-1] == f"{name}-cuda.toolkit.txt"
+    assert target.toolkit is not None
+    assert target.toolkit_lock not in target.installed_locks
+
+
+def test_mpi_is_in_the_image_that_asks_for_it() -> None:
+    apt = {name: set(catalog.targets(catalog.load(), name, "cpu")[0].apt) for name in (
+        "pytorch", "horovod-pytorch", "horovod-pytorch-mpi")}  # fmt: skip
+    assert apt["horovod-pytorch-mpi"] - apt["horovod-pytorch"] == {"libopenmpi3", "openmpi-bin"}
+    assert apt["horovod-pytorch"] == apt["pytorch"]
+
+
 def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
     launchers = {name: image.launcher for name, image in catalog.load().images.items()}
     assert launchers == {
         "pytorch": "torch", "tensorflow": "tensorflow", "horovod-pytorch": "horovod", "horovod-tensorflow": "horovod",
-        "pytorch-next": "torch", "pytorch-trixie": "torch",
+        "pytorch-next": "torch", "pytorch-trixie": "torch", "horovod-pytorch-mpi": "horovod",
     }  # fmt: skip
 
 
@@ -104,6 +119,7 @@ def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
             ["variants.cpu.framework_packages", "must name the framework's package first"],
         ),
         ('base = "bookworm"', 'base = "bookworm"\nhorovod = true', ["images.pytorch.horovod", "no table [horovod]"]),
+        ('base = "bookworm"', 'base = "bookworm"\nmpi = true', ["images.pytorch.mpi", "has `horovod = true` as well"]),
         ('base = "bookworm"', 'base = "bookworm"\nhorovod = "0.28.1"', ["images.pytorch.horovod", "Expected 'bool'"]),
         (
             "[bases.bookworm]",
@@ -145,6 +161,13 @@ def test_a_bad_catalog_is_refused_by_file_and_key(old: str, new: str, said: list
         assert words in str(error.value)
 
 
+def test_a_cuda_without_a_toolkit_is_refused() -> None:
+    document = tomllib.loads((assets.images_dir() / "catalog.toml").read_text())
+    document["images"]["horovod-pytorch"]["variants"]["cuda"]["cuda"] = "14.1"
+    with pytest.raises(InvalidInput, match=r"horovod-pytorch\.variants\.cuda\.cuda: .*no table \[horovod\.cuda\.14\]"):
+        catalog.parse(document, "catalog.toml")
+
+
 def test_an_image_without_variants_is_refused() -> None:
     document: dict[str, Any] = tomllib.loads(VALID)
     document["images"]["pytorch"]["variants"] = {}
@@ -177,7 +200,9 @@ def test_requirements_are_exact() -> None:
     for target in catalog.targets(rows):
         compiling = target.horovod.packages if target.horovod else ()
         developing = (*target.devel.packages, *target.variant.devel_packages)
-        for requirement in (*target.variant.framework_packages, *target.image.packages, *compiling, *developing):
+        toolkit = target.toolkit.packages if target.toolkit else ()
+        asked = (*target.variant.framework_packages, *target.image.packages, *compiling, *developing, *toolkit)
+        for requirement in asked:
             assert "==" in requirement, f"{target.key}: {requirement} is not pinned"
 
 

@@ -121,6 +121,34 @@ def test_the_compilers_stay_in_the_stage_that_compiles_horovod(name: str) -> Non
     assert not tools & {"cmake", "pip", "horovod"}
 
 
+@pytest.mark.parametrize(("name", "cubins"), [
+    ("horovod-pytorch", "75,80,86,90,100,120"), ("horovod-tensorflow", "60,70,80,89,90"),
+])  # fmt: skip
+def test_the_toolkit_is_mounted_where_horovod_is_compiled_and_nowhere_else(name: str, cubins: str) -> None:
+    (target,) = catalog.targets(catalog.load(), name, "cuda")
+    text = render.dockerfiles([target], assets.images_dir())[target.dockerfile]
+    toolkit, builder, runtime = (text.index(f"\nFROM {line}\n") for line in (
+        "base AS toolkit", "framework AS builder", "framework AS runtime"))  # fmt: skip
+    assert toolkit < text.index(target.toolkit_lock) < text.index("/run/cuda-root\n" if name == "horovod-pytorch"
+                                                                 else "/run/cuda-root \\") < builder  # fmt: skip
+    assert builder < text.index("from=toolkit,source=/opt/cuda") < runtime
+    assert text.count("from=toolkit") == 1
+    assert f"HOROVOD_BUILD_CUDA_CC_LIST={cubins} " in text[builder:runtime]
+
+
+def test_images_with_the_same_framework_share_its_layer() -> None:
+    """BuildKit takes a layer from its cache if the lock is the same to the last byte."""
+    layers: dict[tuple[object, ...], dict[str, str]] = {}
+    for target in catalog.targets(catalog.load()):
+        same = (target.base, target.variant.framework_packages, target.variant.leave_out)
+        text = render.read_lock(assets.images_dir() / "locks" / target.framework_lock, target)
+        layers.setdefault(same, {})[target.key] = text
+    assert any({"pytorch-cuda", "horovod-pytorch-cuda"} <= texts.keys() for texts in layers.values())
+    assert any({"tensorflow-cuda", "horovod-tensorflow-cuda"} <= texts.keys() for texts in layers.values())
+    for texts in layers.values():
+        assert len(set(texts.values())) == 1, f"lock these again, together: {', '.join(texts)}"
+
+
 def test_horovod_is_compiled_against_the_versions_that_it_runs_with() -> None:
     folder = assets.images_dir() / "locks"
     for target in catalog.targets(catalog.load()):

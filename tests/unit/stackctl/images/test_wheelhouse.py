@@ -7,6 +7,7 @@ import pytest
 from stackctl import assets
 from stackctl.errors import MissingHere
 from stackctl.images import catalog, lockfile, sources, wheelhouse
+from stackctl.images.settings import Settings
 
 ZLIB = "a" * 64
 URIS = f"""\
@@ -56,3 +57,18 @@ def test_what_an_offline_build_lacks_is_said_before_it_starts(tmp_path: Path) ->
     wheelhouse.debs(target, tmp_path).mkdir(parents=True)
     (wheelhouse.debs(target, tmp_path) / "Packages").touch()
     wheelhouse.check(target, tmp_path)
+
+
+def test_the_package_that_is_unpacked_for_nvcc_is_collected_as_well(tmp_path: Path) -> None:
+    (target,) = catalog.targets(catalog.load(), "horovod-tensorflow", "cuda")
+    assert target.toolkit is not None
+    assert target.toolkit.debian is not None
+    (file,) = wheelhouse.unpacked(target, Settings(apt_mirror="http://mirror.example/debian"))
+    assert file.url == f"http://mirror.example/debian/{target.toolkit.debian.path}"
+    assert file.sha256 == (target.toolkit.debian.sha256,)
+    assert wheelhouse.unpacked(catalog.targets(catalog.load(), "horovod-pytorch", "cuda")[0]) == []
+    for name in sources.locks(target):
+        for pin in lockfile.parse((assets.images_dir() / "locks" / name).read_text()):
+            (tmp_path / f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}-py3-none-any.whl").touch()
+    with pytest.raises(MissingHere, match=r"lacks nvidia-cuda-toolkit_12\.4\.131.*\.deb"):
+        wheelhouse.check(target, tmp_path)
