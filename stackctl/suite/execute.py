@@ -33,7 +33,7 @@ def in_docker(image: str, chosen: Selection, *, name: str, hint: str) -> Report:
     info = _image(image, hint)
     stop = None
     if not (chosen.only or chosen.tags) or "init-signals" in chosen.only or "process" in chosen.tags:
-        stop = docker.stop_seconds(image)
+        stop = docker.stop_seconds(image, f"{name}-stop")
     seen = {"digest": info.id, "size": info.size, "labels": info.labels, "stop_seconds": stop}
     argv = plan.container(image, chosen, name=name, seen=json.dumps(seen), gpus=count_visible() > 0)
     code, text = docker.run_container(argv, name)

@@ -85,6 +85,7 @@ def non_root(_context: Context) -> Result:
 @check(
     "no-keys",
     tags=("image", "secrets"),
+    timeout=120.0,
     proves="nobody who pulls the image gets a private key with it",
     criterion="no private key in a file that no package brought",
     parallel=True,
@@ -106,6 +107,7 @@ def no_keys(context: Context) -> Result:
 @check(
     "no-credentials",
     tags=("image", "secrets"),
+    timeout=120.0,
     proves="nobody who pulls the image gets a password or a token with it",
     criterion="no known form of a secret in a file that no package brought",
     parallel=True,
@@ -159,7 +161,7 @@ def no_residue(context: Context) -> Result:
 
 @check(
     "shm-size",
-    timeout=60.0,
+    timeout=120.0,
     proves="data loaders with several workers can hand over their batches",
     criterion="shared memory of 1 GiB or more (a warning below), and a loader with two workers runs",
 )

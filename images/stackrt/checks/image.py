@@ -66,6 +66,7 @@ def labels(context: Context) -> Result:
 @check(
     "size-budget",
     tags=("image",),
+    timeout=120.0,
     proves="nothing large has slipped into the image",
     criterion="bytes <= the image's budget",
     parallel=True,

@@ -10,6 +10,7 @@ import dataclasses
 import faulthandler
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -87,8 +88,8 @@ class Running:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def end(self) -> tuple[Result, float, list[str]]:
-        """Once `watch` is readable: the result, the seconds that it took, and the last lines that it printed."""
+    def end(self) -> tuple[Result, float, float, list[str]]:
+        """Once `watch` is readable: the result, wall and CPU seconds, and the last lines that it printed."""
         os.waitpid(self.pid, 0)
         seconds = time.monotonic() - self.started
         for pipe in (self.report, self.output):
@@ -101,7 +102,8 @@ class Running:
             with suppress(ValueError):
                 said.update(json.loads(line))
         lines = self._tail.decode(errors="replace").splitlines()[-15:]
-        return _judge(self.check, said, flooded=self._flooded), seconds, lines
+        result = _judge(self.check, said, flooded=self._flooded)
+        return result, seconds, float(said.get("cpu_seconds", 0.0)), lines
 
 
 def _judge(check: Check, said: dict[str, Any], *, flooded: bool) -> Result:
@@ -156,7 +158,9 @@ def _supervise(check: Check, context: Context, report: int, output: int) -> NoRe
         os.close(output)
         code, timed_out = _wait(main, blocked, check.timeout)
         left = _end_all(patient=not timed_out and code is not None)
-        os.write(report, json.dumps({"code": code, "timed_out": timed_out, "left": left}).encode() + b"\n")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        said = {"code": code, "timed_out": timed_out, "left": left, "cpu_seconds": used.ru_utime + used.ru_stime}
+        os.write(report, json.dumps(said).encode() + b"\n")
     finally:
         os._exit(0)
 

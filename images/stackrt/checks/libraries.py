@@ -27,6 +27,7 @@ OF_THE_FABRIC = re.compile(
 @check(
     "no-duplicate-libs",
     tags=("cuda", "image"),
+    timeout=120.0,
     proves="no process can load two versions of one CUDA library",
     criterion="cublas, cudart, cudnn and nccl: one file each",
     parallel=True,
@@ -51,7 +52,7 @@ def no_duplicate_libs(context: Context) -> Result:
 @check(
     "ldd-clean",
     tags=("image",),
-    timeout=60.0,
+    timeout=120.0,
     proves="no import fails late, on a machine far away, for want of a library",
     criterion="every library finds those that it needs, but the driver's",
     parallel=True,

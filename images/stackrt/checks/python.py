@@ -63,6 +63,7 @@ def import_time(context: Context) -> Result:
 @check(
     "bytecode",
     tags=("image",),
+    timeout=120.0,
     proves="no rank compiles Python again at each start",
     criterion="every module has valid bytecode",
     parallel=True,

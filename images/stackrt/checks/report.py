@@ -25,6 +25,7 @@ def rows_of(rows: Sequence[Row], node: int) -> list[dict[str, Any]]:
             "criterion": row.check.criterion,
             **dataclasses.asdict(row.result),
             "seconds": round(row.seconds, 3),
+            "cpu_seconds": round(row.cpu_seconds, 3),
             "output": list(row.output) if row.result.status != "pass" else [],
         }
         for row in rows

@@ -28,6 +28,8 @@ class Row:
     begun: float = 0.0
     """Seconds since the machine's start (time.monotonic)."""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of all processes of the check: far below `seconds`, it waited, for a disk, a peer or a busy machine."""
     output: tuple[str, ...] = ()
     """The last lines that it printed."""
 
@@ -138,9 +140,9 @@ def _look(
             for source in (started.watch, started.report, started.output):
                 if source in selector.get_map():
                     selector.unregister(source)
-            result, seconds, output = started.end()
+            result, seconds, cpu_seconds, output = started.end()
             shutil.rmtree(context.scratch / started.check.name, ignore_errors=True)
-            ended(Row(started.check, result, started.started, seconds, tuple(output)))
+            ended(Row(started.check, result, started.started, seconds, cpu_seconds, tuple(output)))
     for started in running.values():
         if started.overdue:
             started.stop(signal.SIGKILL)
