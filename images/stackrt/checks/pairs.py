@@ -13,9 +13,14 @@ SLOW = 0.6
 
 
 def first_rounds(nodes: int) -> list[list[Pair]]:
-    """Pass 1: neighbours side by side; with an odd number the last node has a round of its own, with node 0."""
+    """Pass 1: neighbours side by side; with an odd number the last node has a round of its own, with node 0.
+
+    Of three nodes all pairs are measured: else a slow node 0 would be in each of them.
+    """
+    if nodes == 3:
+        return [[(0, 1)], [(0, 2)], [(1, 2)]]
     rounds = [[(node, node + 1) for node in range(0, nodes - 1, 2)]]
-    return [*rounds, [(0, nodes - 1)]] if nodes % 2 and nodes > 1 else rounds
+    return [*rounds, [(0, nodes - 1)]] if nodes % 2 else rounds
 
 
 def slow_pairs(rates: Mapping[Pair, float]) -> set[Pair]:
