@@ -16,7 +16,8 @@ from stackrt.checks.runner import Row, idle
 CHECKS = list(registry.load().values())
 FACTS = {
     "schema": 1, "image": "pytorch", "variant": "cpu", "framework": "torch", "horovod": True, "versions": {},
-    "cuda": "", "minimum_driver": "", "gpu_architectures": [], "python": "3.11", "base": "debian", "lock": "0", "locks": ["a.txt"],
+    "cuda": "", "minimum_driver": "", "gpu_architectures": [], "python": "3.11",
+    "base": "debian", "lock": "0", "locks": ["a.txt"],
     "budget": 0,
 }  # fmt: skip
 
