@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 IMAGES ?=
-VARIANT ?= cpu
+VARIANT ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo images test test-fast test-cluster lint format render locks bench train-env clean
@@ -15,9 +15,8 @@ help: ## List these commands
 demo: $(VENV)/user.done ## See a GPT learn Shakespeare on two nodes: in containers if Docker answers, else as processes
 	@$(BIN)/python scripts/demo.py
 
-images: $(VENV)/user.done ## Build the images; IMAGES="pytorch" and VARIANT=cpu|cuda narrow it
-	@set -e; for image in $(or $(IMAGES),""); do \
-	  $(BIN)/stackctl build $$image $(if $(VARIANT),--variant $(VARIANT)); done
+images: $(VENV)/user.done ## Build all images, CPU and CUDA; IMAGES="pytorch" and VARIANT=cpu|cuda narrow it
+	@$(BIN)/stackctl build $(IMAGES) $(if $(VARIANT),--variant $(VARIANT))
 
 test: $(VENV)/dev.done ## Run everything that this machine can run; STACK_REQUIRE=docker,torch turns those skips into failures
 	@if [ -n "$$STACK_WHEELHOUSE" ]; then $(MAKE) --no-print-directory train-env; fi

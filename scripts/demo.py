@@ -31,7 +31,6 @@ def main() -> int:
     prefix = from_env(os.environ).image_prefix
     if docker.image(f"{prefix}pytorch:cpu") is None:
         print("demo: the CPU image is built first")
-        train_env.announce_build()
     print("$ stackctl build pytorch --variant cpu", flush=True)
     built = subprocess.run([str(STACKCTL), "build", "pytorch", "--variant", "cpu"], check=False)
     if built.returncode:

@@ -53,17 +53,6 @@ def install() -> None:
     _install_rest(others, LOCKS / target.packages_lock, index)
 
 
-def announce_build() -> None:
-    """Say what a first build of the CPU image will download."""
-    settings = from_env(os.environ)
-    target, _, others = image_pins()
-    source = torch_source(target, settings)
-    print(f"torch: {source.said if source else f'from {target.variant.index}, which does not answer now'}")
-    print(
-        f"packages: {len(others)} from the package index, {_megabytes(others, package_index(settings))}, unless cached"
-    )
-
-
 class Source(NamedTuple):
     """Where torch's CPU build comes from: in words, and as options of uv."""
 

@@ -81,6 +81,17 @@ def lacks_cluster() -> str:
     return "" if cluster.GIVEN else programs.lacks()
 
 
+def registry_program() -> str:
+    """The registry of Debian's package docker-registry; empty if there is none. CI unpacks it beside its caches."""
+    unpacked = Path(os.environ.get("STACK_CI_STATE", "/var/tmp/stackctl-ci"), "registry/usr/bin/docker-registry")
+    return shutil.which("docker-registry") or (str(unpacked) if unpacked.exists() else "")
+
+
+def lacks_registry() -> str:
+    """Why no image can be pushed here; empty if one can."""
+    return "" if registry_program() else "docker-registry is not installed"
+
+
 def lacks_root() -> str:
     """Why nothing can be mounted here; empty if it can."""
     return "" if os.getuid() == 0 else "mounting needs root"
@@ -95,6 +106,7 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "docker": lacks_docker,
     "torch": lacks_torch,
     "index": lacks_index,
+    "registry": lacks_registry,
     "root": lacks_root,
     "linux": lacks_linux,
     "compiler": lacks_compiler,

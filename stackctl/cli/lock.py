@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -32,6 +33,7 @@ def lock(image: str | None, variant: str | None, check: bool, upgrade: bool) -> 
       stackctl lock pytorch --upgrade
       stackctl lock --check
     """
+    from stackctl.images import bases
     from stackctl.images import lock as locks
 
     rows = catalog.load()
@@ -54,6 +56,8 @@ def lock(image: str | None, variant: str | None, check: bool, upgrade: bool) -> 
     texts: dict[str, str] = {}
     if image is None:
         texts.update(locks.resolve_tools(next(iter(rows.bases.values())), rows.tools))
+        if pins := bases.pin(rows.bases, settings, partial(click.echo, err=True)):
+            texts[catalog.BASES_LOCK] = pins
     fresh: dict[str, dict[str, str]] = {}
     for target in chosen:
         click.echo(f"resolving {target.key}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,12 @@ def _info(row: Mapping[str, Any]) -> ImageInfo:
     return ImageInfo(row["Id"], row["Size"], labels, row["Created"], config.get("User") or "", tuple(env))
 
 
+def free_disk() -> int | None:
+    """Bytes free where the engine keeps images; None where that is on another machine."""
+    folder = process.run(["docker", "info", "--format", "{{.DockerRootDir}}"]).strip()
+    return shutil.disk_usage(folder).free if Path(folder).is_dir() else None
+
+
 def remove_replaced(digest: str) -> None:
     """Remove an image whose name has gone to a newer one; the engine keeps it where something still uses it."""
     with contextlib.suppress(CommandFailed):
@@ -116,14 +123,19 @@ def save(name: str, path: Path) -> None:
     process.run(["docker", "save", "--output", str(path), name])
 
 
-def load(path: Path) -> str:
-    """Give the engine the image of an archive; returns its name."""
-    return process.run(["docker", "load", "--quiet", "--input", str(path)]).rpartition("Loaded image: ")[2].strip()
+def load(path: Path) -> None:
+    """Give the engine the image of an archive, under the name that it was saved as."""
+    process.run(["docker", "load", "--quiet", "--input", str(path)])
 
 
 def tag(name: str, other: str) -> None:
     """Give an image another name."""
     process.run(["docker", "image", "tag", name, other])
+
+
+def untag(name: str) -> None:
+    """Take a name off an image; the image stays if it has another."""
+    process.run(["docker", "image", "rm", "--no-prune", name])
 
 
 def run_quietly(argv: Sequence[str], *, hint: str = "") -> str:

@@ -59,7 +59,10 @@ class Downloader:
         try:
             with self._open(_request(url, "HEAD")) as answer:
                 said = answer.headers.get("Content-Length")
-        except (OSError, HTTPException, ValueError):
+        except urllib.error.HTTPError as error:
+            error.close()
+            return None
+        except (OSError, HTTPException):
             return None
         return int(said) if said else None
 
@@ -122,6 +125,7 @@ class Downloader:
                     return
                 reason = "the connection ended early"
             except urllib.error.HTTPError as error:
+                error.close()
                 if error.code == 416 and begun:  # what lies here is no beginning of that file
                     part.unlink()
                 elif error.code < 500 and error.code not in {408, 429}:

@@ -12,9 +12,10 @@ import msgspec
 from stackctl import assets
 from stackctl.engines import docker, git
 from stackctl.errors import JobFailed
-from stackctl.images import buildlog, settings, sources, wheelhouse
+from stackctl.images import buildlog, lockfile, settings
 from stackctl.images.buildlog import BuildLog
 from stackctl.images.catalog import Target
+from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings
 
 CREATED = "org.opencontainers.image.created"
@@ -32,6 +33,20 @@ class BuildPlan(msgspec.Struct, frozen=True):
     secrets: dict[str, str]
 
 
+class Pushed(msgspec.Struct, frozen=True):
+    """An image in a registry: its name, its digest, whether its provenance is with it, whether it is new there."""
+
+    name: str
+    digest: str
+    provenance: bool
+    new: bool
+
+    @property
+    def pinned(self) -> str:
+        """The name that can only mean this image; what `cosign sign` takes."""
+        return f"{self.name.rpartition(':')[0]}@{self.digest}"
+
+
 class Built(msgspec.Struct, frozen=True):
     """A finished build. `size` is in bytes, uncompressed; `seconds` is wall time."""
 
@@ -39,10 +54,18 @@ class Built(msgspec.Struct, frozen=True):
     digest: str
     size: int
     seconds: float
+    pushed: Pushed | None = None
 
 
 def plan(
-    target: Target, chosen: Settings, *, context: Path, images: Path, labels: Mapping[str, str], no_cache: bool = False
+    target: Target,
+    chosen: Settings,
+    *,
+    context: Path,
+    images: Path,
+    labels: Mapping[str, str],
+    no_cache: bool = False,
+    push_as: str = "",
 ) -> BuildPlan:
     """The buildx command line for a target.
 
@@ -50,8 +73,9 @@ def plan(
         context: The folder that holds images/locks, images/build and images/stackrt.
         images: The folder that holds dockerfiles and locks.
         labels: Labels of the moment, such as the revision. The image is dated as the label of its creation says.
+        push_as: Push under this name, with provenance, in place of loading into the engine.
     """
-    argv = ["docker", "buildx", "build", "--load", "--tag", target.tag]
+    argv = ["docker", "buildx", "build", *_output(target, chosen, push_as)]
     argv += ["--file", str(images / "dockerfiles" / target.dockerfile)]
     if target.development:
         argv += ["--target", "devel"]
@@ -98,16 +122,13 @@ def build(
         JobFailed: The build failed. The earlier image keeps its name.
     """
     start = time.monotonic()
-    images = assets.images_dir()
     if chosen.offline and chosen.wheelhouse:
+        from stackctl.images import wheelhouse  # with all that fetches files, which no plan needs
+
         wheelhouse.check(target, chosen.wheelhouse)
         wheelhouse.load_base(target, chosen, chosen.wheelhouse)
-    context = assets.build_context()
-    steps = plan(target, chosen, context=context, images=images, labels=git.labels(images), no_cache=no_cache)
     before = docker.image(target.tag)
-    log = BuildLog(show, verbose=verbose)
-    if not docker.build(steps.argv, steps.secrets, log.feed):
-        raise buildlog.explain(log.lines, target, chosen, images / "locks")
+    run(planned(target, chosen, no_cache=no_cache), target, chosen, show, verbose=verbose)
     info = docker.image(target.tag)
     if info is None:
         raise JobFailed(f"the build ended, but the engine has no image {target.tag}")
@@ -116,10 +137,37 @@ def build(
     return Built(target.tag, info.id, info.size, time.monotonic() - start)
 
 
+def planned(target: Target, chosen: Settings, *, no_cache: bool = False, push_as: str = "") -> BuildPlan:
+    """The plan for this checkout or installation."""
+    images = assets.images_dir()
+    labels = git.labels(images)
+    context = assets.build_context()
+    return plan(target, chosen, context=context, images=images, labels=labels, no_cache=no_cache, push_as=push_as)
+
+
+def run(
+    steps: BuildPlan, target: Target, chosen: Settings, show: Callable[[str], None], *, verbose: bool = False
+) -> None:
+    """Carry out a plan. Raises as `build`."""
+    log = BuildLog(show, verbose=verbose)
+    if not docker.build(steps.argv, steps.secrets, log.feed):
+        raise buildlog.explain(log.lines, target, chosen, assets.images_dir() / "locks")
+
+
+def _output(target: Target, chosen: Settings, push_as: str) -> list[str]:
+    if not push_as:
+        # Provenance holds the time of the build: with it, the same inputs would not give the same digest.
+        return ["--load", "--tag", target.tag, "--provenance=false"]
+    # The whole provenance holds the values of build arguments, so the proxies' too, and one may have a password.
+    mode = "min" if any("@" in value for value in chosen.proxies.values()) else "max"
+    return ["--push", "--tag", push_as, f"--provenance=mode={mode}"]
+
+
 def _arguments(target: Target, chosen: Settings, images: Path) -> dict[str, str]:
     arguments: dict[str, str] = {}
-    if chosen.base_registry:
-        arguments["BASE_IMAGE"] = settings.base_image(target, chosen)
+    base = settings.base_image(target, chosen)
+    if base != target.base.pinned:
+        arguments["BASE_IMAGE"] = base
     if chosen.apt_mirror:
         arguments["APT_MIRROR"] = chosen.apt_mirror
     if target.variant.index:
@@ -132,4 +180,5 @@ def _arguments(target: Target, chosen: Settings, images: Path) -> dict[str, str]
 
 def wheels_at_hand(target: Target, folder: Path, images: Path) -> bool:
     """Whether a folder holds every package of the framework's layer, so that its index need not be asked."""
-    return not sources.missing(target.framework_lock, target, folder, images)
+    pins = lockfile.parse(read_lock(images / "locks" / target.framework_lock, target))
+    return not lockfile.lacking(pins, folder)

@@ -6,22 +6,24 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from stackctl import assets
 from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.images.horovod import Horovod, Toolkit, check_horovod
+from stackctl.images.tables import convert, known_keys, table
 
 SCHEMA = 1
+
+BASES_LOCK = "bases.toml"
+"""File name below images/locks: the digests of base images. Absent as long as no registry has told one."""
 
 PREFIX = "stack-"
 """What image names start with, unless STACK_IMAGE_PREFIX says otherwise (`registry.example/team/stack-`)."""
 
 _PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]+\])?==[^\s=*;,]+")
-
-T = TypeVar("T")
 
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +32,13 @@ class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image: str
     python: str
     wheel_platform: str
+    digest: str = ""
+    """Of its manifest, `sha256:…`, where a registry has told it (images/locks/bases.toml)."""
+
+    @property
+    def pinned(self) -> str:
+        """The image with its digest if that is known: `debian:bookworm-slim@sha256:…`."""
+        return f"{self.image}@{self.digest}" if self.digest else self.image
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -190,6 +199,11 @@ class Target(msgspec.Struct, frozen=True):
         return (self.framework_lock, self.packages_lock, *horovod)
 
     @property
+    def fetched_locks(self) -> tuple[str, ...]:
+        """File names of all locks that a build fetches: its own, and that of the tools it leaves behind."""
+        return (*self.build_locks, "tools.txt")
+
+    @property
     def sums(self) -> str:
         """File name, beside the locks, of what the resolver wrote into them."""
         return f"{self.key}.sums"
@@ -234,19 +248,19 @@ def load(path: Path | None = None) -> Catalog:
         raise InvalidInput("there is no such file", where=str(path)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"is not valid TOML: {error}", where=str(path)) from None
-    return parse(document, str(path))
+    return _pinned(parse(document, str(path)), path.parent / "locks" / BASES_LOCK)
 
 
 def parse(document: Mapping[str, Any], where: str) -> Catalog:
     """Turn a parsed document into a catalog; `where` is the file name that errors carry."""
-    _known_keys(document, ("schema", "bases", "tools", "devel", "horovod", "images"), where)
+    known_keys(document, ("schema", "bases", "tools", "devel", "horovod", "images"), where)
     if document.get("schema") != SCHEMA:
         raise InvalidInput(f"must be {SCHEMA}, not {document.get('schema')!r}", where=f"{where}: schema")
-    bases = {name: _convert(row, Base, f"{where}: bases.{name}") for name, row in _table(document, "bases", where)}
-    tools = _convert(document.get("tools", {}), Tools, f"{where}: tools")
-    devel = _convert(document.get("devel", {}), Devel, f"{where}: devel")
-    horovod = _convert(document["horovod"], Horovod, f"{where}: horovod") if "horovod" in document else None
-    images = {name: _image(row, f"{where}: images.{name}") for name, row in _table(document, "images", where)}
+    bases = {name: convert(row, Base, f"{where}: bases.{name}") for name, row in table(document, "bases", where)}
+    tools = convert(document.get("tools", {}), Tools, f"{where}: tools")
+    devel = convert(document.get("devel", {}), Devel, f"{where}: devel")
+    horovod = convert(document["horovod"], Horovod, f"{where}: horovod") if "horovod" in document else None
+    images = {name: _image(row, f"{where}: images.{name}") for name, row in table(document, "images", where)}
     for name, image in images.items():
         if image.base not in bases:
             raise InvalidInput(
@@ -311,12 +325,27 @@ def line_of(path: Path, target: Target, requirement: str) -> int:
     return 0
 
 
+def _pinned(catalog: Catalog, lock: Path) -> Catalog:
+    """The catalog with the digests of its base images; one that was told of another image is passed over."""
+    if not lock.exists():
+        return catalog
+    try:
+        pins = msgspec.toml.decode(lock.read_text(encoding="utf-8"), type=dict[str, dict[str, str]])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot be read: {error}", where=str(lock), hint="run `stackctl lock`") from None
+    bases = {
+        name: msgspec.structs.replace(base, digest=pins[name].get("digest", ""))
+        if pins.get(name, {}).get("image") == base.image
+        else base
+        for name, base in catalog.bases.items()
+    }
+    return msgspec.structs.replace(catalog, bases=bases)
+
+
 def _image(row: object, where: str) -> Image:
     if not isinstance(row, dict):
         raise InvalidInput("must be a table", where=where)
-    variants = {
-        key: _convert(value, Variant, f"{where}.variants.{key}") for key, value in _table(row, "variants", where)
-    }
+    variants = {key: convert(value, Variant, f"{where}.variants.{key}") for key, value in table(row, "variants", where)}
     if not variants:
         raise InvalidInput("an image needs at least one variant", where=f"{where}.variants")
     for key, variant in variants.items():
@@ -324,7 +353,7 @@ def _image(row: object, where: str) -> Image:
             raise InvalidInput(
                 "must name the framework's package first", where=f"{where}.variants.{key}.framework_packages"
             )
-    image = _convert({**row, "variants": {}}, Image, where)
+    image = convert({**row, "variants": {}}, Image, where)
     for key, variant in variants.items():
         place = f"{where}.variants.{key}.framework_packages"
         _one_version_each({place: variant.framework_packages, f"{where}.packages": image.packages})
@@ -364,35 +393,3 @@ def _one_version_each(lists: Mapping[str, Sequence[str]]) -> None:
 def _release(requirement: str) -> str:
     """`2.13.0` of `torch==2.13.0+cpu`."""
     return requirement.partition("==")[2].partition("+")[0]
-
-
-def _table(document: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:
-    rows = document.get(key, {})
-    if not isinstance(rows, dict):
-        raise InvalidInput("must be a table", where=f"{where}: {key}")
-    return list(rows.items())
-
-
-def _known_keys(row: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in row:
-        if key not in known:
-            raise InvalidInput("this key has no meaning here", where=f"{where}: {key}", hint=did_you_mean(key, known))
-
-
-def _convert(row: object, kind: type[T], where: str) -> T:
-    if isinstance(row, dict):
-        for key in row:
-            fields = getattr(kind, "__struct_fields__", ())
-            if key not in fields:
-                raise InvalidInput(
-                    "this key has no meaning here", where=f"{where}.{key}", hint=did_you_mean(key, fields)
-                )
-    try:
-        return msgspec.convert(row, kind)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        raise InvalidInput(_plain(message), where=where + path.rstrip("`")) from None
-
-
-def _plain(message: str) -> str:
-    return message.replace("Object missing required field", "missing key").replace("`", "'")

@@ -45,6 +45,17 @@ def line_of(text: str, name: str) -> int:
     return next(number for number, line in enumerate(text.splitlines(), 1) if line.startswith(f"{name}=="))
 
 
+def lacking(pins: Iterable[Pin], folder: Path) -> list[Pin]:
+    """The pins of which a folder holds no wheel and no source release, by the names of its files."""
+    names = [path.name.lower() for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz"))]
+    return [pin for pin in pins if not any(name.startswith(stem) for name in names for stem in _stems(pin))]
+
+
+def _stems(pin: Pin) -> tuple[str, str]:
+    stem = f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}".lower()
+    return f"{stem}-", f"{stem}.tar.gz"
+
+
 def place(lock: Path, name: str) -> str:
     """Where a lock pins a package: `file:line`, for errors; the file alone if it does not."""
     text = lock.read_text(encoding="utf-8")

@@ -51,9 +51,14 @@ def from_env(env: Mapping[str, str]) -> Settings:
     )
 
 
+def at_registry(image: str, settings: Settings) -> str:
+    """A base image, at the registry that the settings name."""
+    return f"{settings.base_registry}/{image}" if settings.base_registry else image
+
+
 def base_image(target: Target, settings: Settings) -> str:
-    """The base image of a target, at the registry that the settings name."""
-    return f"{settings.base_registry}/{target.base.image}" if settings.base_registry else target.base.image
+    """The base image of a build. Offline it is the one of the wheelhouse, which has the plain name."""
+    return target.base.image if settings.offline else at_registry(target.base.pinned, settings)
 
 
 def uv_toml(settings: Settings) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import tomllib
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from stackctl.engines import process
 from stackctl.engines.download import Downloader, File, login_of
@@ -18,13 +22,7 @@ from stackctl.images.lockfile import Pin, place
 from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings
 
-TOOLS_LOCK = "tools.txt"
 _HINT = "see docs/settings.md for mirrors, a private CA and a wheelhouse"
-
-
-def locks(target: Target) -> tuple[str, ...]:
-    """File names of all locks that a build reads, below images/locks: the image's own, and that of its tools."""
-    return (*target.build_locks, TOOLS_LOCK)
 
 
 def files(target: Target, settings: Settings, images: Path, *, patient: bool = True) -> list[File]:
@@ -38,14 +36,12 @@ def files(target: Target, settings: Settings, images: Path, *, patient: bool = T
         MissingHere: uv is not installed.
     """
     with ThreadPoolExecutor() as pool:
-        lists = pool.map(lambda name: _of_lock(name, target, settings, images, patient), locks(target))
+        lists = pool.map(lambda name: _of_lock(name, target, settings, images, patient), target.fetched_locks)
         return list({file.name: file for some in lists for file in some}.values())
 
 
 def with_sizes(found: list[File], downloader: Downloader) -> list[File]:
     """The same files; where an index named no size, the server of the file is asked."""
-    import msgspec
-
     with ThreadPoolExecutor() as pool:
         sizes = pool.map(lambda file: file.size if file.size is not None else _size(file, downloader), found)
         return [msgspec.structs.replace(file, size=size) for file, size in zip(found, sizes, strict=True)]
@@ -56,21 +52,6 @@ def downloader(settings: Settings) -> Downloader:
     return Downloader(settings.ca_bundle, login_of([settings.package_index]))
 
 
-def missing(lock: str, target: Target, folder: Path, images: Path) -> list[Pin]:
-    """The pins of a lock of which a folder holds no file, by the files' names."""
-    names = [path.name.lower() for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz"))]
-    return [
-        pin
-        for pin in lockfile.parse(read_lock(images / "locks" / lock, target))
-        if not any(name.startswith(stem) for name in names for stem in _stems(pin))
-    ]
-
-
-def _stems(pin: Pin) -> tuple[str, str]:
-    stem = f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}".lower()
-    return f"{stem}-", f"{stem}.tar.gz"
-
-
 def _of_lock(name: str, target: Target, settings: Settings, images: Path, patient: bool) -> list[File]:
     path = images / "locks" / name
     pins = lockfile.parse(read_lock(path, target))
@@ -79,7 +60,7 @@ def _of_lock(name: str, target: Target, settings: Settings, images: Path, patien
     argv = ["uv", "pip", "compile", str(path), "--no-deps", "--format", "pylock.toml", "--quiet", "--no-header"]
     argv += ["--no-annotate", "--python-version", target.base.python, "--python-platform", target.base.wheel_platform]
     house = settings.wheelhouse
-    if house and not missing(name, target, house, images):
+    if house and not lockfile.lacking(pins, house):
         argv += ["--no-index", "--find-links", str(house)]
     elif name == target.framework_lock and target.variant.index:
         argv += ["--default-index", settings.torch_index or target.variant.index]
@@ -93,6 +74,8 @@ def _of_lock(name: str, target: Target, settings: Settings, images: Path, patien
 
 def _environment(settings: Settings, patient: bool) -> dict[str, str]:
     env = {**os.environ, "UV_HTTP_TIMEOUT": "30" if patient else "5", "UV_HTTP_RETRIES": "5" if patient else "0"}
+    # uv may lie beside our own Python, in a virtual environment that is not active.
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if settings.package_index:
         env["UV_DEFAULT_INDEX"] = settings.package_index
     if settings.ca_bundle:
@@ -126,8 +109,6 @@ def _size(file: File, asked: Downloader) -> int | None:
 
 def _explained(error: CommandFailed, lock: Path) -> JobFailed:
     """uv's words about a lock, as one sentence."""
-    import re
-
     absent = re.search(r"no version of ([\w.-]+)==(\S+)", error.output)
     if absent:
         what = f"the package index has no {absent[1]} {absent[2].rstrip(',')} for this Python and platform"

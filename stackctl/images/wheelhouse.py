@@ -16,9 +16,13 @@ from stackctl import assets
 from stackctl.engines import docker
 from stackctl.engines.download import Downloader, File, sha256
 from stackctl.errors import MissingHere
-from stackctl.images import sources
+from stackctl.images import lockfile, sources
 from stackctl.images.catalog import Target
+from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings, base_image
+
+_CARRIED = "stackctl-base:carried"
+"""What an archive calls the base image in it."""
 
 IGNORED = "# Beside the wheels: a build takes these in other ways.\ndebs\nbases\n"
 """`.dockerignore` of a wheelhouse, so that the wheels' build context does not carry the rest."""
@@ -116,11 +120,13 @@ def collect_base(target: Target, settings: Settings, house: Path) -> Path | None
     if docker.image(name) is None:
         docker.pull(name)
     part = path.with_name(f".{path.name}.part")
+    docker.tag(name, _CARRIED)  # an archive keeps no digest, and a name that has one would be lost
     try:
-        docker.save(name, part)
+        docker.save(_CARRIED, part)
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
+        docker.untag(_CARRIED)
     return path
 
 
@@ -149,11 +155,8 @@ def check(target: Target, house: Path) -> None:
         MissingHere: It does not; says what is lacking.
     """
     images = assets.images_dir()
-    lacking = [
-        f"{pin.name} {pin.version}"
-        for name in sources.locks(target)
-        for pin in sources.missing(name, target, house, images)
-    ]
+    pins = [pin for name in target.fetched_locks for pin in lockfile.parse(read_lock(images / "locks" / name, target))]
+    lacking = [f"{pin.name} {pin.version}" for pin in lockfile.lacking(pins, house)]
     lacking += [file.name for file in unpacked(target) if not (house / file.name).exists()]
     if not (debs(target, house) / "Packages").exists():
         lacking.append("the Debian packages")
@@ -181,9 +184,9 @@ def load_base(target: Target, settings: Settings, house: Path) -> None:
         raise MissingHere(
             f"the engine has no base image {name}, nor has the wheelhouse", where=str(path), hint="see docs/images.md"
         )
-    loaded = docker.load(path)
-    if loaded != name:
-        docker.tag(loaded, name)
+    docker.load(path)
+    docker.tag(_CARRIED, name)
+    docker.untag(_CARRIED)
 
 
 def unpacked(target: Target, settings: Settings | None = None) -> list[File]:
@@ -242,10 +245,10 @@ def _holds(folder: Path, file: File) -> bool:
 
 def _borrow(file: File, place: Path) -> bool:
     """Link a package that another image's folder has: the same file takes room once."""
-    for other in place.parent.glob(f"*/{file.name.replace('[', '[[]')}"):
-        if sha256(other) in file.sha256:
+    for folder in place.parent.iterdir():
+        if _holds(folder, file):
             (place / file.name).unlink(missing_ok=True)
-            os.link(other, place / file.name)
+            os.link(folder / file.name, place / file.name)
             return True
     return False
 

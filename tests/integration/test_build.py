@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -179,3 +180,35 @@ def test_the_classic_road(built: Callable[[str], str], row: str, package: str, v
         assert done.stdout == f"{version}\nREADME.md\n"
     finally:
         subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=False)
+
+
+def test_make_images_builds_what_it_is_told(stackctl: Stackctl) -> None:
+    """Plans only: the images themselves are built by the other tests."""
+
+    def planned(*words: str) -> str:
+        argv = ["make", "--silent", "--dry-run", "images", f"VENV={Path(sys.executable).parent.parent}", *words]
+        said = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        (line,) = [line for line in said.splitlines() if "/stackctl build" in line]
+        return " ".join(line.split()[1:])
+
+    assert planned() == "build"
+    assert planned("IMAGES=pytorch tensorflow", "VARIANT=cpu") == "build pytorch tensorflow --variant cpu"
+    every = catalog.targets(catalog.load())
+    said = stackctl("build", "--dry-run").stdout
+    assert len(said.splitlines()) == sum(target.image.default for target in every)
+
+
+def test_a_build_says_first_what_it_may_take(image: str, stackctl: Stackctl) -> None:
+    there = stackctl("build", "pytorch", "--variant", "cpu")
+    assert "to download" not in there.stderr, "it was built from these locks"
+    env = {"STACK_IMAGE_PREFIX": f"{PREFIX}first-"}
+    try:
+        first = stackctl("build", "pytorch", "--variant", "cpu", env=env)
+        said = first.stderr.splitlines()[0]
+        assert re.fullmatch(
+            rf"{PREFIX}first-pytorch:cpu: up to \d+ MB of packages to download, up to \d\.\d GB of disk", said
+        )
+    finally:
+        subprocess.run(
+            ["docker", "image", "rm", "--force", f"{PREFIX}first-pytorch:cpu"], capture_output=True, check=False
+        )

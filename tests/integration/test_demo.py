@@ -77,7 +77,7 @@ def test_with_docker_two_nodes_train_in_containers(clone: Path, image: str) -> N
     try:
         said, result, seconds = demo(clone)
         assert "in containers" in said
-        assert re.search(r"packages: \d+ from the package index, \d+ MB to download, unless cached", said)
+        assert re.search(r"pytorch:cpu: up to \d+ MB of packages to download, up to \d\.\d GB of disk", said)
         check(said, result, seconds)
     finally:
         argv = ["docker", "image", "rm", "--force", f"{PREFIX}demo-pytorch:cpu"]

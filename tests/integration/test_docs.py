@@ -38,6 +38,14 @@ RUN_ELSEWHERE = {
     "docker build -t mytf -f images/dockerfiles/tensorflow-cuda.Dockerfile .": "../../scripts/lint",
     "docker run -it --rm --gpus all -v $PWD:/workspace mytf /bin/bash": "test_build.py::test_the_classic_road",
     "stackctl lock pytorch": "test_lock.py::test_locks_are_made_from_the_catalog",
+    "make images": "test_build.py::test_make_images_builds_what_it_is_told",
+    "make images IMAGES=pytorch tensorflow VARIANT=cpu": "test_build.py::test_make_images_builds_what_it_is_told",
+    "stackctl wheelhouse pytorch wheels --variant cpu": (
+        "ship/test_wheelhouse.py::test_it_says_first_what_it_fetches_and_keeps_what_is_there"  # of a small image
+    ),
+    "stackctl build pytorch --variant cpu --wheelhouse wheels --offline": (
+        "ship/test_wheelhouse.py::test_an_engine_without_a_network_builds_from_it_alone"
+    ),
     "stackctl render": "test_lock.py::test_locks_are_made_from_the_catalog",
 }
 """Command -> the file and test that runs it for real."""

@@ -75,6 +75,17 @@ def test_offline_means_no_network_no_index_and_debian_packages_from_the_wheelhou
     assert "mirror.example" not in str(steps)
 
 
+@pytest.mark.parametrize(
+    ("proxy", "mode"), [("http://proxy.example", "max"), ("http://user:secret@proxy.example", "min")]
+)
+def test_a_push_carries_provenance_without_passwords(proxy: str, mode: str) -> None:
+    target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
+    chosen = Settings(proxies={"HTTPS_PROXY": proxy})
+    name = "registry.example/pytorch:1"
+    steps = build.plan(target, chosen, context=Path("/context"), images=assets.images_dir(), labels={}, push_as=name)
+    assert steps.argv[3:7] == ("--push", "--tag", name, f"--provenance=mode={mode}")
+
+
 def test_a_wheelhouse_without_torch_leaves_torch_to_its_index(tmp_path: Path) -> None:
     (tmp_path / "torch-2.12.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl").touch()
     assert not any(word.startswith("FRAMEWORK_INDEX") for word in plan(Settings(wheelhouse=tmp_path)).argv)
