@@ -3,7 +3,7 @@
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from stackrt.checks.tf_ranks import SEED, batch, error, network, take_device
+from stackrt.checks.tf_ranks import LEARNING_RATE, SEED, WIDTH, batch, error, network, take_device
 
 
 def collectives() -> dict[str, list[float]]:
@@ -42,3 +42,19 @@ def optimizer() -> dict[str, float]:
     found = error(model.trainable_variables, whole.trainable_variables)
     hvd.shutdown()
     return {"horovod_error": found}
+
+
+def keras_fit() -> dict[str, str]:
+    """The `problem` that `fit` with Horovod's callback for Keras ends with; empty if it works."""
+    import horovod.tensorflow.keras as hvd_keras
+
+    hvd_keras.init()
+    model = tf.keras.Sequential([tf.keras.Input((WIDTH,)), tf.keras.layers.Dense(1)])
+    problem = ""
+    try:
+        model.compile(hvd_keras.DistributedOptimizer(tf.keras.optimizers.SGD(LEARNING_RATE)), "mse")
+        model.fit(*batch(0), verbose=0, callbacks=[hvd_keras.callbacks.BroadcastGlobalVariablesCallback(0)])
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    hvd_keras.shutdown()
+    return {"problem": problem}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 
+from stackrt.checks.horovod import judge_keras
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
 from tests.integration.checks.faults import fault, healthy
@@ -114,3 +115,29 @@ def equal(bench: Bench) -> Result:
 @healthy("hvd-optimizer", needs=("docker",))
 def equal_tf(bench: Bench) -> Result:
     return bench.report("horovod-tensorflow")["hvd-optimizer"]
+
+
+KNOWN = {
+    "tf-keras": "AttributeError: module 'keras.backend' has no attribute 'constant'",
+    "Keras 3": "AttributeError: 'Variable' object has no attribute 'ref'",
+}
+
+
+@fault("hvd-keras", "it works where the documentation says that it does not")
+def works(bench: Bench) -> Result:
+    return judge_keras({**KNOWN, "Keras 3": ""})
+
+
+@fault("hvd-keras", "another error than the known one")
+def another_error(bench: Bench) -> Result:
+    return judge_keras({**KNOWN, "tf-keras": "ValueError: no such optimizer"})
+
+
+@healthy("hvd-keras")
+def as_is_known(bench: Bench) -> Result:
+    return judge_keras(KNOWN)
+
+
+@healthy("hvd-keras", needs=("docker",))
+def keras_as_built(bench: Bench) -> Result:
+    return bench.report("horovod-tensorflow")["hvd-keras"]
