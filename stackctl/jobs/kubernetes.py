@@ -248,6 +248,8 @@ def _resources(job: Job, placement: Placement) -> Manifest:
     limits |= _fabric(job, placement).resources
     limits |= {"memory": placement.memory} if placement.memory else {}
     requests = {**limits, **({"cpu": placement.cpu} if placement.cpu else {})}
+    if any(name.startswith("hugepages-") for name in limits) and not requests.keys() & {"cpu", "memory"}:
+        requests["cpu"] = "1"  # huge pages are refused to a pod that asks for neither CPU nor memory
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.harness.cluster import GIVEN, Cluster, GivenCluster, OwnCluster
+from tests.cluster.submitting import Submitter
 
 NUMBERS = itertools.count()
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -52,3 +54,34 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("wait", "--namespace", name, "serviceaccount/default", "--for=create", "--timeout=60s")
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def submitter(cluster: Cluster, namespace: str, pod_image: str, tmp_path: Path) -> Submitter:
+    """Submits to the test's namespace, as the cluster's administrator."""
+    return Submitter(cluster, namespace, pod_image, tmp_path, cluster.kubeconfig)
+
+
+@pytest.fixture
+def shared_claim(own_cluster: OwnCluster, namespace: str) -> Iterator[Path]:
+    """A claim `shared` for all nodes at once; gives the folder behind it."""
+    folder = own_cluster.shared_folder(namespace)
+    about = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    capacity = {"storage": "1Gi"}
+    reference = {"namespace": namespace, "name": "shared"}
+    own_cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": namespace},
+            "spec": {**about, "capacity": capacity, "claimRef": reference, "hostPath": {"path": str(folder)}},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": reference,
+            "spec": {**about, "resources": {"requests": capacity}, "volumeName": namespace},
+        },
+    )
+    yield folder
+    own_cluster.kubectl("delete", "persistentvolume", namespace, "--wait=false")

@@ -7,8 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.cluster.harness.cluster import Cluster, OwnCluster
 from tests.cluster.harness.site import GPUS, PAUSE
+from tests.cluster.submitting import until
 from tests.commands import ROOT, hear_signals
 
 pytestmark = pytest.mark.needs("cluster")
@@ -61,13 +61,6 @@ def pod_spec(image: str, script: str, gpus: int = 0) -> dict[str, Any]:
 
 def pod(name: str, image: str, script: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod_spec(image, script)}
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.2)
 
 
 def test_two_nodes_have_eight_gpus_each(own_cluster: OwnCluster) -> None:

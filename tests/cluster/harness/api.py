@@ -22,16 +22,25 @@ class Api:
     def request(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
         """The answer's content; raises OSError, or ApiError for an answer that is no success."""
         content = None if body is None else json.dumps(body)
+        headers = {**self.headers, "Content-Type": kind}
         try:
-            self.connection.request(method, path, content, {**self.headers, "Content-Type": kind})
-            answer = self.connection.getresponse()
-            text = answer.read().decode()
-        except (OSError, http.client.HTTPException):
-            self.connection.close()  # the next request opens another
-            raise
+            answer, text = self._exchange(method, path, content, headers)
+        except http.client.RemoteDisconnected:  # it had been idle for long, and the server has closed it
+            answer, text = self._exchange(method, path, content, headers)
         if answer.status >= 300:
             raise ApiError(answer.status, f"{method} {path}: {answer.status} {text[:500]}")
         return json.loads(text) if text.startswith(("{", "[")) else text
+
+    def _exchange(
+        self, method: str, path: str, content: str | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, str]:
+        try:
+            self.connection.request(method, path, content, headers)
+            answer = self.connection.getresponse()
+            return answer, answer.read().decode()
+        except (OSError, http.client.HTTPException):
+            self.connection.close()  # the next request opens another
+            raise
 
 
 class ApiError(Exception):

@@ -146,6 +146,7 @@ def test_a_queue_starts_the_job() -> None:
 def test_a_profile_is_for_jobs_with_gpus() -> None:
     made = plan(profile="eks")
     assert pod(made)["containers"][0]["resources"]["limits"]["vpc.amazonaws.com/efa"] == "32"
+    assert pod(made)["containers"][0]["resources"]["requests"]["cpu"] == "1"  # huge pages alone are refused
     assert env(made)["FI_PROVIDER"] == "efa"
     on_cpu = plan(job(gpus=0, procs=2, device="cpu"), profile="eks")
     assert "tolerations" not in pod(on_cpu)
