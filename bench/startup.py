@@ -20,8 +20,9 @@ WAYS = {
     "stackctl --help": [STACKCTL, "--help"],
     "stackctl run --dry-run": [STACKCTL, "run", "gpt", "--nodes", "2", "--procs", "2", "--dry-run"],
     "stackctl run --on compose --dry-run": [STACKCTL, "run", "gpt", "--nodes", "2", "--on", "compose", "--dry-run"],
+    "stackctl submit --dry-run": [STACKCTL, "submit", "--nodes", "2", "--gpus", "8", "--dry-run"],
 }
-BOUNDS = {"stackctl --help": 0.08, "stackctl run --dry-run": 0.12}
+BOUNDS = {"stackctl --help": 0.08, "stackctl run --dry-run": 0.12, "stackctl submit --dry-run": 0.12}
 """Seconds, medians."""
 
 
@@ -29,7 +30,7 @@ def seconds(argv: list[str]) -> float:
     """Wall time of one whole process."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
-    subprocess.run(argv, env=env, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
 
 

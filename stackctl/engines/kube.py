@@ -24,14 +24,14 @@ from kubernetes.config import ConfigException, load_incluster_config, load_kube_
 
 from stackctl import __version__
 from stackctl.engines import kubeconfig
-from stackctl.errors import MissingHere, StackError
+from stackctl.errors import InvalidInput, MissingHere, StackError
 
 Object = dict[str, Any]
 
 JSON = "application/json"
 
-CONNECT_SECONDS, READ_SECONDS = 10.0, 15.0
-"""To wait for a connection, and for the next bytes of an answer."""
+READ_SECONDS = 15.0
+"""To wait for a connection, and for the next bytes of an answer; STACK_KUBE_TIMEOUT sets both."""
 
 SILENT_SECONDS = 60.0
 """The same for a stream, where nothing may happen for a while."""
@@ -87,6 +87,7 @@ class Cluster:
         self._configuration = _configuration(context)
         self._configuration.connection_pool_maxsize = 32
         self.host = str(self._configuration.host).rstrip("/")
+        self._patience = _seconds(os.environ)
         self._pool = RESTClientObject(self._configuration).pool_manager
         self._answered = False
         self.calls = 0
@@ -182,7 +183,7 @@ class Cluster:
         while True:
             tried, wait = tried + 1, 0.0
             try:
-                response = self._send(method, path, query or {}, body, READ_SECONDS, accept)
+                response = self._send(method, path, query or {}, body, self._patience, accept)
                 data = response.data
             except urllib3.exceptions.HTTPError as error:
                 failure, tries = self._unreachable(error), TRIES if self._answered else FIRST_TRIES
@@ -217,15 +218,16 @@ class Cluster:
             url,
             body=None if body is None else msgspec.json.encode(body),
             headers=headers,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read),
+            timeout=urllib3.Timeout(connect=self._patience, read=read),
             retries=False,
             redirect=False,
             preload_content=False,
         )
 
     def _unreachable(self, error: Exception) -> ApiError:
-        text = re.sub(r"^.*?: |\[Errno -?\d+\] ", "", str(getattr(error, "reason", None) or error))
-        if isinstance(error, urllib3.exceptions.TimeoutError):
+        text = re.sub(r"^.*: |\[Errno -?\d+\] ", "", str(getattr(error, "reason", None) or error))
+        refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # of which urllib3 makes a time-out, too
+        if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
             text = "no answer in time"
         hint = "is it the right one? `kubectl config get-contexts` lists them, and --context chooses"
         return ApiError(f"the cluster at {self.host} does not answer: {text}", hint=hint)
@@ -253,6 +255,17 @@ def address(kind: str, namespace: str = "", name: str = "", part: str = "") -> s
     plural = _PLURALS.get(kind, kind.lower() + "s")
     scope = f"namespaces/{quote(namespace)}/" if namespace and kind not in _CLUSTER_WIDE else ""
     return f"{root}/{scope}{plural}" + (f"/{quote(name)}" if name else "") + (f"/{part}" if part else "")
+
+
+def _seconds(env: Mapping[str, str]) -> float:
+    text = env.get("STACK_KUBE_TIMEOUT") or str(READ_SECONDS)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0 < value < float("inf"):
+        return value
+    raise InvalidInput("must be a number of seconds above 0", where=f"STACK_KUBE_TIMEOUT={text}")
 
 
 def _configuration(context: str) -> Any:

@@ -12,11 +12,15 @@ from stackctl.runs.objects import Event, Job, Pod
 
 
 class Facts(NamedTuple):
-    """What the cluster says of a run: its Job, every pod of every attempt, and events about both."""
+    """What the cluster says of a run: its Job, every pod of every attempt, and events about both.
+
+    `service` is whether the Service is there that gives the pods their names.
+    """
 
     job: Job
     pods: Sequence[Pod]
     events: Sequence[Event] = ()
+    service: bool = True
 
     @property
     def newest(self) -> list[Pod]:
@@ -121,11 +125,14 @@ def node_lost(facts: Facts) -> Found | None:
 
 
 def disrupted(facts: Facts) -> Found | None:
-    """The cluster ended a pod for reasons of its own."""
+    """The cluster ended a pod for reasons of its own; it may be gone, its peers told to stop by its launcher."""
     for pod in _recent(facts):
         why = pod.disruption
         if why and why.reason not in _GONE:
             return Found(f"node {pod.index}, pod {pod.metadata.name} on {_host(pod)}", [why.message or why.reason])
+    for pod in facts.last:
+        if pod.state.terminated and pod.state.terminated.exit_code == STOPPED and not pod.failure:
+            return Found(f"node {pod.index} was told to stop with the others, as SIGTERM to any launcher does")
     return None
 
 
@@ -140,6 +147,11 @@ def rank_failed(facts: Facts) -> Found | None:
     if report.get("reason") != "rank-failed":
         return None
     return Found(str(report["sentence"]), [str(line) for line in report.get("last_lines") or ()][-15:])
+
+
+def service_gone(facts: Facts) -> Found | None:
+    """Nodes cannot find each other, since their Service is not there."""
+    return None if facts.service else Found("")
 
 
 def peers_missing(facts: Facts) -> Found | None:
@@ -229,14 +241,6 @@ def unpack(facts: Facts) -> Found | None:
 def queued(facts: Facts) -> Found | None:
     """The job is suspended."""
     return Found("") if facts.job.spec.suspend else None
-
-
-def stopped(facts: Facts) -> Found | None:
-    """SIGTERM ended the launchers."""
-    for pod in facts.last:
-        if pod.state.terminated and pod.state.terminated.exit_code == STOPPED and not pod.failure:
-            return Found(f"node {pod.index}, pod {pod.metadata.name}")
-    return None
 
 
 def ended(facts: Facts) -> Found | None:

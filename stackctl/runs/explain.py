@@ -10,18 +10,23 @@ from stackctl.runs.evidence import Facts, Found
 
 
 class Explanation(NamedTuple):
-    """What happened, the evidence in the cluster's own words or the rank's last lines, and what to do."""
+    """What happened, the evidence in the cluster's own words or the rank's last lines, and what to do.
+
+    `before` says, of a run that waits, why its attempt before this one ended.
+    """
 
     cause: str
     sentence: str
     evidence: Sequence[str] = ()
     advice: str = ""
+    before: str = ""
 
     @property
     def text(self) -> str:
         """All of it, for a person."""
         lines = [self.sentence, *(f"  | {line}" for line in self.evidence)]
-        return "\n".join([*lines, *([f"  {self.advice}"] if self.advice else [])])
+        lines += [f"  {self.advice}"] if self.advice else []
+        return "\n".join([*lines, *([f"before that, {self.before}"] if self.before else [])])
 
 
 class Cause(NamedTuple):
@@ -35,13 +40,21 @@ class Cause(NamedTuple):
 
 def explain(facts: Facts) -> Explanation:
     """The first cause of the table that applies."""
-    for cause in CAUSES:
+    why = _first(CAUSES, facts)
+    if why is None:
+        return Explanation("unknown", f"{facts.job.metadata.name}: nothing in the cluster tells what happened")
+    earlier = _first(_FAILED, facts) if why.cause in {cause.name for cause in _WAITING} else None
+    return why._replace(before=earlier.sentence) if earlier else why
+
+
+def _first(causes: Sequence[Cause], facts: Facts) -> Explanation | None:
+    for cause in causes:
         found = cause.look(facts)
         if found:
             name = facts.job.metadata.name
             sentence = cause.sentence.format(name=name, what=found.what)
             return Explanation(cause.name, sentence, tuple(found.evidence), cause.advice.format(name=name))
-    return Explanation("unknown", f"{facts.job.metadata.name}: nothing in the cluster tells what happened")
+    return None
 
 
 def _live(causes: Sequence[Cause]) -> Iterator[Cause]:
@@ -158,17 +171,22 @@ _FAILED = (
     Cause(
         "disrupted",
         evidence.disrupted,
-        "{name} was interrupted by the cluster (a drain or a preemption): {what}",
+        "{name} was interrupted (a drain, a preemption, a deleted pod): {what}",
         "that does not count as a failure: it starts anew from its last checkpoint",
     ),
     Cause("rank failed", evidence.rank_failed, "{name}: {what}", "`stackctl logs {name}` has the rest"),
+    Cause(
+        "no service",
+        evidence.service_gone,
+        "{name}: its Service is not there, so nodes that have not met yet cannot find each other",
+        "submit it again with the same words: what is missing is made",
+    ),
     Cause(
         "peers missing",
         evidence.peers_missing,
         "{name}: {what}",
         "the other pods never met: look at the node that is named, and at what blocks traffic between pods",
     ),
-    Cause("stopped", evidence.stopped, "{name} was stopped by SIGTERM: {what}", "that does not count as a failure"),
     Cause("ended", evidence.ended, "{name} failed: {what}", "`stackctl logs {name}` has the rest"),
 )
 

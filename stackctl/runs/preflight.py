@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from stackctl.engines.kube import ApiError, Cluster, Object
 from stackctl.errors import InvalidInput, MissingHere
@@ -12,8 +12,6 @@ from stackctl.jobs import kubernetes, quantity
 from stackctl.jobs.placement import Placement, Volume
 from stackctl.runs import feasibility
 from stackctl.runs.submission import Submission
-
-T = TypeVar("T")
 
 NEEDED = (
     ("create", "batch", "jobs"),
@@ -56,16 +54,24 @@ def check(cluster: Cluster, submission: Submission) -> list[str]:
 
     _check_namespace(namespace, placement.namespace)
     _check_access({row: future.result() for row, future in access.items()}, placement.namespace)
+    said = _trial_warnings(trial)
     for volume, future in claims.items():
-        _check_claim(volume, _unless_forbidden(future), job.nodes, placement.namespace)
+        if _forbidden(future):
+            said.append(f"you may not look at claims: {volume.claim} is not checked")
+        else:
+            _check_claim(volume, future.result(), job.nodes, placement.namespace)
     if queue and queue.result():
         raise MissingHere(queue.result(), where=f"--queue {placement.queue}")
-    said = _trial_warnings(trial)
-    for quota in _unless_forbidden(quotas) or []:
+    if _forbidden(quotas):
+        said.append("you may not look at the namespace's quota: it is not checked")
+    for quota in [] if _forbidden(quotas) else quotas.result():
         problem = quota_problem(quota, need, nodes=job.nodes)
         if problem:
             raise MissingHere(problem, where=f"namespace {placement.namespace}", hint=f"ask for less; {_SKIP}")
-    return said + _check_room(_unless_forbidden(nodes), _unless_forbidden(pods), submission, need)
+    if _forbidden(nodes) or _forbidden(pods):
+        return [*said, "you may not list the cluster's nodes and pods: it is not known whether the job fits"]
+    _check_room(nodes.result(), pods.result(), submission, need)
+    return said
 
 
 def quota_problem(quota: Mapping[str, Any], need: Mapping[str, str], *, nodes: int) -> str:
@@ -165,14 +171,9 @@ def _trial_warnings(trial: Future[tuple[Object, list[str]]]) -> list[str]:
 
 
 def _check_room(
-    nodes: list[feasibility.Node] | None,
-    pods: list[feasibility.Pod] | None,
-    submission: Submission,
-    need: Mapping[str, str],
-) -> list[str]:
+    nodes: list[feasibility.Node], pods: list[feasibility.Pod], submission: Submission, need: Mapping[str, str]
+) -> None:
     job, placement = submission.job, submission.placement
-    if nodes is None or pods is None:
-        return ["you may not list the cluster's nodes and pods, so it is not known whether the job fits"]
     profile = placement.profile
     found = feasibility.room(
         nodes,
@@ -187,13 +188,8 @@ def _check_room(
         raise MissingHere(problem, hint=hint)
     if problem:
         raise MissingHere(problem, hint=f"wait for what runs there, or ask for less; {_SKIP}")
-    return []
 
 
-def _unless_forbidden(future: Future[T]) -> T | None:
-    try:
-        return future.result()
-    except ApiError as error:
-        if error.status == 403:
-            return None
-        raise
+def _forbidden(future: Future[Any]) -> bool:
+    error = future.exception()
+    return isinstance(error, ApiError) and error.status == 403

@@ -68,7 +68,7 @@ def facts(run: Run) -> Facts:
     for name in names:
         selector = f"involvedObject.name={name}"
         events += run.cluster.items("Event", objects.Event, run.namespace, fieldSelector=selector)
-    return Facts(found, pods, events)
+    return Facts(found, pods, events, run.cluster.get("Service", run.name, run.namespace) is not None)
 
 
 def wait(run: Run, changed: Callable[[View], None], *, started: bool = False) -> View:

@@ -47,6 +47,11 @@ RUN_ELSEWHERE = {
         "ship/test_wheelhouse.py::test_an_engine_without_a_network_builds_from_it_alone"
     ),
     "stackctl render": "test_lock.py::test_locks_are_made_from_the_catalog",
+    "stackctl status gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
+    "stackctl wait gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
+    "stackctl cancel gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
+    "stackctl logs -f gpt-1122-031500 --rank 3": "../cluster/test_access.py::test_the_role_is_enough",
+    "stackctl explain gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
 }
 """Command -> the file and test that runs it for real."""
 

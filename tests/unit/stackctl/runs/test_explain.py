@@ -31,6 +31,7 @@ def facts(found: dict[str, Any]) -> Facts:
         msgspec.convert(found["job"], objects.Job),
         msgspec.convert(found["pods"], list[objects.Pod]),
         msgspec.convert(found["events"], list[objects.Event]),
+        found.get("service", True),
     )
 
 
@@ -143,8 +144,9 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("disrupted", disrupted("EvictionByEvictionAPI", "Eviction API: evicting"), "evicting"),
     ("rank failed", recorded("rank-failed"), "rank 1 (node 1, local rank 0, host node-1) failed first"),
     ("rank failed", recorded("rank-failed"), "| ValueError: loss is nan"),
+    ("no service", {**live(), "service": False}, "submit it again"),
     ("peers missing", recorded("peers-missing"), "nodes 1, 2 of 3 never came within 5 s"),
-    ("stopped", ended(143), "stopped by SIGTERM"),
+    ("disrupted", ended(143), "was told to stop with the others"),
     ("ended", failed(), "| OSError: broken"),
     ("failed", conditions("Failed"), "DeadlineExceeded"),
     ("starting", live(), "2 of 2 nodes (0, 1)"),
@@ -170,3 +172,13 @@ def test_a_failed_run_is_not_said_to_wait() -> None:
     found["events"] = [{"reason": "FailedCreate", "message": "exceeded quota", "involvedObject":
                         {"kind": "Job", "name": found["job"]["metadata"]["name"]}}]  # fmt: skip
     assert explain(facts(found)).cause == "rank failed"
+
+
+def test_a_run_that_waits_for_a_node_tells_what_ended_it_before() -> None:
+    found = recorded("unschedulable")
+    lost = ended(75, reason="node-lost", node=1, sentence="node 1 of 2 (host node-b) was lost")["pods"][0]
+    found["pods"].append(lost)
+    lost["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": "0"}
+    why = explain(facts(found))
+    assert why.cause == "unschedulable"
+    assert why.text.endswith("before that, v-room lost a node: node 1 of 2 (host node-b) was lost")
