@@ -16,12 +16,13 @@ from stackrt.checks.words import NO_IMAGE, REBUILD, some
 FOLDERS = ("opt", "usr/lib", "usr/local")
 LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
 SINGLE = ("libcublas", "libcudart", "libcudnn", "libnccl")
-OF_THE_DRIVER = re.compile(r"lib(cuda|nvidia-[a-z]+|nvcuvid|nvoptix)\.so")
-"""Libraries that the driver's container toolkit brings when the container starts."""
-OF_THE_FABRIC = re.compile(
-    r"lib(ibverbs|mlx5|fabric|pmix|ucp|ucs|uct|rdmacm|mpi|oshmem|cufile|gdrapi|efa)\b.*\.so|liboshmem"
+SITE = "site-packages"
+OPTIONAL = re.compile(
+    r"lib(cuda|nvidia-[a-z]+|nvcuvid|nvoptix)\.so"
+    r"|lib(ibverbs|mlx5|fabric|pmix|ucp|ucs|uct|rdmacm|mpi|oshmem|cufile|gdrapi|efa)\b.*\.so"
 )
-"""Libraries of a network's own software, loaded only where the host has it."""
+"""Libraries of the driver, which its container toolkit brings when the container starts, and of a network's own
+software, loaded only where the host has it."""
 
 
 @check(
@@ -64,10 +65,14 @@ def ldd_clean(context: Context) -> Result:
     loader = next((path for path in LOADERS if Path(path).exists()), None)
     if loader is None:
         return skipped("the C library's dynamic loader is not where glibc has it")
-    files = [path for path in _libraries(context.root) if not path.is_symlink() and _is_elf(path)]
+    every = _libraries(context.root)
+    files = [path for path in every if not path.is_symlink() and _is_elf(path)]
+    brought = {path.name for path in every if SITE in path.parts}
 
     def ask(path: Path) -> list[str]:
-        return [name for name in absent(loader, path) if not _expected(name, path)]
+        # A package loads what it needs from its own wheels by hand, before the library that asks for it.
+        own = brought if SITE in path.parts else set()
+        return [name for name in absent(loader, path) if name not in own and not OPTIONAL.match(name)]
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = dict(zip(files, pool.map(ask, files), strict=True))
@@ -87,13 +92,6 @@ def absent(loader: str, path: Path) -> list[str]:
     trace = {**os.environ, "LD_TRACE_LOADED_OBJECTS": "1"}
     done = subprocess.run([loader, path], env=trace, capture_output=True, text=True, check=False)
     return re.findall(r"^\s*(\S+) => not found", done.stdout, re.MULTILINE)
-
-
-def _expected(name: str, path: Path) -> bool:
-    """Whether it is right that a library is not found."""
-    # auditwheel's folders: what is here is in the process already when another library of the folder asks for it.
-    vendored = path.parent.name.endswith(".libs") and (path.parent / name).exists()
-    return vendored or bool(OF_THE_DRIVER.match(name) or OF_THE_FABRIC.match(name))
 
 
 def _libraries(root: Path) -> list[Path]:
