@@ -1,7 +1,7 @@
 """Run Horovod's own parallel tests, from a checkout of its repository, on two ranks of an image of ours.
 
-A test that fails, hangs or crashes ends the ranks; the run goes on with the next test on fresh ones. The exit code is 0
-if nothing failed but what scripts/upstream/known.toml names, and all that it names did.
+A test that fails, hangs or crashes ends the ranks, and the run goes on with fresh ones; what hung or crashed is tried
+again, once. The exit code is 0 if nothing failed but what scripts/upstream/known.toml names, and all that it names did.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -25,6 +26,8 @@ from stackctl.images.settings import from_env
 
 HERE = Path(__file__).resolve().parent / "upstream"
 RANKS = 2
+GOOD = ("passed", "skipped")
+SECOND = "at the second try"
 START = 120
 """Seconds that the ranks have, beside one test's limit, until they have collected the tests."""
 
@@ -85,22 +88,33 @@ def _install(folder: Path) -> None:
 
 def _run_file(image: str, tests: Path, file: str, work: Path, limit: float) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
-    while True:
+    again: dict[str, Verdict] = {}
+    for start in itertools.count():
         print(f"{file}: starting {RANKS} ranks, {len(verdicts)} tests are done", flush=True)
-        out = work / f"{file}-{len(verdicts)}"
+        out = work / f"{file}-{start}"
         out.mkdir()
         out.chmod(0o777)
         (out / "done.txt").write_text("".join(f"{test}\n" for test in verdicts), encoding="utf-8")
         ended = _run_ranks(image, tests, file, work, out, limit)
         found, left = _read(out, ended)
         for test, verdict in found.items():
-            if verdict.outcome not in ("passed", "skipped"):
-                print(f"  {test}: {verdict.outcome}: {verdict.why[:200]}", flush=True)
+            if verdict.outcome not in GOOD:
+                print(f"  {test}: {verdict.outcome}: {verdict.why}\n{_last_lines(out)}", flush=True)
+        # What ends the ranks once may be the machine; twice, it is the test.
+        ended_by = next((test for test, verdict in found.items() if verdict.outcome in ("hung", "crashed")), "")
+        if ended_by and ended_by not in again:
+            again[ended_by] = found.pop(ended_by)
+            left.append(ended_by)
+        elif not found and left:
+            verdicts[file] = Verdict("crashed", _last_lines(out))
+            break
         verdicts |= found
-        if not found or not left:
-            if left or not verdicts:
-                verdicts[file] = Verdict("crashed", _last_lines(out))
-            return verdicts
+        if not left:
+            break
+    for test, first in again.items():
+        if verdicts.get(test, first).outcome in GOOD:
+            verdicts[test] = Verdict(verdicts[test].outcome, f"{SECOND}; the first {first.outcome}")
+    return verdicts or {file: Verdict("crashed", _last_lines(out))}
 
 
 def _run_ranks(image: str, tests: Path, file: str, work: Path, out: Path, limit: float) -> str:
@@ -148,7 +162,7 @@ def _read(out: Path, ended: str) -> tuple[dict[str, Verdict], list[str]]:
         if verdict is None:
             break
         found[test] = verdict
-        if verdict.outcome not in ("passed", "skipped"):
+        if verdict.outcome not in GOOD:
             break
     return found, [test for test in collected if test not in found]
 
@@ -167,7 +181,8 @@ def _verdict(events: list[dict[str, Any]], ended: str) -> Verdict | None:
 
 
 def _last_lines(out: Path) -> str:
-    return "\n".join((out / "output.txt").read_text(errors="replace").splitlines()[-15:])
+    lines = (out / "output.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"    {line[:160]}" for line in lines[-8:])
 
 
 def _report(verdicts: dict[str, Verdict], known: dict[str, dict[str, str]], *, whole: bool) -> int:
@@ -177,10 +192,14 @@ def _report(verdicts: dict[str, Verdict], known: dict[str, dict[str, str]], *, w
     for file in dict.fromkeys(test.partition("::")[0] for test in verdicts):
         counts = collections.Counter(v.outcome for test, v in verdicts.items() if test.partition("::")[0] == file)
         print(f"{file:42}" + "".join(f"{counts[outcome]:9}" for outcome in outcomes))
-    wrong = [test for test, verdict in verdicts.items() if verdict.outcome not in ("passed", "skipped")]
-    reasons = collections.Counter(verdict.why for verdict in verdicts.values() if verdict.outcome == "skipped")
+    wrong = [test for test, verdict in verdicts.items() if verdict.outcome not in GOOD]
+    skipped = [verdict.why for verdict in verdicts.values() if verdict.outcome == "skipped"]
+    reasons = collections.Counter(why for why in skipped if not why.startswith(SECOND))
     for why, count in reasons.most_common():
         print(f"skipped {count}: {why}")
+    for test, verdict in verdicts.items():
+        if verdict.why.startswith(SECOND):
+            print(f"{verdict.outcome} {test}: {verdict.why}")
     for test in wrong:
         print(f"{verdicts[test].outcome} {test}: {known[test]['cause'] if test in known else verdicts[test].why}")
     unknown = [test for test in wrong if test not in known]

@@ -33,7 +33,7 @@ def test_skipped(): pass
 
 def upstream(*words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, str(ROOT / "scripts" / "horovod_upstream.py"), *words]
-    return subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=900, check=False)
 
 
 def test_every_test_gets_a_verdict(built: Callable[[str], str], tmp_path: Path) -> None:
