@@ -48,7 +48,7 @@ def forecast(targets: Sequence[Target], settings: Settings) -> list[Forecast]:
         if target.tag not in built
         or built[target.tag].labels.get("io.stackctl.lock") != render.labels(target, images)["io.stackctl.lock"]
     ]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(2) as pool:  # each asks for all its locks at once
         return list(pool.map(lambda target: _of_one(target, settings), fresh))
 
 

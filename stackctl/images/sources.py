@@ -73,7 +73,7 @@ def _of_lock(name: str, target: Target, settings: Settings, images: Path, patien
 
 
 def _environment(settings: Settings, patient: bool) -> dict[str, str]:
-    env = {**os.environ, "UV_HTTP_TIMEOUT": "30" if patient else "5", "UV_HTTP_RETRIES": "5" if patient else "0"}
+    env = {**os.environ, "UV_HTTP_TIMEOUT": "30" if patient else "10", "UV_HTTP_RETRIES": "5" if patient else "1"}
     # uv may lie beside our own Python, in a virtual environment that is not active.
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if settings.package_index:
