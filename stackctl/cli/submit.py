@@ -149,6 +149,9 @@ def _submit(cluster: Cluster, ready: Submission, *, preflight: bool) -> Run:
 
         for note in checks.check(cluster, ready):
             click.echo(f"note: {note}", err=True)
+    if "/" not in ready.placement.image:
+        hint = "push it under your own and set STACK_IMAGE_PREFIX, unless the nodes have it"
+        click.echo(f"note: the image {ready.placement.image} names no registry: {hint}", err=True)
     uid, there = submitting.create(cluster, ready)
     store.submitted(folder, job, record)
     place = f"{summary.size(job)} on {cluster.context or cluster.host}, namespace {namespace}"
@@ -169,6 +172,9 @@ def _submit(cluster: Cluster, ready: Submission, *, preflight: bool) -> Run:
 def _prepare(words: tuple[str, ...], name: str | None, namespace: str, given: Mapping[str, Any]) -> Submission:
     job = _job(words, name or _free_name(words), given)
     packed = None
+    left = [word for word in options.rest() if not word.startswith(("-", "/")) and Path(word).is_file()]
+    if given["code"] is None and left and not job.workload:
+        click.echo(f"note: pods see the image's files, not {left[0]} of this folder; ship it with --code .", err=True)
     if given["code"] is not None:
         from stackctl.engines import archive
 

@@ -19,10 +19,11 @@ def states(context: str, namespace: str) -> dict[str, tuple[str, str]]:
     query = {"labelSelector": SELECTOR, "includeObject": "Metadata"}
     table = Cluster(context).read(address("Job", namespace), accept=_TABLE, **query)
     names = [column["name"] for column in table["columnDefinitions"]]
-    status = names.index("Status")
     found: dict[str, tuple[str, str]] = {}
     for row in table["rows"]:
-        metadata, said = row["object"]["metadata"], str(row["cells"][status])
+        metadata, cells = row["object"]["metadata"], dict(zip(names, map(str, row["cells"]), strict=True))
+        done, _, all_nodes = cells.get("Completions", "").partition("/")
+        said = cells.get("Status") or ("Complete" if done == all_nodes else "")  # no such column before 1.30
         created = metadata["creationTimestamp"].replace("Z", "+00:00")
         found[metadata["name"]] = _STATES.get(said, "running"), created
     return found

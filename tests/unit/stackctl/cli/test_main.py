@@ -201,6 +201,14 @@ def test_a_dry_run_of_a_submission_prints_manifests_and_is_the_same_each_time(
     assert "- --dry-run" in own, "what follows -- is the command's"
 
 
+def test_a_script_that_would_not_be_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STACK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").touch()
+    result = CliRunner().invoke(cli, ["submit", "--dry-run", "--name", "a", "--", "python", "mine.py"])
+    assert "not mine.py of this folder; ship it with --code ." in result.stderr
+
+
 def test_runs_are_listed_without_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STACK_RUNS", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
