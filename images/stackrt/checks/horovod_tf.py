@@ -45,7 +45,7 @@ def optimizer() -> dict[str, float]:
 
 
 def keras_fit() -> dict[str, str]:
-    """The `problem` that `fit` with Horovod's callback for Keras ends with; empty if it works."""
+    """The `problem` that `fit` with Horovod's callbacks for Keras ends with; empty if it works."""
     import horovod.tensorflow.keras as hvd_keras
 
     hvd_keras.init()
@@ -53,7 +53,8 @@ def keras_fit() -> dict[str, str]:
     problem = ""
     try:
         model.compile(hvd_keras.DistributedOptimizer(tf.keras.optimizers.SGD(LEARNING_RATE)), "mse")
-        model.fit(*batch(0), verbose=0, callbacks=[hvd_keras.callbacks.BroadcastGlobalVariablesCallback(0)])
+        callbacks = hvd_keras.callbacks.BroadcastGlobalVariablesCallback(0), hvd_keras.callbacks.MetricAverageCallback()
+        model.fit(*batch(0), verbose=0, callbacks=list(callbacks))
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     hvd_keras.shutdown()
