@@ -1,0 +1,47 @@
+"""Restarts with nobody watching: the whole job starts anew from its checkpoint, and ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.submitting import SMALL, Submitter, locally, until
+
+pytestmark = pytest.mark.needs("cluster", "docker", "torch")
+
+TRAINING = ["--", "--steps", "40", "--checkpoint-every", "4", *SMALL]
+
+KILL_RANK = """\
+import os, pathlib, signal
+for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    try:
+        env = path.read_bytes().split(b"\\0")
+    except OSError:
+        continue
+    if b"RANK=3" in env:
+        os.kill(int(path.parent.name), signal.SIGKILL)
+"""
+
+
+def checkpoints(claim: Path, name: str) -> list[Path]:
+    return list((claim / name / "checkpoints").glob("step-*.pt"))
+
+
+def ends_as_unbroken(submitter: Submitter, claim: Path, name: str, folder: Path, *words: str) -> None:
+    """Wait for the end of a run, and compare its parameters with those of the same job as processes here."""
+    submitter.wait_for(name, "succeeded", 180)
+    result = json.loads((claim / name / "result.json").read_text())
+    assert result["params_sha256"] == locally(folder, *words, *TRAINING)["params_sha256"]
+
+
+def test_a_killed_rank(submitter: Submitter, shared_claim: Path, tmp_path: Path) -> None:
+    words = ["--nodes", "2", "--procs", "2", "--seed", "5"]
+    submitter.submit("rank", "gpt", *words, "--volume", "shared", *TRAINING)
+    until(lambda: bool(checkpoints(shared_claim, "rank")), 120, lambda: submitter.explain("rank"))
+    submitter.kubectl("exec", submitter.pods("rank")[1]["metadata"]["name"], "--", "python", "-c", KILL_RANK)
+    until(lambda: submitter.status("rank")["attempt"] == 2, 90, lambda: submitter.status("rank"))
+    failure = json.loads((shared_claim / "rank" / "logs" / "attempt-1" / "failure.json").read_text())
+    assert (failure["rank"], failure["signal"]) == (3, "SIGKILL")
+    ends_as_unbroken(submitter, shared_claim, "rank", tmp_path, *words)
