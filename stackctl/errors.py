@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 
@@ -73,6 +72,8 @@ class CommandFailed(JobFailed):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint for an unknown word: the nearest known one, else all of them."""
+    import difflib  # only where something is wrong: it takes a twentieth of the start-up
+
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1)
     if near:

@@ -1,0 +1,68 @@
+"""How long a submission to Kubernetes takes to plan, beside torchx's dry run of the same size.
+
+    python bench/submit.py [--runs N] [--json] [--check]
+
+torchx is installed into a folder of its own, which is removed again; that needs a package index. Both run in turn, so
+that a busy moment hits both alike.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+TORCHX = ["run", "--workspace", "", "-s", "kubernetes", "--dryrun", "-cfg", "queue=default"]
+JOB = ["dist.ddp", "-j", "2x8", "--gpu", "8", "--script", "mine.py"]
+STACKCTL = ["submit", "--nodes", "2", "--gpus", "8", "--name", "bench", "--dry-run", "--", "python", "mine.py"]
+BOUND = 7.0
+"""torchx's time over ours, of medians."""
+
+
+def seconds(argv: list[str], folder: Path) -> float:
+    """Wall time of one whole process."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env |= {"STACK_RUNS": str(folder / "runs"), "KUBECONFIG": str(folder / "none")}
+    start = time.perf_counter()
+    subprocess.run(argv, env=env, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    """Install torchx, measure both in turn, print, and with --check compare with the bound."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=7, help="rounds (default 7)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--check", action="store_true", help="exit 1 if the bound is missed")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        subprocess.run([BIN / "uv", "venv", "--quiet", folder / "venv"], check=True)
+        python = str(folder / "venv" / "bin" / "python")
+        subprocess.run(
+            [BIN / "uv", "pip", "install", "--quiet", "--python", python, "torchx", "kubernetes"], check=True
+        )
+        ways = {
+            "torchx run --dryrun": [str(folder / "venv" / "bin" / "torchx"), *TORCHX, *JOB],
+            "stackctl submit --dry-run": [str(BIN / "stackctl"), *STACKCTL],
+        }
+        # The first round compiles bytecode and is not counted.
+        rounds = [{way: seconds(argv, folder) for way, argv in ways.items()} for _ in range(arguments.runs + 1)][1:]
+    medians = {way: statistics.median(times[way] for times in rounds) for way in ways}
+    ratio = medians["torchx run --dryrun"] / medians["stackctl submit --dry-run"]
+    if arguments.json:
+        print(json.dumps({"seconds": medians, "ratio": ratio, "bound": BOUND, "runs": arguments.runs}))
+    else:
+        for way, median in medians.items():
+            print(f"  {way:36} {median:6.3f} s")
+        print(f"  {'torchx takes':36} {ratio:6.1f} times as long   bound {BOUND:g}")
+    return 0 if ratio >= BOUND or not arguments.check else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
