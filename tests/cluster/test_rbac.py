@@ -50,6 +50,25 @@ def submitter_with(rules: list[dict[str, Any]], admin: Submitter, folder: Path) 
     return dataclasses.replace(admin, kubeconfig=path)
 
 
+def test_the_role_is_enough(submitter: Submitter, tmp_path: Path) -> None:
+    someone = submitter_with(ROLE["rules"], submitter, tmp_path)
+    someone.submit("mine", "--wait", *RUN)
+    for _ in range(2):  # a submission that is repeated looks at what is there
+        someone.submit("again", "--", "sleep", "600")
+    for command in (
+        ["list"],
+        ["status", "mine"],
+        ["logs", "mine"],
+        ["explain", "mine"],
+        ["wait", "mine"],
+        ["cancel", "mine"],
+    ):
+        done = someone.stackctl(*command)
+        assert done.returncode == 0, (command, done.stderr)
+        assert "note:" not in done.stderr
+    assert someone.stackctl("cancel", "again").returncode == 0
+
+
 @pytest.mark.parametrize("resource", BREAKS)
 def test_without_one_rule_something_breaks(submitter: Submitter, tmp_path: Path, resource: str) -> None:
     words, saying = BREAKS[resource]
