@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from stackctl.images import catalog
-from tests.integration.checks.bench import report
+from tests.integration.checks.bench import results, whole
 
 pytestmark = [pytest.mark.needs("docker", "cuda-images"), pytest.mark.timeout(1800)]
 
@@ -20,7 +20,7 @@ CUDA_IMAGES = [
 
 @pytest.mark.parametrize("name", CUDA_IMAGES)
 def test_a_cuda_image_passes_without_a_gpu(name: str, built: Callable[[str], str]) -> None:
-    rows = report(built(f"{name}:cuda"), (), "", ())
+    rows = results(whole(built(f"{name}:cuda")))
     bad = {name: row for name, row in rows.items() if row.status == "fail"}
     assert not bad
     for check in ("cuda-libraries", "cuda-versions", "arch-flags", "nvrtc"):
