@@ -1,4 +1,9 @@
-"""Runs in the image on two ranks: what Horovod promises TensorFlow, checked to the last bit. Prints `ok NAME`."""
+"""Runs in the image on two ranks: what Horovod promises TensorFlow, checked to the last bit. Prints `ok NAME`.
+
+Arguments name what to leave out.
+"""
+
+import sys
 
 import horovod.tensorflow as hvd
 import numpy as np
@@ -76,6 +81,7 @@ assert hvd.gloo_built()
 assert not hvd.mpi_built()
 # join() is last: it lets ranks count differently, and Horovod names what has no name by counting.
 for check in (allreduce, allgather, broadcast, alltoall, gradient_tape, process_sets, join):
-    check()
-    print("ok", check.__name__, flush=True)
+    if check.__name__ not in sys.argv[1:]:
+        check()
+        print("ok", check.__name__, flush=True)
 hvd.shutdown()
