@@ -48,7 +48,7 @@ def in_image(image: str, *words: str, ranks: int = 1) -> str:
     ("horovod-pytorch", "behaviour_torch.py"), ("horovod-tensorflow", "behaviour_tf.py"),
 ])  # fmt: skip
 def test_two_ranks_without_a_gpu_agree(built: Build, name: str, script: str) -> None:
-    # TensorFlow's join has a kernel for GPUs only in a CUDA build: "All kernels registered for op HorovodJoin: device='GPU'".
+    # Built for CUDA, TensorFlow's join has a kernel for GPUs alone.
     leave_out = ["join"] if name == "horovod-tensorflow" else []
     printed = in_image(built(f"{name}:cuda"), "python", script, *leave_out, ranks=2)
     checks = [line.partition("ok ")[2] for line in printed.splitlines() if line.startswith("[1] ok ")]
