@@ -159,6 +159,7 @@ def report(
     argv = ["docker", "run", "--rm", "--shm-size", "1g", *docker, tag, "sh", "-c", f"{plant or ':'}; {suite}"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode in (0, 1, 2), done.stderr
+    assert done.stdout, done.stderr
     return results(json.loads(done.stdout))
 
 
