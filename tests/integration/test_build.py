@@ -69,7 +69,7 @@ def test_installed_packages_are_the_lock(image: str) -> None:
 
     locked = {
         pin.name: pin.version
-        for name in target.locks
+        for name in target.installed_locks
         for pin in lockfile.parse((ROOT / "images" / "locks" / name).read_text())
     }
     assert {name.lower().replace("_", "-").replace(".", "-"): version for name, version in installed.items()} == locked

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -135,9 +136,8 @@ class AirGap:
 
 
 @pytest.fixture
-def air_gap(tmp_path: Path) -> Iterator[AirGap]:
-    folder = tmp_path / "engine"
-    folder.mkdir()
+def air_gap() -> Iterator[AirGap]:
+    folder = Path(tempfile.mkdtemp(prefix="air-"))  # short: the path of a socket has at most 107 characters
     world = AirGap(folder)
     try:
         waited(lambda: "API listen on" in (folder / "log").read_text())
