@@ -134,7 +134,7 @@ def test_a_service_that_is_deleted(submitter: Submitter, own_cluster: OwnCluster
         own_cluster.kubectl("uncordon", late)
     submitter.wait_for("unserved", "failed", 90)
     found = submitter.explain("unserved")
-    assert found["cause"] == "peers missing"
+    assert found["cause"] == "no service"
 
 
 def test_a_run_that_waits_is_cancelled_whole(submitter: Submitter) -> None:
