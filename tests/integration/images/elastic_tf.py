@@ -29,7 +29,7 @@ def train(state: hvd.elastic.TensorFlowState) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         with hvd.DistributedGradientTape(tf.GradientTape()) as tape:
             loss = weight * 1.0
-        weight.assign_sub(tape.gradient(loss, weight))
+        weight.assign_sub(tape.gradient(loss, [weight])[0])
         state.step += 1
         if state.step % 2 == 0:
             state.commit()
