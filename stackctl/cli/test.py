@@ -76,12 +76,14 @@ def test(
       stackctl test pytorch --compare report.json
     """
     from stackctl.suite import execute
+    from stackrt.checks import options
 
     if not 1 <= nodes <= FEW_NODES:
         raise InvalidInput(f"must be from 1 to {FEW_NODES}", where=f"--nodes {nodes}")
     if nodes > 1 and backend == "docker":
         raise InvalidInput("is one container", where="--on docker", hint="use --on compose for several nodes")
-    chosen = Selection(only=_split(only), tags=_split(tags), require=_split(require), burn=burn)
+    split = options.split
+    chosen = Selection(only=split(only), tags=split(tags), require=split(require), burn=burn)
     tag, frameworks, hint = _image(image, variant)
     plan.check(chosen, frameworks)
     name = f"stackctl-test-{secrets.token_hex(4)}"
@@ -90,8 +92,11 @@ def test(
         click.echo(_plan(tag, chosen, name, nodes if in_compose else 0))
         return
     old = _read(old_file) if old_file else None
-    for option, path in (("--json", json_file), ("--junit", junit_file)):
-        _writable(option, path)
+    try:
+        options.writable("--json", json_file or "")
+        options.writable("--junit", junit_file or "")
+    except options.UsageError as error:
+        raise InvalidInput(str(error)) from None
     if in_compose:
         made = execute.in_compose(tag, chosen, name=name, nodes=nodes, hint=hint)
     else:
@@ -112,10 +117,6 @@ def _plan(image: str, chosen: Selection, name: str, nodes: int) -> str:
 
     job = plan.job(image, chosen, name=name, nodes=nodes)
     return compose.to_yaml(compose.document(job, image=image, user="1000:1000", volumes=["out:/out"]))
-
-
-def _split(words: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(part for word in words for part in word.split(",") if part)
 
 
 def _image(name: str, variant: str | None) -> tuple[str, frozenset[str] | None, str]:
@@ -148,17 +149,6 @@ def _read(file: str) -> Report:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise InvalidInput(f"cannot be read: {reason}", where=f"--compare {file}") from None
     return report.read(text, file)
-
-
-def _writable(option: str, path: str | None) -> None:
-    """See now, not after a minute of checks, that a report can be written."""
-    if not path or (path == "-" and option == "--json"):
-        return
-    try:
-        with Path(path).open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise InvalidInput(f"cannot be written: {error.strerror}", where=f"{option} {path}") from None
 
 
 def _deliver(made: Report, old: Report | None, json_file: str | None, junit_file: str | None) -> None:

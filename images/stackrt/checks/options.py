@@ -80,12 +80,12 @@ def parse(words: Sequence[str]) -> Options:
     given = parser.parse_args(words)
     if not 0 <= given.burn <= 86_400:
         raise UsageError(f"--burn {given.burn:g}: must be from 0 to 86400 seconds")
-    needs, gpus = required(_split(given.require))
+    needs, gpus = required(split(given.require))
     for option, path in (("--json", given.json), ("--junit", given.junit)):
-        _writable(option, path)
+        writable(option, path)
     return Options(
-        only=_split(given.only),
-        tags=_split(given.tag),
+        only=split(given.only),
+        tags=split(given.tag),
         required=needs,
         requested_gpus=gpus,
         json=given.json,
@@ -97,7 +97,7 @@ def parse(words: Sequence[str]) -> Options:
     )
 
 
-def _split(words: Sequence[str]) -> tuple[str, ...]:
+def split(words: Sequence[str]) -> tuple[str, ...]:
     """Words that may hold several, with commas between them."""
     return tuple(part for word in words for part in word.split(",") if part)
 
@@ -117,8 +117,12 @@ def required(words: Sequence[str]) -> tuple[frozenset[str], int | None]:
     return frozenset(needs), gpus
 
 
-def _writable(option: str, path: str) -> None:
-    """See now, not after a minute of checks, that a report can be written."""
+def writable(option: str, path: str) -> None:
+    """See now, not after a minute of checks, that a report can be written there; nothing to see where none is wanted.
+
+    Raises:
+        UsageError: It cannot; names the option and the file.
+    """
     if not path or (path == "-" and option == "--json"):
         return
     try:
