@@ -181,13 +181,12 @@ def _show(job: Job, backend: str, folder: Path, port: int | None, as_json: bool)
     gpus = local_engine.gpu_ids(job.nodes * job.gpus, check=False)
     if backend == "compose":
         from stackctl.jobs import compose
+        from stackctl.jobs.yaml_text import to_yaml
 
         uid, gid = store.container_user()
         volumes = compose.mounts(job, out=str(folder), workdir=str(_here()))
         document = compose.document(job, image=options.image(job), user=f"{uid}:{gid}", volumes=volumes, gpus=gpus)
-        click.echo(
-            msgspec.json.format(msgspec.json.encode(document), indent=2) if as_json else compose.to_yaml(document)
-        )
+        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2) if as_json else to_yaml(document))
         return
     from stackctl.jobs import local
 

@@ -114,9 +114,10 @@ def _plan(image: str, chosen: Selection, name: str, nodes: int) -> str:
 
         return shlex.join(plan.container(image, chosen, name=name, seen="{}", gpus=False))
     from stackctl.jobs import compose
+    from stackctl.jobs.yaml_text import to_yaml
 
     job = plan.job(image, chosen, name=name, nodes=nodes)
-    return compose.to_yaml(compose.document(job, image=image, user="1000:1000", volumes=["out:/out"]))
+    return to_yaml(compose.document(job, image=image, user="1000:1000", volumes=["out:/out"]))
 
 
 def _image(name: str, variant: str | None) -> tuple[str, frozenset[str] | None, str]:

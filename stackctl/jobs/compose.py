@@ -108,21 +108,6 @@ def _service(
     return row
 
 
-def to_yaml(document: dict[str, Any]) -> str:
-    """The document as YAML, in the order of its keys."""
-    import yaml
-
-    return yaml.dump(document, Dumper=_dumper(), sort_keys=False, default_flow_style=False, width=110)
-
-
-def _dumper() -> type[Any]:
-    """PyYAML's fast dumper, told not to write anchors for values that occur twice."""
-    import yaml
-
-    base: type[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return type("Dumper", (base,), {"ignore_aliases": lambda _self, _data: True})
-
-
 def _devices(gpus: Sequence[str]) -> dict[str, Any]:
     return {"driver": "nvidia", "device_ids": list(gpus), "capabilities": ["gpu"]}
 

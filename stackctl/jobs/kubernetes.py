@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stackctl.jobs import compose
+from stackctl.jobs import yaml_text
 from stackctl.jobs.job import PORT, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
 
@@ -72,7 +72,7 @@ def owned(manifest: Manifest, uid: str) -> Manifest:
 
 def to_yaml(objects: list[Manifest]) -> str:
     """Several objects as one YAML text, which `kubectl apply -f -` takes."""
-    return "---\n".join(compose.to_yaml(manifest) for manifest in objects)
+    return "---\n".join(map(yaml_text.to_yaml, objects))
 
 
 def to_json(objects: list[Manifest]) -> str:

@@ -21,6 +21,7 @@ from stackctl.jobs import compose as compose_plan
 from stackctl.jobs import local as local_plan
 from stackctl.jobs import workloads
 from stackctl.jobs.job import Job
+from stackctl.jobs.yaml_text import to_yaml
 from stackctl.runs import store, summary
 from stackctl.runs.store import Record, State
 
@@ -91,7 +92,7 @@ def compose(
     gpus = local_engine.gpu_ids(job.nodes * job.gpus, check=False)  # Docker's own daemon knows better
     document = compose_plan.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
     file = folder / "compose.yaml"
-    file.write_text(compose_plan.to_yaml(document), encoding="utf-8")
+    file.write_text(to_yaml(document), encoding="utf-8")
     begun = Record(name=job.name, backend="compose", attempt=attempt, started=store.now(), image=info.id)
     with _recorded(begun, folder) as ended:
         token = {"STACK_TOKEN": secrets.token_hex(32)}

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import yaml
-
 from stackctl.jobs import compose
 from stackctl.jobs import job as jobs
 from stackctl.jobs.compose import Mount
@@ -65,13 +63,6 @@ def test_a_dollar_sign_reaches_the_rank() -> None:
     row = node(document(workload="", arguments=["sh", "-c", "echo $RANK"], env={"X": "$HOME"}))
     assert row["command"][-1] == "echo $$RANK"  # type: ignore[index]
     assert row["environment"]["X"] == "$$HOME"  # type: ignore[index]
-
-
-def test_the_yaml_reads_back_as_the_document_and_repeats_nothing_by_anchor() -> None:
-    made = document()
-    text = compose.to_yaml(made)
-    assert yaml.safe_load(text) == made
-    assert "&id" not in text
 
 
 def test_a_folder_of_any_name_is_mounted_as_it_is_and_never_made() -> None:
