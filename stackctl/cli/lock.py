@@ -55,7 +55,7 @@ def lock(image: str | None, variant: str | None, check: bool, upgrade: bool) -> 
     settings = from_env(os.environ)
     texts: dict[str, str] = {}
     if image is None:
-        texts.update(locks.resolve_tools(next(iter(rows.bases.values())), rows.tools))
+        texts.update(locks.resolve_tools(rows, settings, folder))
         if pins := bases.pin(rows.bases, settings, partial(click.echo, err=True)):
             texts[catalog.BASES_LOCK] = pins
     fresh: dict[str, dict[str, str]] = {}

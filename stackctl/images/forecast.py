@@ -1,17 +1,14 @@
-"""What builds will take, said before they start: bytes to download, room on the engine's disk."""
+"""What builds will take, said before they start: bytes to download, room on the engine's disk. Asks no network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from stackctl import assets
 from stackctl.engines import docker
-from stackctl.engines.download import File
-from stackctl.errors import StackError
-from stackctl.images import render, sources
+from stackctl.images import lockfile, render, sums
 from stackctl.images.catalog import Target
 from stackctl.images.settings import Settings
 
@@ -20,19 +17,19 @@ ROOM = 2.0
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """What one build may take: the files to download, or why nobody can say; bytes on the engine's disk."""
+    """What one build may take.
+
+    `files` are the packages to download, `name==version` -> bytes, None where nobody knows. `layers` are what it adds
+    to the engine's disk, identity -> bytes: images of one framework share its layer.
+    """
 
     tag: str
-    files: tuple[File, ...]
-    unknown: str
-    room: float
+    files: dict[str, int | None]
+    layers: dict[str, float]
 
     def __str__(self) -> str:
         """One line for the person who waits."""
-        room = f"up to {self.room / 1e9:.1f} GB of disk"
-        if self.unknown:
-            return f"{self.tag}: size of the download unknown ({self.unknown}), {room}"
-        return f"{self.tag}: {_download(self.files)}, {room}"
+        return f"{self.tag}: {_download(self.files)}, {_room(self.layers)}"
 
 
 def forecast(targets: Sequence[Target], settings: Settings) -> list[Forecast]:
@@ -42,24 +39,22 @@ def forecast(targets: Sequence[Target], settings: Settings) -> list[Forecast]:
     """
     built = docker.images([target.tag for target in targets])
     images = assets.images_dir()
-    fresh = [
-        target
+    return [
+        _of_one(target, settings)
         for target in targets
         if target.tag not in built
         or built[target.tag].labels.get("io.stackctl.lock") != render.labels(target, images)["io.stackctl.lock"]
     ]
-    with ThreadPoolExecutor(2) as pool:  # each asks for all its locks at once
-        return list(pool.map(lambda target: _of_one(target, settings), fresh))
 
 
 def in_all(rows: Sequence[Forecast], free: int | None) -> list[str]:
-    """What several builds take together, a file that several want counted once; and a note where the disk is short."""
+    """What several builds take together, all that several want counted once; and a note where the disk is short."""
     lines = []
-    room = sum(row.room for row in rows)
+    layers = {name: size for row in rows for name, size in row.layers.items()}
     if len(rows) > 1:
-        files = {file.name: file for row in rows for file in row.files}
-        lines.append(f"in all: {_download(tuple(files.values()))}, up to {room / 1e9:.1f} GB of disk")
-    if free is not None and free < room:
+        files = {name: size for row in rows for name, size in row.files.items()}
+        lines.append(f"in all: {_download(files)}, {_room(layers)}")
+    if free is not None and free < sum(layers.values()):
         lines.append(
             f"note: the engine's disk has {free / 1e9:.1f} GB free, which may not be enough; "
             "`docker system df` shows what takes room"
@@ -68,21 +63,35 @@ def in_all(rows: Sequence[Forecast], free: int | None) -> list[str]:
 
 
 def _of_one(target: Target, settings: Settings) -> Forecast:
+    folder = assets.images_dir() / "locks"
+    texts = {name: render.read_lock(folder / name, target) for name in target.fetched_locks}
+    known = {}
+    for name in (target.sums, "tools.sums"):
+        known.update(sums.sizes((folder / name).read_text(encoding="utf-8")))
+    sizes = {lock: {pin: known.get(pin.digest) for pin in lockfile.parse(text)} for lock, text in texts.items()}
+    fetched = {
+        f"{pin.name}=={pin.version}": size
+        for pins in sizes.values()
+        for pin, size in pins.items()
+        if not settings.offline and (not settings.wheelhouse or lockfile.lacking([pin], settings.wheelhouse))
+    }
+    framework = sum(size or 0 for size in sizes[target.framework_lock].values())
+    rest = sum(size or 0 for size in sizes[target.packages_lock].values())
+    # Wheels unpack to about the same multiple, so an image's size divides as they do.
+    share = framework / (framework + rest) if framework else 0.0
     room = target.variant.budget_gb * 1e9 * ROOM
-    if settings.offline:
-        return Forecast(target.tag, (), "", room)
-    try:
-        found = sources.files(target, settings, assets.images_dir(), patient=False)
-        wanted = [file for file in found if not file.url.startswith("file:")]
-        return Forecast(target.tag, tuple(sources.with_sizes(wanted, sources.downloader(settings))), "", room)
-    except StackError as error:
-        return Forecast(target.tag, (), error.message.splitlines()[0], room)
+    layers = {lockfile.digest(texts[target.framework_lock]): room * share, target.key: room * (1 - share)}
+    return Forecast(target.tag, fetched, layers)
 
 
-def _download(files: Sequence[File]) -> str:
+def _room(layers: Mapping[str, float]) -> str:
+    return f"up to {sum(layers.values()) / 1e9:.1f} GB of disk"
+
+
+def _download(files: Mapping[str, int | None]) -> str:
     if not files:
         return "no packages to download"
-    known = sum(file.size or 0 for file in files)
+    known = sum(size or 0 for size in files.values())
     size = f"{known / 1e9:.1f} GB" if known >= 1e9 else f"{known / 1e6:.0f} MB"
-    unknown = sum(file.size is None for file in files)
+    unknown = sum(size is None for size in files.values())
     return f"up to {size} of packages to download" + (f" and {unknown} files of unknown size" if unknown else "")

@@ -13,7 +13,7 @@ import msgspec
 
 from stackctl.engines import process
 from stackctl.errors import CommandFailed, InvalidInput, JobFailed, MissingHere, StackError
-from stackctl.images import catalog, conflict, cuda, lockfile, sums
+from stackctl.images import catalog, conflict, cuda, lockfile, sources, sums
 from stackctl.images.catalog import Base, Target, Tools
 from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings
@@ -167,7 +167,8 @@ def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str,
         for name, part in zip(target.locks, parts, strict=True)
     }
     shared = {pin.name: pin.text for pin in parts[1]}
-    return Resolved(files | {target.sums: sums.text(files)}, tuple(changes(before, after)), shared)
+    noted = sums.text(files, _sizes(target, target.sums, files, settings, images))
+    return Resolved(files | {target.sums: noted}, tuple(changes(before, after)), shared)
 
 
 def present(target: Target, images: Path, siblings: Iterable[Target]) -> dict[str, str]:
@@ -211,11 +212,20 @@ def newer(target: Target, settings: Settings, images: Path) -> list[str]:
     return lines
 
 
-def resolve_tools(base: Base, tools: Tools) -> dict[str, str]:
+def resolve_tools(rows: catalog.Catalog, settings: Settings, images: Path) -> dict[str, str]:
     """The lock of what a build uses and leaves behind, and its sums: file name below images/locks -> text."""
-    pins = lockfile.parse(_uv([f"uv=={tools.uv}"], base, []))
+    target = catalog.targets(rows)[0]  # uv's wheel is the same for every Python
+    pins = lockfile.parse(_uv([f"uv=={rows.tools.uv}"], target.base, []))
     files = {"tools.txt": lockfile.write(pins, ["Tools of a build. Made by `stackctl lock`; do not edit."])}
-    return files | {"tools.sums": sums.text(files)}
+    return files | {"tools.sums": sums.text(files, _sizes(target, "tools.sums", files, settings, images))}
+
+
+def _sizes(target: Target, noted: str, locks: Mapping[str, str], settings: Settings, images: Path) -> dict[str, int]:
+    """The sizes of the packages' files; an index is asked only for locks that hold a package of unknown size."""
+    path = images / "locks" / noted
+    known = sums.sizes(path.read_text(encoding="utf-8")) if path.exists() else {}
+    fresh = {name: text for name, text in locks.items() if any(pin.digest not in known for pin in lockfile.parse(text))}
+    return known | sources.sizes(fresh, target, settings) if fresh else known
 
 
 def _check_cuda(target: Target, pins: Iterable[lockfile.Pin]) -> None:

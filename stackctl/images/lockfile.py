@@ -28,6 +28,11 @@ class Pin(msgspec.Struct, frozen=True):
         """The allowed digests, `sha256:…` each."""
         return tuple(re.findall(r"--hash=(sha256:[0-9a-f]{64})", self.text))
 
+    @property
+    def digest(self) -> str:
+        """Identity of the pin's lines: 16 hexadecimal digits."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
 
 def parse(text: str) -> list[Pin]:
     """The pins of a requirements file; comments and blank lines are passed over."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 import tomllib
 import urllib.parse
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,19 +27,35 @@ from stackctl.images.settings import Settings
 _HINT = "see docs/settings.md for mirrors, a private CA and a wheelhouse"
 
 
-def files(target: Target, settings: Settings, images: Path, *, patient: bool = True) -> list[File]:
+def files(target: Target, settings: Settings, images: Path) -> list[File]:
     """The files of an image's locks, for its Python and platform; each once.
-
-    Args:
-        patient: Try again where an index does not answer.
 
     Raises:
         JobFailed: An index does not answer or lacks a version, or offers no file of it that the lock allows.
         MissingHere: uv is not installed.
     """
     with ThreadPoolExecutor() as pool:
-        lists = pool.map(lambda name: _of_lock(name, target, settings, images, patient), target.fetched_locks)
-        return list({file.name: file for some in lists for file in some}.values())
+        lists = pool.map(lambda name: _of_lock(images / "locks" / name, target, settings), target.fetched_locks)
+        return list({file.name: file for some in lists for _, file in some}.values())
+
+
+def sizes(locks: Mapping[str, str], target: Target, settings: Settings) -> dict[str, int]:
+    """Digest of a package's lines -> bytes of the file to fetch, where it can be found out.
+
+    Args:
+        locks: File name -> text, of locks that may not be written yet.
+        target: Whose locks they are, or whose Python and platform they are for.
+        settings: Where packages come from.
+
+    Raises: as `files`.
+    """
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        paths = [Path(folder, name) for name in locks]
+        for path in paths:
+            path.write_text(locks[path.name], encoding="utf-8")
+        rows = [row for some in pool.map(lambda path: _of_lock(path, target, settings), paths) for row in some]
+    sized = with_sizes([file for _, file in rows], downloader(settings))
+    return {pin.digest: file.size for (pin, _), file in zip(rows, sized, strict=True) if file.size is not None}
 
 
 def with_sizes(found: list[File], downloader: Downloader) -> list[File]:
@@ -52,8 +70,7 @@ def downloader(settings: Settings) -> Downloader:
     return Downloader(settings.ca_bundle, login_of([settings.package_index]))
 
 
-def _of_lock(name: str, target: Target, settings: Settings, images: Path, patient: bool) -> list[File]:
-    path = images / "locks" / name
+def _of_lock(path: Path, target: Target, settings: Settings) -> list[tuple[Pin, File]]:
     pins = lockfile.parse(read_lock(path, target))
     if not pins:
         return []
@@ -62,18 +79,18 @@ def _of_lock(name: str, target: Target, settings: Settings, images: Path, patien
     house = settings.wheelhouse
     if house and not lockfile.lacking(pins, house):
         argv += ["--no-index", "--find-links", str(house)]
-    elif name == target.framework_lock and target.variant.index:
+    elif path.name == target.framework_lock and target.variant.index:
         argv += ["--default-index", settings.torch_index or target.variant.index]
     try:
-        answer = process.run(argv, env=_environment(settings, patient), hint="install it with `pip install uv`")
+        answer = process.run(argv, env=_environment(settings), hint="install it with `pip install uv`")
     except CommandFailed as error:
         raise _explained(error, path) from None
     packages = {row["name"]: row for row in tomllib.loads(answer)["packages"]}
-    return [_file(pin, packages[pin.name], path) for pin in pins]
+    return [(pin, _file(pin, packages[pin.name], path)) for pin in pins]
 
 
-def _environment(settings: Settings, patient: bool) -> dict[str, str]:
-    env = {**os.environ, "UV_HTTP_TIMEOUT": "30" if patient else "10", "UV_HTTP_RETRIES": "5" if patient else "1"}
+def _environment(settings: Settings) -> dict[str, str]:
+    env = {**os.environ, "UV_HTTP_TIMEOUT": "30", "UV_HTTP_RETRIES": "5"}
     # uv may lie beside our own Python, in a virtual environment that is not active.
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if settings.package_index:

@@ -108,8 +108,8 @@ def compile_in(tree: Path, name: str) -> subprocess.CompletedProcess[str]:
     """Build the stage that compiles Horovod from a copy of the build's inputs."""
     (target,) = catalog.targets(catalog.load(), name, "cpu", PREFIX)
     steps = builder.plan(target, from_env(os.environ), context=tree, images=tree / "images", labels={})
-    argv = [word for word in steps.argv if word != "--load"]
-    argv[3:3] = ["--target", "builder", "--progress", "plain"]
+    argv = [word for word in steps.argv if word not in ("--load", "--tag", target.tag)]  # the tag is the whole image's
+    argv[3:3] = ["--target", "builder", "--output", "type=cacheonly", "--progress", "plain"]
     given = {**os.environ, **steps.secrets}
     return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=1500, check=False)
 

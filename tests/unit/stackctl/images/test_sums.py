@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackctl.images import sums
+from stackctl.images import lockfile, sums
 
 A, B = "a" * 64, "b" * 64
 HASH = "    --hash=sha256:"
@@ -36,3 +36,11 @@ def test_what_was_written_is_known_without_the_edits() -> None:
     assert sums.written(SUMS, edited) == {"numpy": "numpy==2.4.6", "tqdm": "tqdm==4.70.1"}
     assert sums.written(SUMS, {"x.txt": LOCK})["tqdm"].endswith(f"--hash=sha256:{A}")
     assert sums.versions(SUMS, "x.framework.txt") == {"torch": "2.13.0"}
+
+
+def test_sizes_are_kept_by_the_digest_of_a_packages_lines() -> None:
+    numpy, tqdm = lockfile.parse(LOCK)
+    noted = sums.text({"x.txt": LOCK}, {numpy.digest: 16_000_000})
+    assert sums.sizes(noted) == {numpy.digest: 16_000_000}, "of tqdm nobody knows"
+    assert sums.edits(noted, {"x.txt": LOCK}) == []
+    assert tqdm.digest not in sums.sizes(SUMS)
