@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,13 +19,20 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 import urllib3
-from kubernetes.client.configuration import Configuration
-from kubernetes.client.rest import RESTClientObject
-from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
 from stackctl import __version__
 from stackctl.engines import kubeconfig
 from stackctl.errors import InvalidInput, MissingHere, StackError
+
+# Where kubernetes-validate is installed the client imports it, for what we do not use: that takes two seconds.
+_validator = sys.modules.setdefault("kubernetes_validate", None)  # type: ignore[arg-type]
+try:
+    from kubernetes.client.configuration import Configuration
+    from kubernetes.client.rest import RESTClientObject
+    from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+finally:
+    if _validator is None:
+        del sys.modules["kubernetes_validate"]
 
 Object = dict[str, Any]
 

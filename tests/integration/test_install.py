@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import PREFIX, ROOT, environment
+from tests.commands import PREFIX, ROOT, STACKCTL, environment
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +95,21 @@ def test_an_installed_stackctl_builds_the_same_image(
         subprocess.run(argv, capture_output=True, check=False)
 
 
+def imported_by(*argv: str) -> set[str]:
+    """The packages that a Python process imports; there is no kubeconfig."""
+    argv = (sys.executable, "-X", "importtime", *argv)
+    done = subprocess.run(argv, env=environment(KUBECONFIG=os.devnull), capture_output=True, text=True, check=True)
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+
+
 def test_start_up_imports_nothing_heavy() -> None:
     """No docker, kubernetes, jinja2, torch, rich or yaml before it is needed."""
-    stackctl = Path(sys.executable).parent / "stackctl"
-    for words in (["--help"], ["run", "gpt", "--nodes", "2", "--dry-run"]):
-        argv = [sys.executable, "-X", "importtime", str(stackctl), *words]
-        done = subprocess.run(argv, capture_output=True, text=True, check=True)
-        imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    for words in ("--help", "run gpt --nodes 2 --dry-run", "submit --nodes 2 --gpus 8 --dry-run"):
+        imported = imported_by(STACKCTL, *words.split())
         assert imported & {"docker", "kubernetes", "jinja2", "torch", "rich", "yaml", "requests"} == set()
-        if words == ["--help"]:
+        if words == "--help":
             assert "msgspec" not in imported
+
+
+def test_a_cluster_is_reached_without_loading_what_checks_manifests() -> None:
+    assert "kubernetes_validate" not in imported_by("-c", "import stackctl.engines.kube")
