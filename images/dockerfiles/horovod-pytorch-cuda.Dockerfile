@@ -61,14 +61,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
+    --mount=type=bind,source=images/build/uv-install,target=/run/uv-install \
     --mount=type=bind,source=images/locks/horovod-pytorch-cuda.framework.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
-    if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && wheels=$(mktemp -d) && find /wheelhouse -name '*.whl' ! -name '*+*' -exec ln -s {} "${wheels}" \; \
-    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
-       uv pip install --no-deps --require-hashes --compile-bytecode --find-links "${wheels}" \
-         --requirements /run/lock.txt \
-    && rm -r "${wheels}"
+    /run/uv-install --no-local-versions
 
 # CUDA's compiler and headers, in /opt/cuda of this stage and of no image.
 FROM base AS toolkit
@@ -78,12 +74,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
+    --mount=type=bind,source=images/build/uv-install,target=/run/uv-install \
     --mount=type=bind,source=images/locks/horovod-pytorch-cuda.toolkit.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
-    if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
-       uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
-         --requirements /run/lock.txt
+    /run/uv-install
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=bind,source=images/build/cuda-root,target=/run/cuda-root \
@@ -106,12 +100,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
+    --mount=type=bind,source=images/build/uv-install,target=/run/uv-install \
     --mount=type=bind,source=images/locks/horovod-pytorch-cuda.builder.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
-    if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
-       uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
-         --requirements /run/lock.txt
+    /run/uv-install
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
@@ -136,12 +128,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
+    --mount=type=bind,source=images/build/uv-install,target=/run/uv-install \
     --mount=type=bind,source=images/locks/horovod-pytorch-cuda.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
-    if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
-       uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
-         --requirements /run/lock.txt
+    /run/uv-install
 
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/home/stack \
@@ -196,12 +186,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
+    --mount=type=bind,source=images/build/uv-install,target=/run/uv-install \
     --mount=type=bind,source=images/locks/horovod-pytorch-cuda.devel.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
-    if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
-    && UV_CACHE_DIR=/var/cache/uv UV_HTTP_RETRIES=8 UV_LINK_MODE=copy UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
-       uv pip install --no-deps --require-hashes --compile-bytecode --find-links /wheelhouse \
-         --requirements /run/lock.txt
+    /run/uv-install
 ENV CUDA_HOME=/opt/venv/lib/python3.11/site-packages/nvidia/cu13
 RUN --mount=type=bind,source=images/build/cuda-links,target=/run/cuda-links /run/cuda-links "${CUDA_HOME}"
 ENV PATH=${CUDA_HOME}/bin:$PATH

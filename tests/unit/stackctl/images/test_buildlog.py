@@ -11,7 +11,7 @@ from stackctl.images.buildlog import BuildLog
 from stackctl.images.settings import Settings
 
 LOCKS = assets.images_dir() / "locks"
-INSTALL = "RUN --mount=type=bind,source=images/locks/pytorch-cpu.txt,target=/run/lock.txt     uv pip install"
+INSTALL = "RUN --mount=type=bind,source=images/locks/pytorch-cpu.txt,target=/run/lock.txt     /run/uv-install"
 
 GOOD = f"""\
 #0 building with "default" instance using docker driver
