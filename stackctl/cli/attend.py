@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import msgspec
 from stackctl.errors import JobFailed
 from stackctl.runs import explain, observe, store, summary, watch
 from stackctl.runs.observe import View
+from stackctl.runs.progress import Progress
 from stackctl.runs.store import Record, State
 from stackctl.runs.watch import Run
 
@@ -22,35 +24,30 @@ def until_end(run: Run, *, follow: bool) -> None:
     Raises:
         JobFailed: It failed, or was removed; says why.
     """
+    progress = Progress(run, tell)
     try:
         if follow:
-            show_logs(run, watch.chosen(run, None, None))
-        now = watch.wait(run, lambda view: None if follow else say(view))
+            show_logs(run, watch.chosen(run, None, None), seen=progress.look)
+        now = watch.wait(run, lambda view: None if follow else progress.look(view))
     except KeyboardInterrupt:
         click.echo(f"\n{run.name} goes on; stop it with: stackctl cancel {run.name}", err=True)
         sys.exit(130)
     finish(run, now)
 
 
-def say(now: View) -> None:
-    """Tell a person how a run fares, in one line."""
-    states: dict[str, int] = {}
-    for node in now.nodes:
-        states[node.state] = states.get(node.state, 0) + 1
-    nodes = ", ".join(f"{count} {state}" for state, count in states.items())
-    click.echo(
-        f"{now.name}: {now.state}, attempt {now.attempt} of {now.attempts}" + (f" ({nodes})" * bool(nodes)), err=True
-    )
+def tell(text: str) -> None:
+    """Say something to a person, apart from a run's own output."""
+    click.echo(text, err=True)
 
 
-def show_logs(run: Run, nodes: set[int], rank: int | None = None) -> None:
+def show_logs(run: Run, nodes: set[int], rank: int | None = None, *, seen: Callable[[View], None]) -> None:
     """Print logs as they come until the run has ended, and keep them in the run's folder."""
     folder = store.home(os.environ) / run.name
     keeper = watch.Keeper(folder) if store.read_record(folder) else None
     if len(nodes) < run.job.nodes and rank is None and len(nodes) == watch.MOST_STREAMS:
         click.echo(f"note: the first {len(nodes)} of {run.job.nodes} nodes; --node or --rank chooses others", err=True)
     try:
-        for line in watch.lines(run, nodes, follow=True):
+        for line in watch.followed(run, nodes, seen):
             if keeper:
                 keeper.keep(line)
             if rank is None or line.rank == rank:

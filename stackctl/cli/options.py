@@ -93,6 +93,34 @@ def cluster_options(command: F) -> F:
     return command
 
 
+_POD_OPTIONS = (
+    click.option("--cpu", metavar="AMOUNT", help="CPU cores that a node asks for, as 8 or 500m."),
+    click.option("--memory", metavar="AMOUNT", help="Memory that a node asks for and may use, as 64Gi."),
+    click.option("--shm", metavar="AMOUNT", help="Size of /dev/shm. [default: 1Gi a rank]"),
+    click.option("--queue", metavar="NAME", help="Kueue's queue to wait in."),
+    click.option("--priority", metavar="CLASS", help="Priority class of the pods."),
+    click.option(
+        "--profile",
+        default="generic",
+        show_default=True,
+        metavar="NAME|FILE",
+        shell_complete=complete.profiles,
+        help="What the cluster is like: aks, eks, generic, gke, or a TOML file of your own.",
+    ),
+    click.option("--preflight/--no-preflight", default=True, help="Check permissions, claims, quota and room first."),
+)
+
+POD_PARAMETERS = ("cpu", "memory", "shm", "queue", "priority")
+"""Those that a placement takes as they are."""
+
+
+def pod_options(command: F) -> F:
+    """Add the options that say how the pods of a cluster are placed."""
+    for option in reversed(_POD_OPTIONS):
+        command = option(command)
+    return command
+
+
 def split_words(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """The workload's name (empty for a command of the user's own), and what followed `--`.
 
@@ -162,3 +190,10 @@ def image(job: Job) -> str:
         return job.image
     prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
     return catalog.targets(rows, job.image, "cuda" if job.gpus and job.device != "cpu" else "cpu", prefix)[0].tag
+
+
+def note_registry(image: str) -> None:
+    """Tell a person that a cluster may not be able to pull an image of this name."""
+    if "/" not in image:
+        hint = "push it under your own and set STACK_IMAGE_PREFIX, unless the nodes have it"
+        click.echo(f"note: the image {image} names no registry: {hint}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stackctl.cli import complete, options
+from stackctl.cli import options
 from stackctl.engines import kubeconfig
 from stackctl.jobs import job as jobs
 from stackctl.jobs import kubernetes, profiles
@@ -37,9 +37,7 @@ class SubmitCommand(options.JobCommand):
 @click.command(cls=SubmitCommand)
 @options.job_options
 @options.cluster_options
-@click.option("--cpu", metavar="AMOUNT", help="CPU cores that a node asks for, as 8 or 500m.")
-@click.option("--memory", metavar="AMOUNT", help="Memory that a node asks for and may use, as 64Gi.")
-@click.option("--shm", metavar="AMOUNT", help="Size of /dev/shm. [default: 1Gi a rank]")
+@options.pod_options
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -56,17 +54,7 @@ class SubmitCommand(options.JobCommand):
     help="A volume claim; without PATH for outputs and checkpoints, which then outlive the pods.",
 )
 @click.option("--code", type=click.Path(path_type=Path), metavar="DIR", help="Ship this folder: the nodes start in it.")
-@click.option("--queue", metavar="NAME", help="Kueue's queue to wait in.")
-@click.option("--priority", metavar="CLASS", help="Priority class of the pods.")
 @click.option("--retries", type=int, default=3, show_default=True, metavar="N", help="New attempts after a failure.")
-@click.option(
-    "--profile",
-    default="generic",
-    show_default=True,
-    metavar="NAME|FILE",
-    shell_complete=complete.profiles,
-    help="What the cluster is like: aks, eks, generic, gke, or a TOML file of your own.",
-)
 @click.option(
     "--dry-run",
     type=click.Choice(["client", "server"]),
@@ -81,7 +69,6 @@ class SubmitCommand(options.JobCommand):
     show_default=True,
     help="Format of a dry run.",
 )
-@click.option("--preflight/--no-preflight", default=True, help="Check permissions, claims, quota and room first.")
 @click.option("--follow", "-f", is_flag=True, help="Show the logs until the job has ended, then how it ended.")
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 def submit(
@@ -149,9 +136,7 @@ def _submit(cluster: Cluster, ready: Submission, *, preflight: bool) -> Run:
 
         for note in checks.check(cluster, ready):
             click.echo(f"note: {note}", err=True)
-    if "/" not in ready.placement.image:
-        hint = "push it under your own and set STACK_IMAGE_PREFIX, unless the nodes have it"
-        click.echo(f"note: the image {ready.placement.image} names no registry: {hint}", err=True)
+    options.note_registry(ready.placement.image)
     uid, there = submitting.create(cluster, ready)
     store.submitted(folder, job, record)
     place = f"{summary.size(job)} on {cluster.context or cluster.host}, namespace {namespace}"
@@ -193,7 +178,7 @@ def _prepare(words: tuple[str, ...], name: str | None, namespace: str, given: Ma
     return submission.prepare(job, placement, packed, os.environ)
 
 
-_PLACEMENT = ("cpu", "memory", "shm", "volumes", "secret_env", "queue", "priority", "retries")
+_PLACEMENT = (*options.POD_PARAMETERS, "volumes", "secret_env", "retries")
 
 
 def _job(words: tuple[str, ...], name: str, given: Mapping[str, Any]) -> Job:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import click
 
-from stackctl.cli import complete
+from stackctl.cli import complete, options
 from stackctl.errors import InvalidInput, JobFailed
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
@@ -19,6 +20,9 @@ from stackctl.suite.report import Report
 FEW_NODES = 64
 """As many containers as one machine may be asked for."""
 
+ON_CLUSTER = ("all_nodes", "gpus", "namespace", "context", "profile", "preflight", *options.POD_PARAMETERS)
+"""Options that mean something on a cluster only."""
+
 
 @click.command()
 @click.argument("image", shell_complete=complete.images)
@@ -26,10 +30,20 @@ FEW_NODES = 64
 @click.option(
     "--on",
     "backend",
-    type=click.Choice(["docker", "compose"]),
-    help="One container, or one a node. [default: docker; compose with --nodes]",
+    type=click.Choice(["docker", "compose", "kubernetes"]),
+    help="One container, one a node, or a pod a node. [default: docker; compose with --nodes]",
 )
-@click.option("--nodes", type=int, default=1, show_default=True, metavar="N", help="Number of nodes.")
+@click.option("--nodes", type=int, metavar="N", help="Number of nodes. [default: 1]")
+@click.option("--all-nodes", is_flag=True, help="On a cluster: every node that takes pods.")
+@click.option("--gpus", type=int, metavar="G", help="On a cluster: GPUs of each node. [default: all]")
+@click.option(
+    "--timeout",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    help="How long nodes wait for one another at the start. [default: 60; on a cluster 900]",
+)
+@options.cluster_options
+@options.pod_options
 @click.option(
     "--only", multiple=True, metavar="NAME", help="Only this check; more than once, or with commas, for several."
 )
@@ -52,7 +66,7 @@ def test(
     image: str,
     variant: str | None,
     backend: str | None,
-    nodes: int,
+    nodes: int | None,
     only: tuple[str, ...],
     tags: tuple[str, ...],
     require: tuple[str, ...],
@@ -62,6 +76,8 @@ def test(
     junit_file: str | None,
     dry_run: bool,
     old_file: str | None,
+    timeout: int | None,
+    **given: Any,
 ) -> None:
     """Test an image, and this machine with it: is it fit to train?
 
@@ -74,37 +90,123 @@ def test(
       stackctl test pytorch --require gpu --json report.json
       stackctl test pytorch --nodes 3 --tag network
       stackctl test pytorch --compare report.json
+      stackctl test pytorch --on kubernetes --all-nodes
     """
-    from stackctl.suite import execute
-    from stackrt.checks import options
+    from stackrt.checks.options import split
 
+    chosen = Selection(only=split(only), tags=split(tags), require=split(require), burn=burn)
+    name = f"stackctl-test-{secrets.token_hex(4)}"
+    old = _read(old_file) if old_file else None
+    if not dry_run:
+        _writable(json_file, junit_file)
+    if backend == "kubernetes":
+        made = _on_cluster(image, variant, chosen, name, nodes, timeout or 900, dry_run=dry_run, **given)
+    else:
+        made = _here(image, variant, chosen, name, nodes, timeout or 60, backend, dry_run=dry_run)
+    if made is None:
+        return
+    _deliver(made, old, json_file, junit_file)
+    if report.failed(made, strict=strict):
+        hint = "the lines above say what was expected and what to do"
+        raise JobFailed(report.trouble(made, strict=strict), hint=hint)
+
+
+def _here(
+    image: str,
+    variant: str | None,
+    chosen: Selection,
+    name: str,
+    nodes: int | None,
+    timeout: int,
+    backend: str | None,
+    *,
+    dry_run: bool,
+) -> Report | None:
+    """Run the suite in containers of this machine; a dry run only prints what would be started."""
+    from stackctl.suite import execute
+
+    context = click.get_current_context()
+    for option in ON_CLUSTER:
+        if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
+            raise InvalidInput("is for a cluster", where=f"--{option.replace('_', '-')}", hint="add --on kubernetes")
+    nodes = 1 if nodes is None else nodes
     if not 1 <= nodes <= FEW_NODES:
         raise InvalidInput(f"must be from 1 to {FEW_NODES}", where=f"--nodes {nodes}")
     if nodes > 1 and backend == "docker":
         raise InvalidInput("is one container", where="--on docker", hint="use --on compose for several nodes")
-    split = options.split
-    chosen = Selection(only=split(only), tags=split(tags), require=split(require), burn=burn)
-    tag, frameworks, hint = _image(image, variant)
+    from stackrt.launch.gpus import count_visible
+
+    tag, frameworks, hint = _image(image, variant, count_visible())
     plan.check(chosen, frameworks)
-    name = f"stackctl-test-{secrets.token_hex(4)}"
     in_compose = nodes > 1 or backend == "compose"
     if dry_run:
         click.echo(_plan(tag, chosen, name, nodes if in_compose else 0))
-        return
-    old = _read(old_file) if old_file else None
-    try:
-        options.writable("--json", json_file or "")
-        options.writable("--junit", junit_file or "")
-    except options.UsageError as error:
-        raise InvalidInput(str(error)) from None
+        return None
     if in_compose:
-        made = execute.in_compose(tag, chosen, name=name, nodes=nodes, hint=hint)
-    else:
-        made = execute.in_docker(tag, chosen, name=name, hint=hint)
-    _deliver(made, old, json_file, junit_file)
-    if report.failed(made, strict=strict):
-        what = "a check failed" if made["counts"]["fail"] else "a check warned, and --strict counts that"
-        raise JobFailed(what, hint="the lines above say what was expected and what to do")
+        return execute.in_compose(tag, chosen, name=name, nodes=nodes, timeout=timeout, hint=hint)
+    return execute.in_docker(tag, chosen, name=name, hint=hint)
+
+
+def _on_cluster(
+    image: str,
+    variant: str | None,
+    chosen: Selection,
+    name: str,
+    nodes: int | None,
+    timeout: int,
+    *,
+    all_nodes: bool,
+    gpus: int | None,
+    namespace: str | None,
+    context: str | None,
+    profile: str,
+    preflight: bool,
+    dry_run: bool,
+    **placed: Any,
+) -> Report | None:
+    """Run the suite on a cluster; a dry run only prints the manifests."""
+    from stackctl.engines import kubeconfig
+    from stackctl.jobs import kubernetes, profiles
+    from stackctl.jobs.placement import place
+    from stackctl.runs import submission
+
+    if all_nodes and nodes is not None:
+        raise InvalidInput("do not go together", where="--nodes and --all-nodes", hint="leave out one of them")
+    nodes = None if all_nodes else 1 if nodes is None else nodes
+    fabric, where = profiles.load(profile), kubeconfig.current(os.environ, context or "")
+    if nodes is None or gpus is None:
+        from stackctl.engines.kube import Cluster
+        from stackctl.suite import cluster
+
+        size = cluster.size(cluster.look(Cluster(where.name)), fabric, nodes=nodes, gpus=gpus)
+        nodes, gpus = size.nodes, size.gpus
+        for note in size.notes:
+            click.echo(f"note: {note}", err=True)
+    tag, frameworks, _ = _image(image, variant, gpus)
+    plan.check(chosen, frameworks)
+    chosen = plan.with_gpus(chosen, gpus)
+    job = plan.job(tag, chosen, name=name, nodes=nodes, timeout=timeout, gpus=gpus)
+    place_in = {"namespace": namespace or where.namespace, "profile": fabric, "image": tag, **placed}
+    ready = submission.prepare(job, place(job, **place_in, retries=0, apart=True, kept=3600), None, os.environ)
+    if dry_run:
+        click.echo(kubernetes.to_yaml(ready.manifests), nl=False)
+        return None
+    from stackctl.engines.kube import Cluster
+    from stackctl.suite import cluster
+
+    options.note_registry(tag)
+    return cluster.run(Cluster(where.name), ready, check=preflight, say=lambda text: click.echo(text, err=True))
+
+
+def _writable(json_file: str | None, junit_file: str | None) -> None:
+    """See now, not after a minute of checks, that the reports can be written."""
+    from stackrt.checks.options import UsageError, writable
+
+    try:
+        writable("--json", json_file or "")
+        writable("--junit", junit_file or "")
+    except UsageError as error:
+        raise InvalidInput(str(error)) from None
 
 
 def _plan(image: str, chosen: Selection, name: str, nodes: int) -> str:
@@ -120,7 +222,7 @@ def _plan(image: str, chosen: Selection, name: str, nodes: int) -> str:
     return to_yaml(compose.document(job, image=image, user="1000:1000", volumes=["out:/out"]))
 
 
-def _image(name: str, variant: str | None) -> tuple[str, frozenset[str] | None, str]:
+def _image(name: str, variant: str | None, gpus: int) -> tuple[str, frozenset[str] | None, str]:
     """The image's full name, the frameworks in it (None if the catalog does not have it), and how to get it."""
     rows = catalog.load()
     if name not in rows.images:
@@ -134,10 +236,8 @@ def _image(name: str, variant: str | None) -> tuple[str, frozenset[str] | None, 
             f"get it with `docker pull {name}`, or name an image of the catalog: {', '.join(rows.images)}",
         )
     if variant is None:
-        from stackrt.launch.gpus import count_visible
-
         variants = rows.images[name].variants
-        variant = "cuda" if (count_visible() and "cuda" in variants) or "cpu" not in variants else "cpu"
+        variant = "cuda" if (gpus and "cuda" in variants) or "cpu" not in variants else "cpu"
     target = catalog.targets(rows, name, variant, from_env(os.environ).image_prefix)[0]
     frameworks = frozenset({target.image.framework, *(("horovod",) if target.horovod else ())})
     return target.tag, frameworks, f"build it: `stackctl build {name} --variant {variant}`"

@@ -124,13 +124,14 @@ def logs(
         return
     from stackctl.cli import attend
     from stackctl.runs import watch
+    from stackctl.runs.progress import Progress
 
     nodes = watch.chosen(found, rank, node)
     if follow:
-        attend.show_logs(found, nodes, rank)
+        attend.show_logs(found, nodes, rank, seen=Progress(found, attend.tell).look)
         return
     none = True
-    for line in watch.lines(found, nodes, attempt=attempt):
+    for line in watch.lines(found, nodes, attempt):
         if rank is None or line.rank == rank:
             none = False
             attend.put(line.text)

@@ -28,6 +28,9 @@ FAILURES_NOTE = "batch.kubernetes.io/job-index-failure-count"
 DISRUPTIONS_NOTE = "batch.kubernetes.io/job-index-ignored-failure-count"
 """The Job controller counts how often each index was replaced: after a failure, and after what does not count."""
 
+HOSTNAME = "kubernetes.io/hostname"
+"""The label that tells a cluster's machines apart."""
+
 CONTAINER, UNPACK = "node", "unpack"
 TOKEN_KEY, CODE_KEY = "token", "code.tgz"
 USER = 1000
@@ -38,9 +41,6 @@ CONFIG, STOPPED = 78, 143
 
 STOP_MARGIN = 10
 """Seconds that Kubernetes waits longer than the launcher, which kills the ranks when the job's own grace is over."""
-
-KEPT = 7 * 24 * 3600
-"""Seconds that a finished Job stays, with its pods and their logs, before Kubernetes removes it."""
 
 
 def manifests(job: Job, placement: Placement, *, token: str, packed: str = "") -> list[Manifest]:
@@ -101,7 +101,7 @@ def _job(job: Job, placement: Placement) -> Manifest:
         "maxFailedIndexes": 0,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": _failure_rules()},
-        "ttlSecondsAfterFinished": KEPT,
+        "ttlSecondsAfterFinished": placement.kept,
         **({"suspend": True} if placement.queue else {}),
         "template": {
             "metadata": {
@@ -162,6 +162,9 @@ def _pod(job: Job, placement: Placement) -> Manifest:
         spec["nodeSelector"] = dict(fabric.selector)
     if fabric.tolerations:
         spec["tolerations"] = [msgspec.to_builtins(row) for row in fabric.tolerations]
+    if placement.apart:
+        same = {"labelSelector": {"matchLabels": {RUN_LABEL: job.name}}, "topologyKey": HOSTNAME}
+        spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same]}}
     if placement.code:
         spec["initContainers"] = [_unpack(placement)]
     spec["containers"] = [_container(job, placement)]

@@ -18,6 +18,9 @@ OUT, WORKSPACE, PACKED = "/out", "/workspace", "/stack/code"
 
 MOST_RETRIES = 100
 
+KEPT = 7 * 24 * 3600
+"""Seconds that a finished Job stays, with its pods and their logs, before Kubernetes removes it."""
+
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
@@ -46,6 +49,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where and with what a job's pods run. Amounts are a node's; `shm` is the size of /dev/shm.
 
     `retries` is how often the whole job starts anew after a failure. `code` is the SHA-256 of the shipped archive.
+    `apart` gives each pod a machine of its own. `kept` is how long the finished Job stays, in seconds.
     """
 
     namespace: str
@@ -60,6 +64,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     priority: str = ""
     retries: int = 3
     code: str = ""
+    apart: bool = False
+    kept: int = KEPT
 
     @property
     def keeps_outputs(self) -> bool:
@@ -82,6 +88,8 @@ def place(
     priority: str | None = None,
     retries: int = 3,
     code: str = "",
+    apart: bool = False,
+    kept: int = KEPT,
 ) -> Placement:
     """Check what a person asked for.
 
@@ -124,6 +132,8 @@ def place(
         priority=priority or "",
         retries=retries,
         code=code,
+        apart=apart,
+        kept=kept,
     )
 
 

@@ -5,6 +5,7 @@ The structures below name the few fields of Kubernetes' objects that this takes;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -46,8 +47,9 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """What a node has to give, and how it is."""
+    """What a node has, what of that it has to give, and how it is."""
 
+    capacity: dict[str, str] = {}
     allocatable: dict[str, str] = {}
     conditions: list[Condition] = []
 
@@ -101,26 +103,29 @@ def room(
     *,
     selector: Mapping[str, str],
     tolerations: Sequence[Toleration],
+    apart: bool = False,
 ) -> Room:
     """Count the pods that fit.
 
     Args:
         pods: Every pod in the cluster that has a node and has not ended.
         need: What one pod asks for.
+        apart: Each pod needs a node of its own.
     """
     wanted = {name: quantity.value(text) for name, text in need.items()} | {"pods": 1.0}
     used = _used(pods, wanted)
     now = ever = 0
+    most = 1 if apart else math.inf
     short: list[tuple[float, str]] = []
     for node in nodes:
-        reason = _closed(node, selector, tolerations)
+        reason = closed(node, selector, tolerations)
         if reason:
             short.append((0.0, f"{node.metadata.name}: {reason}"))
             continue
         has = {name: quantity.value(node.status.allocatable.get(name, "0")) for name in wanted}
         free = {name: has[name] - used.get(node.metadata.name, {}).get(name, 0.0) for name in wanted}
-        ever += _times(has, wanted)
-        fits = _times(free, wanted)
+        ever += _times(has, wanted, most)
+        fits = _times(free, wanted, most)
         now += fits
         if not fits:
             lacking = [name for name in wanted if free[name] < wanted[name]]
@@ -166,11 +171,11 @@ def _asked(container: Container, name: str) -> float:
     return quantity.value(text) if text else 0.0
 
 
-def _times(amounts: Mapping[str, float], wanted: Mapping[str, float]) -> int:
-    return max(0, min(int(amounts[name] / wanted[name] + 1e-9) for name in wanted))
+def _times(amounts: Mapping[str, float], wanted: Mapping[str, float], most: float) -> int:
+    return max(0, int(min(most, *(amounts[name] / wanted[name] + 1e-9 for name in wanted))))
 
 
-def _closed(node: Node, selector: Mapping[str, str], tolerations: Sequence[Toleration]) -> str:
+def closed(node: Node, selector: Mapping[str, str], tolerations: Sequence[Toleration]) -> str:
     """Why a node takes none of the job's pods, whatever is free there; empty if it may."""
     ready = {row.type: row.status for row in node.status.conditions}.get("Ready")
     if ready != "True":

@@ -74,6 +74,15 @@ def view(found: objects.Job, pods: Sequence[objects.Pod]) -> View:
     )
 
 
+def line(now: View) -> str:
+    """How a run fares, in one line."""
+    states: dict[str, int] = {}
+    for node in now.nodes:
+        states[node.state] = states.get(node.state, 0) + 1
+    nodes = ", ".join(f"{count} {state}" for state, count in states.items())
+    return f"{now.name}: {now.state}, attempt {now.attempt} of {now.attempts}" + (f" ({nodes})" * bool(nodes))
+
+
 def newest_pods(pods: Sequence[objects.Pod]) -> list[objects.Pod]:
     """The pod that stands for each node now, by node."""
     chosen: dict[int, objects.Pod] = {}

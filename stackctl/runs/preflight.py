@@ -181,6 +181,7 @@ def _check_room(
         need,
         selector=profile.selector if job.gpus else {},
         tolerations=profile.tolerations if job.gpus else (),
+        apart=placement.apart,
     )
     problem = feasibility.refusal(found, nodes=job.nodes, need=need)
     if problem and found.ever < job.nodes:

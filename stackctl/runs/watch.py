@@ -71,8 +71,8 @@ def facts(run: Run) -> Facts:
     return Facts(found, pods, events, run.cluster.get("Service", run.name, run.namespace) is not None)
 
 
-def wait(run: Run, changed: Callable[[View], None], *, started: bool = False) -> View:
-    """Wait for the end of a run, or, with `started`, until all its nodes run; tell each change.
+def wait(run: Run, seen: Callable[[View], None]) -> View:
+    """Wait for the end of a run; `seen` is called at each look.
 
     Raises:
         InvalidInput: It was removed meanwhile.
@@ -80,12 +80,11 @@ def wait(run: Run, changed: Callable[[View], None], *, started: bool = False) ->
     before, pause = "", LOOK_SECONDS
     while True:
         now = view(run)
-        summary = f"{now.state} {now.attempt} {[node.state for node in now.nodes]}"
-        if summary != before:
-            before, pause = summary, LOOK_SECONDS
-            changed(now)
-        if now.state in observe.ENDED or (started and now.state == "running"):
+        seen(now)
+        if now.state in observe.ENDED:
             return now
+        if observe.line(now) != before:
+            before, pause = observe.line(now), LOOK_SECONDS
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_LOOK)
 
@@ -119,14 +118,16 @@ def chosen(run: Run, rank: int | None, node: int | None) -> set[int]:
     return {node} if node is not None else set(range(min(job.nodes, MOST_STREAMS)))
 
 
-def lines(run: Run, nodes: set[int], *, attempt: int | None = None, follow: bool = False) -> Iterator[Line]:
-    """The logs of some nodes: of the attempt given, else of the newest; followed until the run has ended.
+def followed(run: Run, nodes: set[int], seen: Callable[[View], None]) -> Iterator[Line]:
+    """The logs of some nodes as they come, of the newest attempt and later ones, until the run has ended.
 
-    Lines of one node keep their order. Followed, later attempts come as they start.
+    Lines of one node keep their order. `seen` is called at each look at the run.
     """
-    if follow:
-        yield from _Follower(run, nodes).lines()
-        return
+    yield from _Follower(run, nodes, seen).lines()
+
+
+def lines(run: Run, nodes: set[int], attempt: int | None = None) -> Iterator[Line]:
+    """The logs of some nodes so far: of the attempt given, else of the newest."""
     _, pods = look(run)
     wanted = attempt or max((pod.attempt for pod in pods), default=1)
     for pod in sorted(pods, key=lambda pod: (pod.index, pod.metadata.creation_timestamp)):
@@ -138,8 +139,8 @@ def lines(run: Run, nodes: set[int], *, attempt: int | None = None, follow: bool
 class _Follower:
     """Reads the logs of many pods at once, a thread each, and hands out their lines in one stream."""
 
-    def __init__(self, run: Run, nodes: set[int]) -> None:
-        self._run, self._nodes = run, nodes
+    def __init__(self, run: Run, nodes: set[int], seen: Callable[[View], None]) -> None:
+        self._run, self._nodes, self._seen = run, nodes, seen
         self._lines: queue.Queue[Line | None] = queue.Queue(_WAITING_LINES)
         self._ended: set[str] = set()
         self._readers: dict[str, threading.Thread] = {}
@@ -184,7 +185,9 @@ class _Follower:
                 reader.start()
         present = {pod.metadata.name for pod in pods}
         self._ended |= self._readers.keys() - present
-        return observe.view(found, pods).state in observe.ENDED
+        now = observe.view(found, pods)
+        self._seen(now)
+        return now.state in observe.ENDED
 
     def _read(self, pod: objects.Pod, attempt: int) -> None:
         name = pod.metadata.name

@@ -42,7 +42,7 @@ def in_docker(image: str, chosen: Selection, *, name: str, hint: str) -> Report:
     return report.read(text, "the suite's report")
 
 
-def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, hint: str) -> Report:
+def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, timeout: int, hint: str) -> Report:
     """Run the suite on several nodes in Docker Compose; node 0's report covers them all.
 
     Raises:
@@ -52,7 +52,7 @@ def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, hint: st
 
     docker.require("compose")
     _image(image, hint)
-    job = plan.job(image, chosen, name=name, nodes=nodes)
+    job = plan.job(image, chosen, name=name, nodes=nodes, timeout=timeout)
     with tempfile.TemporaryDirectory(prefix="stackctl-test-") as temporary:
         folder, empty = Path(temporary) / name, Path(temporary) / "empty"
         Path(temporary).chmod(0o755)  # the containers' user looks in

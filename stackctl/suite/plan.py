@@ -30,6 +30,13 @@ class Selection(msgspec.Struct, frozen=True):
         return (*words, *(("--burn", f"{self.burn:g}") if self.burn else ()))
 
 
+def with_gpus(chosen: Selection, gpus: int) -> Selection:
+    """The same, for nodes that were given GPUs: to see fewer is a failure, unless a number is asked for already."""
+    if not gpus or any(word.isdigit() for word in chosen.require):
+        return chosen
+    return msgspec.structs.replace(chosen, require=(*chosen.require, str(gpus)))
+
+
 def check(chosen: Selection, frameworks: frozenset[str] | None) -> None:
     """See that the names and tags mean something, before anything is started.
 
@@ -65,7 +72,15 @@ def container(
     return (*run, *SUITE, *chosen.words, "--seen", seen, "--json", "-", "--report-only")
 
 
-def job(image: str, chosen: Selection, *, name: str, nodes: int) -> Job:
-    """The suite as a job: one rank on each node, which makes its node's checks; node 0 writes the report of all."""
-    words = (*SUITE, *chosen.words, "--json", f"/out/{REPORT}", "--report-only")
-    return jobs.make(name=name, arguments=words, image=image, nodes=nodes, procs=1, timeout=60, grace=10)
+def job(image: str, chosen: Selection, *, name: str, nodes: int, timeout: int = 60, gpus: int | None = None) -> Job:
+    """The suite as a job: one rank on each node, which makes its node's checks; node 0 has the report of all.
+
+    Args:
+        timeout: Seconds that nodes wait for one another.
+        gpus: Of each pod in a cluster, where the report goes into the log; without it it is a file in the run's folder.
+    """
+    report = ("--json", f"/out/{REPORT}") if gpus is None else ("--packed",)
+    words = (*SUITE, *chosen.words, *report, "--report-only")
+    made = jobs.make(name=name, arguments=words, image=image, nodes=nodes, procs=1, timeout=timeout, grace=10)
+    # One rank for all GPUs: `cpu` is for the launcher, which would give each rank one. The suite finds them by itself.
+    return msgspec.structs.replace(made, gpus=gpus or 0, device="cpu")

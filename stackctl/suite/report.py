@@ -45,6 +45,17 @@ def failed(report: Report, *, strict: bool) -> bool:
     return report["status"] not in (("pass",) if strict else ("pass", "warn"))
 
 
+def trouble(report: Report, *, strict: bool) -> str:
+    """What is wrong, in a few words: which checks, and on which hosts if there are several nodes."""
+    bad = ("fail", "warn") if strict and not report["counts"]["fail"] else ("fail",)
+    rows = [row for row in report["checks"] if row["status"] in bad]
+    names = ", ".join(dict.fromkeys(row["name"] for row in rows))
+    said = "warned, and --strict counts that" if "warn" in bad else "failed"
+    hosts = dict.fromkeys(report["nodes"][row["node"]]["host"] for row in rows)
+    where = f" on {', '.join(hosts)}" if len(report["nodes"]) > 1 else ""
+    return f"{names} {said}{where}" if names else "nothing was checked"
+
+
 def compare(old: Report, new: Report) -> list[str]:
     """What changed between two reports, a line each: image and driver, results, and figures."""
     lines = [

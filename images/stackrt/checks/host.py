@@ -19,7 +19,7 @@ def facts() -> dict[str, Any]:
     """Everything of this node that a result may depend on. What cannot be read is null or empty."""
     devices = _gpus()
     return {
-        "host": socket.gethostname(),
+        "host": os.environ.get("STACK_HOST") or socket.gethostname(),
         "kernel": platform.release(),
         "machine": platform.machine(),
         "cpus": len(os.sched_getaffinity(0)),

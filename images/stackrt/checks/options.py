@@ -40,6 +40,8 @@ class Options:
     burn: float
     seen: str
     report_only: bool
+    packed: bool
+    """Print the report as packed.py has it."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,6 +79,7 @@ def parse(words: Sequence[str]) -> Options:
     add("--burn", type=float, default=0.0, metavar="SECONDS", help="load each GPU for so long, and repeat exactly")
     add("--seen", default="", metavar="JSON", help="what the container engine knows of the image (stackctl test)")
     add("--report-only", action="store_true", help="no summary, and exit with 0 whatever was found: the report says it")
+    add("--packed", action="store_true", help="print the report in lines for a log (stackctl test --on kubernetes)")
     given = parser.parse_args(words)
     if not 0 <= given.burn <= 86_400:
         raise UsageError(f"--burn {given.burn:g}: must be from 0 to 86400 seconds")
@@ -94,6 +97,7 @@ def parse(words: Sequence[str]) -> Options:
         burn=given.burn,
         seen=given.seen,
         report_only=given.report_only,
+        packed=given.packed,
     )
 
 

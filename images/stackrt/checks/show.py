@@ -20,15 +20,15 @@ def line(row: Row) -> str:
 def summary(report: dict[str, Any]) -> str:
     """The end of a run: what did not pass, why others were skipped, what took longest, and the counts."""
     rows = report["checks"]
-    several = len(report["nodes"]) > 1
-    parts = [_trouble(row, several) for row in rows if row["status"] in ("fail", "warn")]
+    names = node_names(report)
+    parts = [_trouble(row, names) for row in rows if row["status"] in ("fail", "warn")]
     parts += _skips(rows)
     ran = sorted((row for row in rows if row["status"] != "skip"), key=lambda row: -row["seconds"])[:SLOWEST]
     if ran:
-        parts.append("slowest: " + ", ".join(f"{_name(row, several)} {row['seconds']:.1f} s" for row in ran))
+        parts.append("slowest: " + ", ".join(f"{_name(row, names)} {row['seconds']:.1f} s" for row in ran))
     counts = report["counts"]
     said = ", ".join(f"{counts[key]} {word}" for key, word in WORDS.items() if counts[key] or key == "fail")
-    where = f" on {len(report['nodes'])} nodes" if several else ""
+    where = f" on {len(report['nodes'])} nodes" if len(names) > 1 else ""
     parts.append(f"{_image(report)}: {said}{where}, in {report['seconds']:.1f} s")
     return "\n".join(parts)
 
@@ -41,8 +41,16 @@ def listing(checks: Iterable[Check]) -> str:
     return "\n".join(f"{check.name:<{WIDTH}}{'+'.join(check.needs):<16}{check.criterion}" for check in checks)
 
 
-def _trouble(row: dict[str, Any], several: bool) -> str:
-    head = f"{row['status'].upper()}  {_name(row, several)}"
+def node_names(report: dict[str, Any]) -> list[str]:
+    """What to call each node: its number, and its host where that says more."""
+    return [
+        f"node {node['node']}" + (f", {node['host']}" if node["host"] != f"node-{node['node']}" else "")
+        for node in report["nodes"]
+    ]
+
+
+def _trouble(row: dict[str, Any], names: Sequence[str]) -> str:
+    head = f"{row['status'].upper()}  {_name(row, names)}"
     labels = (("found", "found"), ("expected", "expected"), ("todo", "to do"))
     lines = [f"      {label:<9} {row[key]}" for key, label in labels if row[key]]
     last = [f"      | {text}" for text in row["output"][-5:]] if row["status"] == "fail" else []
@@ -58,8 +66,8 @@ def _skips(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [f"skipped: {reason}: {', '.join(those)}" for reason, those in names.items()]
 
 
-def _name(row: dict[str, Any], several: bool) -> str:
-    return f"{row['name']} (node {row['node']})" if several else str(row["name"])
+def _name(row: dict[str, Any], names: Sequence[str]) -> str:
+    return f"{row['name']} ({names[row['node']]})" if len(names) > 1 else str(row["name"])
 
 
 def _image(report: dict[str, Any]) -> str:

@@ -58,7 +58,7 @@ def test_a_run_writes_json_and_junit_and_says_what_changed(image: str, stackctl:
     assert second.returncode == 1
     assert "found     no GPU is visible here" in second.stdout
     assert "required: new, fail" in second.stdout
-    assert "error: a check failed" in second.stderr
+    assert "error: required failed" in second.stderr
 
     report = json.loads(new.read_text())
     jsonschema.validate(report, SCHEMA, cls=jsonschema.Draft202012Validator)

@@ -181,3 +181,15 @@ def test_what_the_job_owns_goes_with_it() -> None:
     owner = kubernetes.owned(service, "uid-1")["metadata"]["ownerReferences"][0]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("Job", "a", "uid-1")
     assert "ownerReferences" not in service["metadata"]
+
+
+def test_pods_may_be_kept_apart() -> None:
+    assert "affinity" not in pod(plan())
+    first, *_ = plan(apart=True, kept=60)
+    rule = pod([first])["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
+    labels = first["spec"]["template"]["metadata"]["labels"]
+    assert rule["topologyKey"] == "kubernetes.io/hostname"
+    assert rule["labelSelector"]["matchLabels"].items() <= labels.items()
+    assert first["spec"]["ttlSecondsAfterFinished"] == 60
+    for version in VERSIONS:
+        kubernetes_validate.validate(first, version, strict=True)

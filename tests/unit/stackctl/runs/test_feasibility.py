@@ -77,3 +77,9 @@ def test_a_refusal_names_the_nearest_nodes_first_and_not_all() -> None:
     assert (second, third) == ("  c: nvidia.com/gpu 7 of 7 free", "  b: nvidia.com/gpu 2 of 2 free")
     assert last == "  and 8 more"
     assert feasibility.refusal(room([node("a"), node("b")]), nodes=2, need=NEED) == ""
+
+
+def test_pods_that_must_be_apart_take_a_node_each() -> None:
+    found = room([node("a"), node("b", 3)], need={GPU: "2"}, apart=True)
+    assert (found.now, found.ever) == (2, 2)
+    assert room([node("a")], pod("a", {GPU: "8"}), need={GPU: "2"}, apart=True).now == 0

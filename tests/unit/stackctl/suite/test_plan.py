@@ -48,3 +48,15 @@ def test_a_selection_without_meaning_is_refused(chosen: Selection, said: str) ->
 
 def test_of_an_unknown_image_all_checks_may_be_named() -> None:
     plan.check(Selection(only=("lock-match",), tags=("cuda", "image")), None)
+
+
+def test_on_a_cluster_the_report_goes_into_the_log_and_one_rank_has_all_gpus() -> None:
+    job = plan.job("mine:1", Selection(), name="a", nodes=2, timeout=900, gpus=8)
+    assert (job.procs, job.gpus, job.device, job.timeout) == (1, 8, "cpu", 900)
+    assert job.command[-2:] == ("--packed", "--report-only")
+
+
+def test_gpus_that_a_pod_was_given_must_be_seen() -> None:
+    assert plan.with_gpus(Selection(), 8).require == ("8",)
+    assert plan.with_gpus(Selection(), 0).require == ()
+    assert plan.with_gpus(Selection(require=("multi-node", "4")), 8).require == ("multi-node", "4")

@@ -69,3 +69,14 @@ def test_noise_and_flags_are_no_change() -> None:
         made(("a", "pass", {"s": 1.05, "ok": False, "zero": 1})),
     )
     assert report.compare(old, new) == []
+
+
+def test_what_is_wrong_names_the_checks_and_their_hosts() -> None:
+    nodes = [{"node": number, "host": f"gpu-{number}"} for number in range(3)]
+    found = made(("shm", "fail", {}), ("busbw", "warn", {}), nodes=nodes, counts={"fail": 1})
+    found["checks"][0]["node"] = 2
+    assert report.trouble(found, strict=True) == "shm failed on gpu-2"
+    assert report.trouble({**found, "nodes": nodes[2:], "checks": []}, strict=False) == "nothing was checked"
+    del found["checks"][0]
+    found["counts"]["fail"] = 0
+    assert report.trouble(found, strict=True) == "busbw warned, and --strict counts that on gpu-0"

@@ -1,0 +1,142 @@
+"""Run the suite on a cluster: a pod a node, node 0's report for all of them, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.local import signals
+from stackctl.errors import JobFailed, MissingHere, StackError
+from stackctl.jobs import quantity
+from stackctl.jobs.profiles import Profile
+from stackctl.runs import explain, feasibility, preflight, submit, watch
+from stackctl.runs.feasibility import Node
+from stackctl.runs.progress import Progress
+from stackctl.runs.submission import Submission
+from stackctl.runs.watch import Run
+from stackctl.suite import report
+from stackctl.suite.report import Report
+from stackrt.checks.packed import MARK, Unpacked
+
+Say = Callable[[str], None]
+
+
+class Size(msgspec.Struct, frozen=True):
+    """How many nodes to test, with how many GPUs each, and which of the cluster's are left out, with the reason."""
+
+    nodes: int
+    gpus: int
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell of those that are left out."""
+        more = len(self.left_out) - feasibility.SHOWN
+        shown = [f"not tested: {text}" for text in self.left_out[: feasibility.SHOWN]]
+        return [*shown, f"not tested: {more} more"] if more > 0 else shown
+
+
+def look(cluster: Cluster) -> list[Node]:
+    """The cluster's nodes.
+
+    Raises:
+        MissingHere: We may not list them.
+    """
+    try:
+        return cluster.items("Node", Node, resourceVersion="0")
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        hint = "say how many with --nodes and --gpus, or ask for the cluster role in k8s/base/rbac.yaml"
+        raise MissingHere("you may not list the cluster's nodes", hint=hint) from None
+
+
+def size(found: Sequence[Node], profile: Profile, *, nodes: int | None, gpus: int | None) -> Size:
+    """What to test: the nodes with GPUs, and all GPUs that as many nodes have; the CPU where no node has a GPU.
+
+    Args:
+        nodes: How many; None for all.
+        gpus: Of each node; None for as many as there are.
+
+    Raises:
+        MissingHere: No node takes pods.
+    """
+    # A node whose GPUs have failed has them in its capacity still.
+    owned = {node.metadata.name: _count(node.status.capacity, profile.gpu) for node in found}
+    on_gpus = any(owned.values()) if gpus is None else gpus > 0
+    fabric = profile if on_gpus else Profile(summary="")
+    asked = [node for node in found if owned[node.metadata.name] or not on_gpus]
+    reasons = {node.metadata.name: feasibility.closed(node, fabric.selector, fabric.tolerations) for node in asked}
+    counts = sorted((owned[name] for name, reason in reasons.items() if not reason), reverse=True)
+    if gpus is None:
+        gpus = counts[min(nodes or len(counts), len(counts)) - 1] if counts and on_gpus else 0
+    for node in asked:
+        has = _count(node.status.allocatable, profile.gpu)
+        if has < gpus and not reasons[node.metadata.name]:
+            reasons[node.metadata.name] = f"has {has} of {owned[node.metadata.name]} {profile.gpu} to give"
+    closed = tuple(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+    if len(closed) == len(reasons):
+        why = "\n".join(f"  {text}" for text in closed[: feasibility.SHOWN])
+        raise MissingHere("no node of the cluster can be tested" + (f"\n{why}" if why else ""))
+    return Size(nodes or len(reasons) - len(closed), gpus, () if nodes else closed)
+
+
+def run(cluster: Cluster, ready: Submission, *, check: bool, say: Say) -> Report:
+    """Run the suite and return its report. Its objects are removed, also when it is interrupted.
+
+    Args:
+        check: Ask the cluster first whether the job can run.
+        say: Is given what a person should see meanwhile.
+
+    Raises:
+        JobFailed: It ended without a report; says why.
+        ApiError, MissingHere, InvalidInput: As a submission.
+    """
+    for note in preflight.check(cluster, ready) if check else []:
+        say(f"note: {note}")
+    with _interrupted_by_signals():
+        uid, _ = submit.create(cluster, ready)
+        job = ready.job
+        run = Run(cluster, job.name, ready.placement.namespace, job, uid)
+        try:
+            return _gather(run, say)
+        finally:
+            with signals(lambda _number: None):  # a second Ctrl-C must not leave it there
+                _remove(run, say)
+
+
+def _gather(run: Run, say: Say) -> Report:
+    """The report, from node 0's log; what else the nodes print is said."""
+    unpacked = Unpacked()
+    for line in watch.followed(run, watch.chosen(run, None, None), Progress(run, say).look):
+        text = line.text.decode(errors="replace")
+        if not unpacked.take(text[max(0, text.find(MARK)) :]):
+            say(text)
+    if unpacked.text:
+        return report.read(unpacked.text, "the suite's report")
+    raise JobFailed(explain.explain(watch.facts(run)).text)
+
+
+def _remove(run: Run, say: Say) -> None:
+    try:
+        watch.cancel(run)
+    except StackError as error:
+        say(f"note: {run.name} could not be removed: {error.message}; stackctl cancel {run.name} -n {run.namespace}")
+
+
+def _count(amounts: Mapping[str, str], resource: str) -> int:
+    return int(quantity.value(amounts.get(resource, "0")))
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGHUP end us as Ctrl-C does: by an exception, so that things are put right."""
+
+    def interrupt(_number: int) -> None:
+        raise KeyboardInterrupt
+
+    with signals(interrupt):
+        yield
