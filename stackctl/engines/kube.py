@@ -112,12 +112,15 @@ class Cluster:
 
     def items(self, kind: str, of: type[T], namespace: str = "", **query: str) -> list[T]:
         """The objects of a kind, with the fields that `of` names; without a namespace, of all namespaces."""
-        data = self._request("GET", address(kind, namespace), query)
-        return msgspec.json.decode(data, type=_Items[of]).items  # type: ignore[valid-type]
+        return self.read(address(kind, namespace), _Items[of], **query).items  # type: ignore[valid-type]
 
-    def read(self, path: str, *, accept: str = JSON, **query: str) -> Object:
-        """Any JSON that the API server has under a path."""
-        return _decode(self._request("GET", path, query, accept=accept))
+    def read(self, path: str, of: type[T], *, accept: str = JSON, **query: str) -> T:
+        """What the API server has under a path, with the fields that `of` names; the rest is not even decoded."""
+        data = self._request("GET", path, query, accept=accept)
+        try:
+            return msgspec.json.decode(data, type=of)
+        except msgspec.DecodeError:
+            raise _no_object() from None
 
     def create(self, manifest: Object, *, dry_run: bool = False) -> tuple[Object, list[str]]:
         """Create an object; return it, and what the cluster warns of.
@@ -337,7 +340,11 @@ def _decode(data: bytes, *, fallback: bool = False) -> Object:
         return found
     if fallback:
         return {"message": " ".join(data[:200].decode(errors="replace").split())}
-    raise ApiError("the cluster answered with what is no object", hint="is the address that of an API server?")
+    raise _no_object()
+
+
+def _no_object() -> ApiError:
+    return ApiError("the cluster answered with what is no object", hint="is the address that of an API server?")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -149,13 +149,13 @@ def _check_claim(volume: Volume, claim: Object | None, nodes: int, namespace: st
 def _queue_problem(cluster: Cluster, placement: Placement) -> str:
     """Why a job would wait in this queue for ever; empty if it would not."""
     try:
-        group = cluster.read("apis/kueue.x-k8s.io")
+        group = cluster.read("apis/kueue.x-k8s.io", dict)
     except ApiError as error:
         if error.status == 404:
             return "the cluster has no Kueue"
         raise
     version = group["preferredVersion"]["groupVersion"]
-    rows = cluster.read(f"apis/{version}/namespaces/{placement.namespace}/localqueues").get("items") or []
+    rows = cluster.read(f"apis/{version}/namespaces/{placement.namespace}/localqueues", dict).get("items") or []
     names = [row["metadata"]["name"] for row in rows]
     return "" if placement.queue in names else f"there is no such queue; known: {', '.join(names) or 'none'}"
 

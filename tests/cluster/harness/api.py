@@ -19,6 +19,9 @@ class Api:
         self.headers = {"Authorization": f"Bearer {token}"}
         self.connection = http.client.HTTPSConnection(self.address, context=self.context, timeout=30)
 
+    def close(self) -> None:
+        self.connection.close()
+
     def request(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
         """The answer's content; raises OSError, or ApiError for an answer that is no success."""
         content = None if body is None else json.dumps(body)

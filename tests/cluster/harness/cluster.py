@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import time
-import urllib.parse
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from tests.cluster.harness.site import GPUS, NODES
 GIVEN = os.environ.get("STACK_TEST_KUBECONFIG", "")
 """The kubeconfig of another cluster to run the tests on."""
 
-
-FAKE_NODES = f"/api/v1/nodes?labelSelector={urllib.parse.quote(fake_nodes.LABEL)}"
+CONNECTIONS = 4
+"""To create many objects at once."""
 
 
 def is_ready(node: dict[str, Any]) -> bool:
@@ -71,18 +71,21 @@ class OwnCluster(Cluster):
 
     kubectl_program = programs.program("kubectl")
 
-    def __init__(self, tags: Sequence[str] = ()) -> None:
-        """Start it, its nodes with these images of the Docker engine; returns when the nodes are ready."""
+    def __init__(self, tags: Sequence[str] = (), *, simulated: int = 0) -> None:
+        """Start it, its nodes with these images of the Docker engine; returns when the nodes are ready.
+
+        Args:
+            simulated: So many simulated nodes, `fake-0` and so on, instead of real ones.
+        """
         self.loaded: dict[str, str] = {}
         with ExitStack() as ending:
             self.namespaces = ending.enter_context(closing(Namespaces()))
             self.site = self.namespaces.site
-            self.nodes = tuple(map(self.site.node_name, range(NODES)))
+            self.nodes = () if simulated else tuple(map(self.site.node_name, range(NODES)))
             self.kubeconfig = self.site.folder / "kubeconfig"
-            credentials = control_plane.Credentials.make(self.nodes)
-            parts = control_plane.prepare(self.site, credentials)
-            self.api = Api(self.site.server, control_plane.certificate(self.site), credentials.admin)
-            ending.callback(self.api.connection.close)
+            self.credentials = credentials = control_plane.Credentials.make(self.nodes)
+            parts = control_plane.prepare(self.site, credentials, simulated=simulated > 0)
+            self.api = ending.enter_context(closing(self.connection()))
             self.node_commands = {
                 name: nodes.prepare(self.site, index, credentials.kubelets[name])
                 for index, name in enumerate(self.nodes)
@@ -97,7 +100,26 @@ class OwnCluster(Cluster):
                 self.containerd(index).load_pause()
             for tag in tags:
                 self.load_image(tag)
+            if simulated:
+                self.create("/api/v1/nodes", [fake_nodes.node(f"fake-{index}", GPUS) for index in range(simulated)])
+                self.namespaces.start("kwok", fake_nodes.command(self.kubeconfig, self.site.server))
             self.ending = ending.pop_all()
+
+    def connection(self) -> Api:
+        """A connection of its own to the API server, as the administrator."""
+        return Api(self.site.server, control_plane.certificate(self.site), self.credentials.admin)
+
+    def create(self, path: str, objects: Sequence[object]) -> None:
+        """Create many objects under one path, over a few connections at once."""
+        shares = [objects[first::CONNECTIONS] for first in range(CONNECTIONS)]
+
+        def send(share: Sequence[object]) -> None:
+            with closing(self.connection()) as api:
+                for row in share:
+                    api.request("POST", path, row)
+
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            list(pool.map(send, shares))
 
     def stop(self) -> None:
         """End it. Nothing of it is left: see `jail.py`."""
@@ -149,21 +171,6 @@ class OwnCluster(Cluster):
     def delete_node_object(self, name: str) -> None:
         """Remove a node's object, as a cloud's controller does with a lost machine."""
         self.api.request("DELETE", f"/api/v1/nodes/{name}")
-
-    def add_fake_nodes(self, count: int) -> None:
-        """Add simulated nodes, `fake-0` and so on; returns when all are ready. Keeping them so costs half a core."""
-        self.namespaces.start("kwok", fake_nodes.command(self.kubeconfig, self.site.server))
-        for index in range(count):
-            self.api.request("POST", "/api/v1/nodes", fake_nodes.node(f"fake-{index}", GPUS))
-
-        def all_ready() -> bool:
-            return sum(map(is_ready, self.api.request("GET", FAKE_NODES)["items"])) >= count
-
-        self.wait(all_ready, 180, "the simulated nodes are not ready")
-
-    def remove_fake_nodes(self) -> None:
-        self.namespaces.kill("kwok")
-        self.api.request("DELETE", FAKE_NODES)
 
     def shared_folder(self, name: str) -> Path:
         """A folder that every node sees under the same path, writable for all."""

@@ -72,8 +72,12 @@ def kubeconfig(site: Site, token: str) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def prepare(site: Site, credentials: Credentials) -> dict[str, list[str]]:
-    """Write the control plane's files; returns its programs' command lines by name."""
+def prepare(site: Site, credentials: Credentials, *, simulated: bool) -> dict[str, list[str]]:
+    """Write the control plane's files; returns its programs' command lines by name.
+
+    Args:
+        simulated: The nodes are objects only: they stay as they are, and nobody looks for signs of life.
+    """
     folder = site.folder
     admin = folder / "kubeconfig"
     admin.write_text(kubeconfig(site, credentials.admin))
@@ -102,6 +106,7 @@ def prepare(site: Site, credentials: Credentials) -> dict[str, list[str]]:
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
         "--kubelet-preferred-address-types=InternalIP",  # without it, logs and exec look for the nodes' names
+        *(["--disable-admission-plugins=TaintNodesByCondition"] if simulated else []),
     ]
     controllers = [
         programs.program("kube-controller-manager"),
@@ -112,6 +117,7 @@ def prepare(site: Site, credentials: Credentials) -> dict[str, list[str]]:
         "--node-monitor-grace-period=20s",  # a lost node is seen in 20 s instead of 50
         f"--kube-api-qps={QPS['qps']}",
         f"--kube-api-burst={QPS['burst']}",
+        *(["--controllers=*,-node-lifecycle-controller"] if simulated else []),
     ]
     scheduler = [programs.program("kube-scheduler"), f"--config={folder / 'scheduler.yaml'}"]
     dns = [programs.program("coredns"), f"-conf={folder / 'Corefile'}"]

@@ -1,0 +1,31 @@
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from stackctl.runs import listing
+
+NOW = datetime(2026, 11, 22, 6, 0, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("age", "started"),
+    [("30s", "2026-11-22T06:00"), ("3m20s", "2026-11-22T05:57"), ("5h3m", "2026-11-22T00:57"),
+     ("2d5h", "2026-11-20T01:00"), ("1y", "2025-11-22T06:00"), ("<invalid>", "2026-11-22T06:00")],
+)  # fmt: skip
+def test_an_age_gives_the_time(age: str, started: str) -> None:
+    assert listing.started(age, NOW) == f"{started}+00:00"
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        (["Name", "Status", "Completions", "Duration", "Age"], [["a", "Complete", "2/2", "9s", "1m"],
+                                                                ["b", "FailureTarget", "0/2", "", "5s"]]),
+        (["Name", "Completions", "Duration", "Age"], [["a", "2/2", "9s", "1m"], ["b", "0/2", "", "5s"]]),
+    ],
+)  # fmt: skip
+def test_older_clusters_have_no_column_for_the_state(columns: list[str], rows: list[list[str]]) -> None:
+    sent = {"columnDefinitions": [{"name": name} for name in columns], "rows": [{"cells": row} for row in rows]}
+    table = msgspec.convert(sent, listing.Table)
+    assert {name: state for name, (state, _) in listing.read(table, NOW).items()} == {"a": "succeeded", "b": "running"}
