@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import re
+
+from stackctl.images import catalog, lockfile, sums
 from stackctl.images.forecast import Forecast, in_all
+from tests.commands import ROOT
 
 PLAIN = Forecast("stack-pytorch:cpu", {"torch==2.13.0": 190_000_000, "numpy==2.4.6": 16_000_000}, {"fw": 2e9, "p": 1e9})
 WITH = Forecast(
@@ -24,3 +28,23 @@ def test_a_short_disk_is_noted() -> None:
     assert in_all([PLAIN], 4 * 10**9) == []
     (note,) = in_all([PLAIN], 10**9)
     assert note.startswith("note: the engine's disk has 1.0 GB free, which may not be enough")
+
+
+def test_the_documented_downloads_are_those_of_the_locks() -> None:
+    locks = ROOT / "images" / "locks"
+
+    def told(target: catalog.Target) -> str:
+        known = sums.sizes((locks / target.sums).read_text()) | sums.sizes((locks / "tools.sums").read_text())
+        pins = {
+            (pin.name, pin.version): pin
+            for name in target.fetched_locks
+            for pin in lockfile.parse((locks / name).read_text())
+        }
+        size = sum(known[pin.digest] for pin in pins.values())
+        return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+    table = re.findall(
+        r"^\| `([\w-]+)` \| (\d+ MB) \| ([\d.]+ GB) \|$", (ROOT / "docs" / "images.md").read_text(), re.M
+    )
+    rows = [target for target in catalog.targets(catalog.load()) if target.image.default]
+    assert {(name, size) for name, *both in table for size in both} == {(row.name, told(row)) for row in rows}
