@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from stackctl.engines import docker
-from stackctl.images import secrets
+from stackrt.checks.secret_patterns import PATTERNS
 
 _SCRIPT = Path(__file__).with_name("inside.py")
 
@@ -60,6 +60,6 @@ def take(tag: str, *, search: bool = False) -> Inventory:
     Raises:
         CommandFailed: No container of it can be run.
     """
-    arguments = [msgspec.json.encode(secrets.PATTERNS).decode()] if search else []
+    arguments = [msgspec.json.encode(PATTERNS).decode()] if search else []
     answer = docker.run_script(tag, _SCRIPT.read_text(encoding="utf-8"), *arguments)
     return msgspec.json.decode(answer, type=Inventory)

@@ -70,3 +70,13 @@ def own(context: Context) -> Iterator[tuple[str, os.stat_result]]:
             continue
         if path not in packaged or packaged[path] not in (None, status.st_size):
             yield path, status
+
+
+def closed(context: Context) -> Iterator[str]:
+    """The image's files and folders that no package brought and that this user may not look into."""
+    packaged = of_packages(context)
+    for path, status in walk(context.root):
+        kinds = {stat.S_IFREG: os.R_OK, stat.S_IFDIR: os.R_OK | os.X_OK}
+        wanted = kinds.get(stat.S_IFMT(status.st_mode))
+        if wanted and status.st_mode & 0o444 != 0o444 and path not in packaged and not os.access(path, wanted):
+            yield path
