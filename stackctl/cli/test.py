@@ -214,7 +214,9 @@ def _plan(image: str, chosen: Selection, name: str, nodes: int) -> str:
     if not nodes:
         import shlex
 
-        return shlex.join(plan.container(image, chosen, name=name, seen="{}", gpus=False))
+        from stackrt.launch.gpus import count_visible
+
+        return shlex.join(plan.container(image, chosen, name=name, seen="", gpus=count_visible() > 0))
     from stackctl.jobs import compose
     from stackctl.jobs.yaml_text import to_yaml
 
@@ -235,12 +237,15 @@ def _image(name: str, variant: str | None, gpus: int) -> tuple[str, frozenset[st
             None,
             f"get it with `docker pull {name}`, or name an image of the catalog: {', '.join(rows.images)}",
         )
+    from stackrt.checks.context import frameworks
+
     if variant is None:
         variants = rows.images[name].variants
         variant = "cuda" if (gpus and "cuda" in variants) or "cpu" not in variants else "cpu"
     target = catalog.targets(rows, name, variant, from_env(os.environ).image_prefix)[0]
-    frameworks = frozenset({target.image.framework, *(("horovod",) if target.horovod else ())})
-    return target.tag, frameworks, f"build it: `stackctl build {name} --variant {variant}`"
+    image = target.image
+    inside = frameworks(image.framework, horovod=image.horovod, mpi=image.mpi)
+    return target.tag, inside, f"build it: `stackctl build {name} --variant {variant}`"
 
 
 def _read(file: str) -> Report:

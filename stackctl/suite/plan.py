@@ -63,13 +63,14 @@ def container(
 
     Args:
         name: The container's name.
-        seen: What the engine knows of the image, as the suite's --seen takes it.
+        seen: What the engine knows of the image, as the suite's --seen takes it; empty for nothing.
         gpus: Give it all GPUs of this machine.
     """
     rights = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
     devices = ["--gpus", "all", "--ulimit", "memlock=-1"] if gpus else []
     run = ["docker", "run", "--rm", "--name", name, "--shm-size", shared_memory, *rights, *devices, image]
-    return (*run, *SUITE, *chosen.words, "--seen", seen, "--json", "-", "--report-only")
+    told = ["--seen", seen] if seen else []
+    return (*run, *SUITE, *chosen.words, *told, "--json", "-", "--report-only")
 
 
 def job(image: str, chosen: Selection, *, name: str, nodes: int, timeout: int = 60, gpus: int | None = None) -> Job:

@@ -41,8 +41,13 @@ class ImageFacts:
     @property
     def frameworks(self) -> frozenset[str]:
         """The frameworks in the image, in the words of registry.FRAMEWORKS."""
-        more = {"horovod": self.horovod, "mpi": self.mpi}
-        return frozenset({self.framework, *(name for name, there in more.items() if there)})
+        return frameworks(self.framework, horovod=self.horovod, mpi=self.mpi)
+
+
+def frameworks(framework: str, *, horovod: bool, mpi: bool) -> frozenset[str]:
+    """The frameworks of an image, in the words of registry.FRAMEWORKS."""
+    more = {"horovod": horovod, "mpi": mpi}
+    return frozenset({framework, *(name for name, there in more.items() if there)})
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,21 @@ def test_a_build_of_all_leaves_out_what_is_built_on_demand() -> None:
     assert "--tag stack-pytorch-next:cuda " in named
 
 
+def test_a_dry_run_of_the_suite_can_be_run_as_it_is_printed() -> None:
+    result = CliRunner().invoke(cli, ["test", "pytorch", "--only", "lock-match,ulimits", "--dry-run"])
+    assert result.output.startswith("docker run --rm --name stackctl-test-")
+    assert result.output.endswith("--only lock-match ulimits --json - --report-only\n")
+    result = CliRunner().invoke(cli, ["test", "pytorch", "--nodes", "2", "--dry-run"])
+    assert list(yaml.safe_load(result.output)["services"]) == ["node-0", "node-1"]
+
+
+@pytest.mark.parametrize(("image", "code"), [("horovod-pytorch-mpi", 0), ("horovod-pytorch", 2), ("mine:1", 0)])
+def test_a_check_is_known_where_the_image_has_its_framework(
+    image: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(monkeypatch, "test", image, "--only", "mpi-basic", "--dry-run") == code
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
     assert "_STACKCTL_COMPLETE" in CliRunner().invoke(cli, ["completion", shell]).output
