@@ -1,5 +1,7 @@
 """What the checks of Horovod run in each rank of a TensorFlow image."""
 
+import hashlib
+
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
@@ -45,17 +47,28 @@ def optimizer() -> dict[str, float]:
 
 
 def keras_fit() -> dict[str, str]:
-    """The `problem` that `fit` with Horovod's callbacks for Keras ends with; empty if it works."""
+    """Fit with Horovod's optimizer for Keras, and with each of its callbacks.
+
+    Returns:
+        Callback -> what `fit` with it ends with, empty if it works; `sha256` of the weights after the first.
+    """
     import horovod.tensorflow.keras as hvd_keras
 
     hvd_keras.init()
-    model = tf.keras.Sequential([tf.keras.Input((WIDTH,)), tf.keras.layers.Dense(1)])
-    problem = ""
-    try:
-        model.compile(hvd_keras.DistributedOptimizer(tf.keras.optimizers.SGD(LEARNING_RATE)), "mse")
-        callbacks = hvd_keras.callbacks.BroadcastGlobalVariablesCallback(0), hvd_keras.callbacks.MetricAverageCallback()
-        model.fit(*batch(0), verbose=0, callbacks=list(callbacks))
-    except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
+    rank, found = hvd_keras.rank(), {}
+    callbacks = hvd_keras.callbacks
+    for callback in (callbacks.BroadcastGlobalVariablesCallback(0), callbacks.MetricAverageCallback()):
+        # Every rank begins with other weights and has rows of its own.
+        tf.keras.utils.set_random_seed(SEED + rank)
+        model = tf.keras.Sequential([tf.keras.Input((WIDTH,)), tf.keras.layers.Dense(1)])
+        problem = ""
+        try:
+            model.compile(hvd_keras.DistributedOptimizer(tf.keras.optimizers.SGD(LEARNING_RATE)), "mse")
+            model.fit(*batch(rank), verbose=0, callbacks=[callback])
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        found[type(callback).__name__] = problem
+        weights = b"".join(values.tobytes() for values in model.get_weights())
+        found.setdefault("sha256", hashlib.sha256(weights).hexdigest())
     hvd_keras.shutdown()
-    return {"problem": problem}
+    return found

@@ -51,7 +51,7 @@ if os.environ.get("HOROVOD_RANK") == "1":
 def build(bench: Bench, nccl: str, cuda: str) -> Result:
     """What the check finds where `horovodrun` shows what is given."""
     program = bench.tmp / "horovodrun"
-    program.write_text(f"#!/bin/sh\ncat <<'END'\n{SHOWN.format(nccl)}END\n")
+    program.write_text(f"print({SHOWN.format(nccl)!r})\n")
     program.chmod(0o755)
     context = bench.context(bench.facts(horovod=True, cuda=cuda))
     return bench.run("hvd-build", context, env={"PATH": f"{bench.tmp}:{os.environ['PATH']}"})
@@ -117,25 +117,36 @@ def equal_tf(bench: Bench) -> Result:
     return bench.report("horovod-tensorflow")["hvd-optimizer"]
 
 
-KNOWN = {
-    "tf-keras": "AttributeError: module 'keras.backend' has no attribute 'constant'",
-    "Keras 3": "AttributeError: 'Variable' object has no attribute 'ref'",
-}
+BROADCAST, METRIC = "BroadcastGlobalVariablesCallback", "MetricAverageCallback"
+NO_CONSTANT = "AttributeError: module 'keras.backend' has no attribute 'constant'"
+TF_KERAS = {BROADCAST: "", METRIC: NO_CONSTANT, "sha256": "a"}
+KERAS_3 = {BROADCAST: "AttributeError: 'Variable' object has no attribute 'ref'", METRIC: NO_CONSTANT, "sha256": "a"}
 
 
 @fault("hvd-keras", "it works where the documentation says that it does not")
 def works(bench: Bench) -> Result:
-    return judge_keras({**KNOWN, "Keras 3": ""})
+    return judge_keras({"tf-keras": [TF_KERAS] * 2, "Keras 3": [{**KERAS_3, BROADCAST: ""}]})
 
 
 @fault("hvd-keras", "another error than the known one")
 def another_error(bench: Bench) -> Result:
-    return judge_keras({**KNOWN, "tf-keras": "ValueError: no such optimizer"})
+    return judge_keras({"tf-keras": [{**TF_KERAS, METRIC: "ValueError: no such metric"}] * 2, "Keras 3": [KERAS_3]})
+
+
+@fault("hvd-keras", "it fails where the documentation says that it works")
+def fails(bench: Bench) -> Result:
+    broken = {**TF_KERAS, BROADCAST: "ValueError: no such optimizer"}
+    return judge_keras({"tf-keras": [broken] * 2, "Keras 3": [KERAS_3]})
+
+
+@fault("hvd-keras", "ranks that fit to different weights")
+def apart(bench: Bench) -> Result:
+    return judge_keras({"tf-keras": [TF_KERAS, {**TF_KERAS, "sha256": "b"}], "Keras 3": [KERAS_3]})
 
 
 @healthy("hvd-keras")
 def as_is_known(bench: Bench) -> Result:
-    return judge_keras(KNOWN)
+    return judge_keras({"tf-keras": [TF_KERAS] * 2, "Keras 3": [KERAS_3]})
 
 
 @healthy("hvd-keras", needs=("docker",))
