@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 WARM_UPS, ROUNDS = 5, 20
-"""The defaults of nccl-tests."""
+"""As many rounds as nccl-tests makes by default."""
 PART_OF_MEMORY = 4
 """Input and output must fit into a GPU's free memory together, with room for NCCL's own buffers."""
 

@@ -51,3 +51,12 @@ def inexact(bench: Bench) -> Result:
 @fault("nccl-busbw", "one rank is slow")
 def slow_rank(bench: Bench) -> Result:
     return judge_collectives(H100, answers(seconds=0.2))
+
+
+@fault("nccl-busbw", "one collective is slow")
+def slow_collective(bench: Bench) -> Result:
+    made = answers()
+    made[-1]["all_to_all"]["seconds"] = 0.5
+    result = judge_collectives(H100, made)
+    assert result.found == "over 8 GPUs all_to_all reaches 30 GB/s"
+    return result

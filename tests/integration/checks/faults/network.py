@@ -14,7 +14,7 @@ NCCL = """\
 node-0:7:9 [0] NCCL INFO Using network {network}
 node-0:7:9 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[0] [send] via {via}
 """
-"""Lines of NCCL's log (NCCL 2.28, src/init.cc and src/transport/net.cc)."""
+"""Lines of NCCL's log, as src/init.cc and src/transport/net.cc of NCCL 2.29.7 write them."""
 
 
 def on_nodes(
