@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -59,11 +60,14 @@ def lacks_compiler() -> str:
 
 
 CUDA_IMAGES_GB = 20
+"""Of disk, to build all that are built by default from nothing."""
 
 
 @functools.cache
 def lacks_cuda_images() -> str:
-    """Why the CUDA images cannot be built here; empty if they can."""
+    """Why the CUDA images cannot be built here; empty if they can. What the builder holds takes no more room."""
+    from stackctl.images import catalog
+
     root = subprocess.run(
         ["docker", "info", "--format", "{{.DockerRootDir}}"], capture_output=True, text=True, check=False
     )
@@ -71,7 +75,16 @@ def lacks_cuda_images() -> str:
     if root.returncode != 0 or not Path(folder).is_dir():
         return "the Docker engine's disk is not here"
     free = shutil.disk_usage(folder).free / 1e9
-    return "" if free >= CUDA_IMAGES_GB else f"CUDA images take {CUDA_IMAGES_GB} GB, and {free:.0f} GB are free"
+    if free >= CUDA_IMAGES_GB:
+        return ""
+    argv = ["docker", "buildx", "du", "--verbose"]
+    held = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    defaults = [target for target in catalog.targets(catalog.load()) if target.image.default and target.variant.cuda]
+    # The builder's record of the step that copies an image's locks into it names them.
+    absent = [target.tag for target in defaults if f"locks/{target.packages_lock} " not in held]
+    if not absent:
+        return ""
+    return f"CUDA images take {CUDA_IMAGES_GB} GB, {free:.0f} GB are free, and {', '.join(absent)} would be built anew"
 
 
 def lacks_cluster() -> str:
@@ -173,6 +186,12 @@ def stackctl(tmp_path: Path) -> Stackctl:
 
 
 @pytest.fixture(scope="session")
+def lacks() -> Callable[[str], str]:
+    """Why this machine cannot do something, of CAPABILITIES; empty if it can."""
+    return lambda name: CAPABILITIES[name]()
+
+
+@pytest.fixture(scope="session")
 def built() -> Iterator[Callable[[str], str]]:
     """Build an image from this tree, once a run, and return its tag: `pytorch` on a CPU, `pytorch:cuda`.
 
@@ -184,17 +203,19 @@ def built() -> Iterator[Callable[[str], str]]:
     if reason:
         pytest.skip(reason)
     tags: dict[str, str] = {}
+    one_at_a_time = threading.Lock()
 
     def build(name: str) -> str:
-        if name not in tags:
-            image, _, variant = name.partition(":")
-            argv = [STACKCTL, "build", image, "--variant", variant or "cpu"]
-            done = subprocess.run(
-                argv, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False
-            )
-            assert done.returncode == 0, done.stderr[-4000:]
-            tags[name] = f"{PREFIX}{image}:{variant or 'cpu'}"
-        return tags[name]
+        with one_at_a_time:
+            if name not in tags:
+                image, _, variant = name.partition(":")
+                argv = [STACKCTL, "build", image, "--variant", variant or "cpu"]
+                done = subprocess.run(
+                    argv, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False
+                )
+                assert done.returncode == 0, done.stderr[-4000:]
+                tags[name] = f"{PREFIX}{image}:{variant or 'cpu'}"
+            return tags[name]
 
     yield build
     if tags:

@@ -1,5 +1,6 @@
-"""`python -m tests.integration.checks.alone`: makes the checks that it is asked for, in forks of its own."""
+"""`python -m tests.integration.checks.alone [MODULE…]`: imports these, and makes checks in forks of its own."""
 
+import importlib
 import os
 import pickle
 import sys
@@ -11,6 +12,8 @@ from stackrt.checks.runner import run
 
 def main() -> None:
     registry.load()
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     while True:
         try:
             name, context, plant, env = pickle.load(sys.stdin.buffer)

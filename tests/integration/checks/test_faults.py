@@ -15,11 +15,14 @@ FAULTS, HEALTHY = faults.load()
 
 
 def cases(those: Sequence[Case]) -> list[Any]:
-    return [pytest.param(case, id=f"{case.check}: {case.what}", marks=pytest.mark.needs(*case.needs)) for case in those]
+    return [
+        pytest.param(case, case.image, id=f"{case.check}: {case.what}", marks=pytest.mark.needs(*case.needs))
+        for case in those
+    ]
 
 
-@pytest.mark.parametrize("case", cases(FAULTS))
-def test_a_planted_fault_is_found(case: Case, bench: Bench) -> None:
+@pytest.mark.parametrize(("case", "reported"), cases(FAULTS))
+def test_a_planted_fault_is_found(case: Case, reported: str, bench: Bench) -> None:
     result = case.function(bench)
     assert result.status in ("fail", "warn"), result
     assert result.found
@@ -28,7 +31,7 @@ def test_a_planted_fault_is_found(case: Case, bench: Bench) -> None:
     assert "it broke off" not in result.found, result
 
 
-@pytest.mark.parametrize("case", cases(HEALTHY))
-def test_a_healthy_case_passes(case: Case, bench: Bench) -> None:
+@pytest.mark.parametrize(("case", "reported"), cases(HEALTHY))
+def test_a_healthy_case_passes(case: Case, reported: str, bench: Bench) -> None:
     result = case.function(bench)
     assert result.status == "pass", result

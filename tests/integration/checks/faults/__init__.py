@@ -4,9 +4,11 @@
     def another_version(bench: Bench) -> Result:
         return bench.run("lock-match", bench.context(…))
 
-    @healthy("lock-match")
-    def as_built(bench: Bench) -> Result:
-        return bench.report("pytorch")["lock-match"]
+    @healthy("gpu-health")
+    def sound(bench: Bench) -> Result:
+        return on(bench, FakeDriver(), "gpu-health")
+
+    healthy_in("pytorch", "lock-match", "pip-check")
 
 These modules import no framework at their top: the table of docs/reference/checks.md is made from them.
 """
@@ -35,6 +37,8 @@ class Case:
     function: Function
     needs: tuple[str, ...]
     """What it needs of the machine, in the words of tests/conftest.py."""
+    image: str = ""
+    """The image whose whole report it looks into, if it does."""
 
 
 FAULTS: list[Case] = []
@@ -59,6 +63,17 @@ def healthy(check: str, *, needs: tuple[str, ...] = ()) -> Callable[[Function], 
         return function
 
     return register
+
+
+def healthy_in(image: str, *checks: str) -> None:
+    """Register that checks pass in a built image, `pytorch` or `pytorch:cuda`."""
+    needs = ("docker", "cuda-images") if image.endswith(":cuda") else ("docker",)
+    for check in checks:
+
+        def look(bench: Bench, check: str = check) -> Result:
+            return bench.report(image)[check]
+
+        HEALTHY.append(Case(check, f"in {image}", look, needs, image))
 
 
 def load() -> tuple[list[Case], list[Case]]:

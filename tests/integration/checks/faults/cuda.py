@@ -9,7 +9,7 @@ from stackrt.checks.context import Context
 from stackrt.checks.result import Result
 from tests.fakes import wheel
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy, healthy_in
 
 NCCL = "int ncclGetVersion(int *version) { *version = 22907; return 0; }"
 REAL = ("docker", "cuda-images")
@@ -75,7 +75,7 @@ def other_version(bench: Bench) -> Result:
 def other_cuda(bench: Bench) -> Result:
     context = image(bench, "torch")
     wheel.install(context.site, "nvidia-nccl-cu13", "2.29.7", {"libnccl.so.2": NCCL})
-    return bench.run("cuda-versions", context)
+    return bench.run("cuda-versions", context, loaded=("torch",))
 
 
 @healthy("cuda-versions", needs=("compiler",))
@@ -87,7 +87,7 @@ def same_versions(bench: Bench) -> Result:
 
 @fault("arch-flags", "a CPU build of PyTorch in a CUDA image", needs=("torch",))
 def cpu_build(bench: Bench) -> Result:
-    return bench.run("arch-flags", image(bench, "torch"))
+    return bench.run("arch-flags", image(bench, "torch"), loaded=("torch",))
 
 
 @fault("arch-flags", "a claimed architecture that the framework has no code for")
@@ -115,11 +115,6 @@ def unknown_to_nvrtc(bench: Bench) -> Result:
     return kepler(bench, "tensorflow")["nvrtc"]
 
 
-@healthy("nvrtc", needs=REAL)
-def nvrtc_compiles(bench: Bench) -> Result:
-    return bench.report("pytorch:cuda")["nvrtc"]
-
-
 def with_ptxas(bench: Bench, script: str, mode: int) -> Result:
     context = image(bench)
     folder: Path = wheel.install(context.site, "nvidia-cuda-nvcc-cu12", "12.9.86", {}, {"ptxas": script})
@@ -137,11 +132,6 @@ def unknown_to_ptxas(bench: Bench) -> Result:
     return with_ptxas(bench, "#!/bin/sh\necho \"ptxas fatal: Value 'sm_90' is not defined\" >&2; exit 1\n", 0o755)
 
 
-@healthy("ptxas", needs=REAL)
-def ptxas_assembles(bench: Bench) -> Result:
-    return bench.report("tensorflow:cuda")["ptxas"]
-
-
 @fault("triton-compile", "Triton is not installed", needs=("torch",))
 def no_triton(bench: Bench) -> Result:
     return bench.run("triton-compile", image(bench, "torch"))
@@ -150,11 +140,6 @@ def no_triton(bench: Bench) -> Result:
 @fault("triton-compile", "a claimed architecture that Triton does not know", needs=REAL)
 def unknown_to_triton(bench: Bench) -> Result:
     return kepler(bench, "pytorch")["triton-compile"]
-
-
-@healthy("triton-compile", needs=REAL)
-def triton_compiles(bench: Bench) -> Result:
-    return bench.report("pytorch:cuda")["triton-compile"]
 
 
 def loaded(bench: Bench, seen: int, *foreign: Path, version: str = "2.29.7") -> Result:
@@ -182,3 +167,7 @@ def of_the_host(bench: Bench) -> Result:
 @fault("runtime-versions", "the NCCL loaded is not of its wheel's version", needs=("compiler",))
 def another_loaded(bench: Bench) -> Result:
     return loaded(bench, 2, version="2.28.9")
+
+
+healthy_in("pytorch:cuda", "cuda-libraries", "cuda-versions", "arch-flags", "nvrtc", "triton-compile")
+healthy_in("tensorflow:cuda", "cuda-libraries", "cuda-versions", "arch-flags", "nvrtc", "ptxas")

@@ -5,7 +5,7 @@ import time
 from stackrt.checks.context import Context
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy, healthy_in
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\n"
 
@@ -17,7 +17,7 @@ def as_root(bench: Bench) -> Result:
 
 @fault("non-root", "a home that cannot be written to", needs=("docker",))
 def sealed_home(bench: Bench) -> Result:
-    return bench.report("pytorch", "--read-only", "--tmpfs", "/tmp", only=("non-root",))["non-root"]
+    return bench.sealed()["non-root"]
 
 
 @fault("non-root", "a uid without a name, and no USER", needs=("docker",))
@@ -36,6 +36,13 @@ def planted_key(bench: Bench) -> Result:
     return bench.sick()["no-keys"]
 
 
+@fault("no-keys", "a file that this user may not read", needs=("docker",))
+def hidden(bench: Bench) -> Result:
+    result = bench.short()["no-keys"]
+    assert "/etc/hidden" in result.found
+    return result
+
+
 @fault("no-keys", "a key in a file of a package, changed since")
 def key_in_a_package(bench: Bench) -> Result:
     return bench.run("no-keys", package(bench, recorded=1))
@@ -45,11 +52,6 @@ def key_in_a_package(bench: Bench) -> Result:
 def test_key_of_a_package(bench: Bench) -> Result:
     """A wheel's own test keys are public."""
     return bench.run("no-keys", package(bench, recorded=len(KEY)))
-
-
-@healthy("no-keys", needs=("docker",))
-def image_without_keys(bench: Bench) -> Result:
-    return bench.report("pytorch")["no-keys"]
 
 
 def package(bench: Bench, *, recorded: int) -> Context:
@@ -99,11 +101,6 @@ def no_secret(bench: Bench) -> Result:
     return secret(bench, "index-url = https://${USER}:${PASSWORD}@pypi.example/simple\npassword = ${PASSWORD}\n")
 
 
-@healthy("no-credentials", needs=("docker",))
-def image_without_secrets(bench: Bench) -> Result:
-    return bench.report("pytorch")["no-credentials"]
-
-
 @fault("no-residue", "a file left in /tmp by the build")
 def left_in_tmp(bench: Bench) -> Result:
     context = bench.context(started=time.time() + 60)
@@ -130,25 +127,18 @@ def made_since(bench: Bench) -> Result:
     return bench.run("no-residue", context)
 
 
-@healthy("no-residue", needs=("docker",))
-def clean_image(bench: Bench) -> Result:
-    return bench.report("pytorch")["no-residue"]
-
-
 @fault("shm-size", "64 MB of shared memory, Docker's default", needs=("docker",))
 def docker_default(bench: Bench) -> Result:
-    result = bench.report("pytorch", "--shm-size", "64m", only=("shm-size",))["shm-size"]
+    result = bench.sealed()["shm-size"]
     assert result.status == "warn", result
     return result
 
 
 @fault("shm-size", "too little for a single batch", needs=("docker",))
 def far_too_little(bench: Bench) -> Result:
-    result = bench.report("pytorch", "--shm-size", "4m", only=("shm-size",))["shm-size"]
+    result = bench.short()["shm-size"]
     assert result.status == "fail", result
     return result
 
 
-@healthy("shm-size", needs=("docker",))
-def enough(bench: Bench) -> Result:
-    return bench.report("pytorch")["shm-size"]
+healthy_in("pytorch", "non-root", "no-keys", "no-credentials", "no-residue", "shm-size")

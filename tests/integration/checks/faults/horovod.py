@@ -5,7 +5,7 @@ import os
 from stackrt.checks.horovod import judge_keras
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy, healthy_in
 
 SHOWN = """Horovod v0.28.1:
 
@@ -28,24 +28,20 @@ Available Tensor Operations:
 CORRUPT_A_RANK = """
 import os
 if os.environ.get("HOROVOD_RANK") == "1":
-    import torch.nn.functional as F
-    plain = F.mse_loss
-    F.mse_loss = lambda *a, **k: plain(*a, **k) * 1.001
+    import horovod.{framework} as hvd
+    import {module} as module
+    loss, gather = module.{loss}, hvd.allgather
+    module.{loss} = lambda *a, **k: loss(*a, **k) * 1.001
+    hvd.allgather = lambda tensor, **k: gather(tensor + 1, **k)
 """
-CORRUPT_A_TAPE = """
-import os
-if os.environ.get("HOROVOD_RANK") == "1":
-    import tensorflow as tf
-    plain = tf.square
-    tf.square = lambda *a, **k: plain(*a, **k) * 1.001
-"""
-CORRUPT_A_GATHER = """
-import os
-if os.environ.get("HOROVOD_RANK") == "1":
-    import horovod.{0} as hvd
-    plain = hvd.allgather
-    hvd.allgather = lambda tensor, **k: plain(tensor + 1, **k)
-"""
+IN_TORCH = CORRUPT_A_RANK.format(framework="torch", module="torch.nn.functional", loss="mse_loss")
+IN_TENSORFLOW = CORRUPT_A_RANK.format(framework="tensorflow", module="tensorflow", loss="square")
+
+
+def corrupted(bench: Bench, image: str) -> dict[str, Result]:
+    """What the checks find in a container where rank 1 has a wrong loss and gathers something else."""
+    code = IN_TORCH if image == "horovod-pytorch" else IN_TENSORFLOW
+    return bench.in_pythons(image, code, "hvd-collectives", "hvd-optimizer")
 
 
 def build(bench: Bench, nccl: str, cuda: str) -> Result:
@@ -72,49 +68,24 @@ def as_declared(bench: Bench) -> Result:
     return build(bench, "X", "13.0")
 
 
-@healthy("hvd-build", needs=("docker",))
-def as_built(bench: Bench) -> Result:
-    return bench.report("horovod-pytorch")["hvd-build"]
-
-
 @fault("hvd-collectives", "a rank that gathers something else (PyTorch)", needs=("docker",))
 def wrong_gather(bench: Bench) -> Result:
-    return bench.in_pythons("horovod-pytorch", CORRUPT_A_GATHER.format("torch"), "hvd-collectives")
+    return corrupted(bench, "horovod-pytorch")["hvd-collectives"]
 
 
 @fault("hvd-collectives", "a rank that gathers something else (TensorFlow)", needs=("docker",))
 def wrong_tf_gather(bench: Bench) -> Result:
-    return bench.in_pythons("horovod-tensorflow", CORRUPT_A_GATHER.format("tensorflow"), "hvd-collectives")
-
-
-@healthy("hvd-collectives", needs=("docker",))
-def exact(bench: Bench) -> Result:
-    return bench.report("horovod-pytorch")["hvd-collectives"]
-
-
-@healthy("hvd-collectives", needs=("docker",))
-def exact_tf(bench: Bench) -> Result:
-    return bench.report("horovod-tensorflow")["hvd-collectives"]
+    return corrupted(bench, "horovod-tensorflow")["hvd-collectives"]
 
 
 @fault("hvd-optimizer", "a rank with wrong gradients (PyTorch)", needs=("docker",))
 def wrong_gradients(bench: Bench) -> Result:
-    return bench.in_pythons("horovod-pytorch", CORRUPT_A_RANK, "hvd-optimizer")
+    return corrupted(bench, "horovod-pytorch")["hvd-optimizer"]
 
 
 @fault("hvd-optimizer", "a rank with wrong gradients (TensorFlow)", needs=("docker",))
 def wrong_tf_gradients(bench: Bench) -> Result:
-    return bench.in_pythons("horovod-tensorflow", CORRUPT_A_TAPE, "hvd-optimizer")
-
-
-@healthy("hvd-optimizer", needs=("docker",))
-def equal(bench: Bench) -> Result:
-    return bench.report("horovod-pytorch")["hvd-optimizer"]
-
-
-@healthy("hvd-optimizer", needs=("docker",))
-def equal_tf(bench: Bench) -> Result:
-    return bench.report("horovod-tensorflow")["hvd-optimizer"]
+    return corrupted(bench, "horovod-tensorflow")["hvd-optimizer"]
 
 
 BROADCAST, METRIC = "BroadcastGlobalVariablesCallback", "MetricAverageCallback"
@@ -149,6 +120,5 @@ def as_is_known(bench: Bench) -> Result:
     return judge_keras({"tf-keras": [TF_KERAS] * 2, "Keras 3": [KERAS_3]})
 
 
-@healthy("hvd-keras", needs=("docker",))
-def keras_as_built(bench: Bench) -> Result:
-    return bench.report("horovod-tensorflow")["hvd-keras"]
+healthy_in("horovod-pytorch", "hvd-build", "hvd-collectives", "hvd-optimizer")
+healthy_in("horovod-tensorflow", "hvd-collectives", "hvd-optimizer", "hvd-keras")

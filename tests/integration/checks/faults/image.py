@@ -5,7 +5,7 @@ import dataclasses
 from stackrt.checks.context import Context, Seen
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy, healthy_in
 
 
 @fault("required", "a GPU is asked for where there is none")
@@ -57,6 +57,4 @@ def large_file(bench: Bench) -> Result:
     return bench.run("size-budget", context)
 
 
-@healthy("size-budget", needs=("docker",))
-def within_budget(bench: Bench) -> Result:
-    return bench.report("pytorch")["size-budget"]
+healthy_in("pytorch", "labels", "size-budget")

@@ -4,7 +4,7 @@ import sys
 
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy, healthy_in
 
 NAIVE = """\
 import os, subprocess, sys
@@ -49,6 +49,4 @@ def our_launcher(bench: Bench) -> Result:
     return bench.run("rank-kill")
 
 
-@healthy("rank-kill", needs=("docker",))
-def in_the_image(bench: Bench) -> Result:
-    return bench.report("pytorch")["rank-kill"]
+healthy_in("pytorch", "rank-kill")

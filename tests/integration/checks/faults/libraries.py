@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy, healthy_in
 
 
 def wheels(bench: Bench, *files: str) -> Result:
@@ -31,6 +31,6 @@ def removed_library(bench: Bench) -> Result:
     return bench.sick()["ldd-clean"]
 
 
-@healthy("ldd-clean", needs=("docker",))
-def every_library(bench: Bench) -> Result:
-    return bench.report("pytorch")["ldd-clean"]
+healthy_in("pytorch", "ldd-clean")
+healthy_in("pytorch:cuda", "no-duplicate-libs", "ldd-clean")
+healthy_in("tensorflow:cuda", "no-duplicate-libs", "ldd-clean")

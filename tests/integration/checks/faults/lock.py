@@ -5,7 +5,7 @@ from pathlib import Path
 from stackrt.checks.context import Context
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy, healthy_in
 
 
 def install(context: Context, name: str, version: str, *requires: str) -> Path:
@@ -44,11 +44,6 @@ def removed_package(bench: Bench) -> Result:
     return bench.sick()["lock-match"]
 
 
-@healthy("lock-match", needs=("docker",))
-def locked_image(bench: Bench) -> Result:
-    return bench.report("pytorch")["lock-match"]
-
-
 @fault("pip-check", "a required package removed from the image", needs=("docker",))
 def removed_requirement(bench: Bench) -> Result:
     return bench.sick()["pip-check"]
@@ -60,11 +55,6 @@ def too_old(bench: Bench) -> Result:
     install(context, "a", "1", "b>=2", 'c; extra == "more"')
     install(context, "b", "1.9")
     return bench.run("pip-check", context)
-
-
-@healthy("pip-check", needs=("docker",))
-def met_requirements(bench: Bench) -> Result:
-    return bench.report("pytorch")["pip-check"]
 
 
 @fault("one-cuda-major", "wheels of CUDA 12 and 13 together")
@@ -105,6 +95,5 @@ def cuda_build(bench: Bench) -> Result:
     return bench.run("cpu-is-cpu", context)
 
 
-@healthy("cpu-is-cpu", needs=("docker",))
-def cpu_only(bench: Bench) -> Result:
-    return bench.report("pytorch")["cpu-is-cpu"]
+healthy_in("pytorch", "lock-match", "pip-check", "one-cuda-major", "cpu-is-cpu")
+healthy_in("pytorch:cuda", "one-cuda-major")

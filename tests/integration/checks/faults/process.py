@@ -5,7 +5,7 @@ import resource
 
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy_in
 
 ALONE = ("init-signals",)
 
@@ -26,11 +26,6 @@ def deaf(bench: Bench) -> Result:
 def slow_stop(bench: Bench) -> Result:
     seen = json.dumps({"digest": "sha256:0", "size": 1, "labels": {}, "stop_seconds": 9.0})
     return bench.report("pytorch", only=ALONE, words=("--seen", seen))["init-signals"]
-
-
-@healthy("init-signals", needs=("docker",))
-def own_entrypoint(bench: Bench) -> Result:
-    return bench.report("pytorch")["init-signals"]
 
 
 @fault("ulimits", "512 open files", needs=("docker",))
@@ -56,6 +51,4 @@ def locked_memory(bench: Bench) -> Result:
     return bench.run("ulimits", bench.context(gpus=1), plant=little_locked_memory)
 
 
-@healthy("ulimits", needs=("docker",))
-def wide(bench: Bench) -> Result:
-    return bench.report("pytorch")["ulimits"]
+healthy_in("pytorch", "init-signals", "ulimits")

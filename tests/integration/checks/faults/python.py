@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy, healthy_in
 
 
 def framework(bench: Bench, source: str, plant: Callable[[], None] | None = None) -> Result:
@@ -52,11 +52,6 @@ def quick(bench: Bench) -> Result:
     return framework(bench, "")
 
 
-@healthy("import-time", needs=("docker",))
-def real(bench: Bench) -> Result:
-    return bench.report("pytorch")["import-time"]
-
-
 @fault("bytecode", "a module changed after it was compiled", needs=("docker",))
 def changed(bench: Bench) -> Result:
     return bench.sick()["bytecode"]
@@ -93,11 +88,6 @@ def all_kinds(bench: Bench) -> Result:
     return bench.run("bytecode", context)
 
 
-@healthy("bytecode", needs=("docker",))
-def image(bench: Bench) -> Result:
-    return bench.report("pytorch")["bytecode"]
-
-
 def compiled(folder: Path, name: str, *, hashed: bool = False) -> Path:
     """A module and its bytecode; returns the latter's path."""
     import py_compile
@@ -108,3 +98,6 @@ def compiled(folder: Path, name: str, *, hashed: bool = False) -> Path:
     made = py_compile.compile(os.fspath(path), invalidation_mode=mode)
     assert made
     return Path(made)
+
+
+healthy_in("pytorch", "import-time", "bytecode")

@@ -7,7 +7,7 @@ from typing import Any
 from stackrt.checks.result import Result
 from tests.commands import ROOT
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy_in
 
 CORRUPT_ONE_GRADIENT = """
 import os
@@ -54,24 +54,14 @@ def ended(bench: Bench) -> Result:
     return result
 
 
-@healthy("gloo-ddp", needs=("docker",))
-def equal_ranks(bench: Bench) -> Result:
-    return bench.report("pytorch")["gloo-ddp"]
-
-
 @fault("compile-cpu", "a broken C++ compiler", needs=("torch",))
 def broken_compiler(bench: Bench) -> Result:
-    return bench.run("compile-cpu", env={"CXX": "/bin/false"})
+    return bench.run("compile-cpu", env={"CXX": "/bin/false"}, loaded=("torch",))
 
 
 @fault("compile-cpu", "no C++ compiler in the image", needs=("docker",))
 def no_compiler(bench: Bench) -> Result:
-    return bench.report("pytorch", "--user", "0", plant="rm /usr/bin/*g++*", only=("compile-cpu",))["compile-cpu"]
-
-
-@healthy("compile-cpu", needs=("docker",))
-def compiles(bench: Bench) -> Result:
-    return bench.report("pytorch")["compile-cpu"]
+    return bench.short()["compile-cpu"]
 
 
 def flip_a_bit() -> None:
@@ -89,9 +79,7 @@ def flip_a_bit() -> None:
 
 @fault("checkpoint", "one bit of a saved moment flips", needs=("torch",))
 def flipped(bench: Bench) -> Result:
-    return bench.run("checkpoint", plant=flip_a_bit)
+    return bench.run("checkpoint", plant=flip_a_bit, loaded=("torch",))
 
 
-@healthy("checkpoint", needs=("docker",))
-def comes_back(bench: Bench) -> Result:
-    return bench.report("pytorch")["checkpoint"]
+healthy_in("pytorch", "gloo-ddp", "compile-cpu", "checkpoint")

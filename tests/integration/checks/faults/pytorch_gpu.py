@@ -80,7 +80,7 @@ def not_compiled(bench: Bench) -> Result:
 
 @fault("compile-gpu", "no Triton and no GPU to compile for", needs=("torch",))
 def no_triton(bench: Bench) -> Result:
-    return bench.run("compile-gpu", bench.context(gpus=1))
+    return bench.run("compile-gpu", bench.context(gpus=1), loaded=("torch",))
 
 
 @healthy("memory")

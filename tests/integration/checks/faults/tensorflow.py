@@ -6,18 +6,15 @@ from stackrt.checks.pytorch_gpu import judge_losses
 from stackrt.checks.result import Result
 from stackrt.checks.tensorflow import judge_workers
 from tests.integration.checks.bench import Bench
-from tests.integration.checks.faults import fault, healthy
+from tests.integration.checks.faults import fault, healthy, healthy_in
 
-CORRUPT_A_WORKER = """
-import json, os
+CORRUPT = """
+import json, os, sys
 if json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {}).get("index") == 1:
     import tensorflow as tf
     plain = tf.square
     tf.square = lambda *a, **k: plain(*a, **k) * 1.001
-"""
-LOSE_A_BIT = """
-import sys
-if "-P" in sys.orig_argv:
+elif "stackrt.checks" in sys.orig_argv:
     import tensorflow as tf
     plain = tf.train.Checkpoint.read
     def read(self, path, options=None):
@@ -28,9 +25,14 @@ if "-P" in sys.orig_argv:
 """
 
 
+def spoilt(bench: Bench) -> dict[str, Result]:
+    """What the checks find in a container where worker 1 has a wrong loss, and the suite itself a wrong checkpoint."""
+    return bench.in_pythons("tensorflow", CORRUPT, "tf-multiworker", "tf-checkpoint")
+
+
 @fault("tf-multiworker", "a worker that computes wrongly", needs=("docker",))
 def corrupted(bench: Bench) -> Result:
-    return bench.in_pythons("tensorflow", CORRUPT_A_WORKER, "tf-multiworker")
+    return spoilt(bench)["tf-multiworker"]
 
 
 @fault("tf-multiworker", "workers that end with different weights")
@@ -38,19 +40,9 @@ def apart(bench: Bench) -> Result:
     return judge_workers([{"sha256": "a", "error": 1e-7}, {"sha256": "b", "error": 1e-7}])
 
 
-@healthy("tf-multiworker", needs=("docker",))
-def equal_workers(bench: Bench) -> Result:
-    return bench.report("tensorflow")["tf-multiworker"]
-
-
 @fault("tf-checkpoint", "a weight that comes back changed", needs=("docker",))
 def changed(bench: Bench) -> Result:
-    return bench.in_pythons("tensorflow", LOSE_A_BIT, "tf-checkpoint")
-
-
-@healthy("tf-checkpoint", needs=("docker",))
-def comes_back(bench: Bench) -> Result:
-    return bench.report("tensorflow")["tf-checkpoint"]
+    return spoilt(bench)["tf-checkpoint"]
 
 
 @healthy("keras-conv")
@@ -66,3 +58,6 @@ def diverges(bench: Bench) -> Result:
 @fault("keras-conv", "a loss that does not fall")
 def learns_nothing(bench: Bench) -> Result:
     return judge_losses([2.7, 2.7])
+
+
+healthy_in("tensorflow", "tf-multiworker", "tf-checkpoint")
