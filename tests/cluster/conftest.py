@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def cluster(pod_image: str) -> Iterator[Cluster]:
     own.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def own_cluster(cluster: Cluster) -> OwnCluster:
     """The cluster, for tests that do to it what no cluster of others should suffer."""
     if not isinstance(cluster, OwnCluster):
@@ -45,9 +46,9 @@ def own_cluster(cluster: Cluster) -> OwnCluster:
     return cluster
 
 
-@pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    """A namespace of the test's own, where pods must be restricted."""
+@contextmanager
+def new_namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace where pods must be restricted."""
     name = f"stacktest-{os.getpid()}-{next(NUMBERS)}"
     labels = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
     cluster.apply(labels)
@@ -57,9 +58,23 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own."""
+    with new_namespace(cluster) as name:
+        yield name
+
+
+@pytest.fixture
 def submitter(cluster: Cluster, namespace: str, pod_image: str, tmp_path: Path) -> Submitter:
     """Submits to the test's namespace, as the cluster's administrator."""
     return Submitter(cluster, namespace, pod_image, tmp_path, cluster.kubeconfig)
+
+
+@pytest.fixture(scope="module")
+def shared_submitter(cluster: Cluster, pod_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitter]:
+    """Submits to a namespace that a module's tests share."""
+    with new_namespace(cluster) as name:
+        yield Submitter(cluster, name, pod_image, tmp_path_factory.mktemp("store"), cluster.kubeconfig)
 
 
 @pytest.fixture

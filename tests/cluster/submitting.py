@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
+import functools
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from stackctl.engines import kube
+from stackctl.runs import explain, watch
+from stackctl.runs.explain import Explanation
+from stackctl.runs.observe import View
 from tests.cluster.harness.cluster import Cluster
 from tests.commands import STACKCTL, environment
-
-SMALL = ["--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "--batch-size", "4", "--threads", "1",
-         "--eval-tokens", "2000", "--sample-tokens", "20"]  # fmt: skip
-"""Options of the GPT trainer for a model that is trained in seconds."""
 
 
 def until(condition: Callable[[], bool], seconds: float, otherwise: Callable[[], object] = lambda: "") -> None:
@@ -24,7 +25,15 @@ def until(condition: Callable[[], bool], seconds: float, otherwise: Callable[[],
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"it did not come about in {seconds} s: {otherwise()}"
-        time.sleep(0.3)
+        time.sleep(0.1)
+
+
+@functools.cache
+def client(kubeconfig: Path) -> kube.Cluster:
+    """Our own client of a cluster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(kubeconfig))
+        return kube.Cluster()
 
 
 @dataclass(frozen=True)
@@ -50,16 +59,23 @@ class Submitter:
         done = self.stackctl("submit", "--image", self.image, "--name", name, *words)
         assert done.returncode == 0, done.stderr
 
-    def status(self, name: str) -> dict[str, Any]:
-        return self._json("status", name)
+    def status(self, name: str) -> View:
+        """How a run fares, as `stackctl status` finds it, without starting a process."""
+        return watch.view(self._run(name))
 
-    def explain(self, name: str) -> dict[str, Any]:
-        return self._json("explain", name)
+    def explain(self, name: str) -> Explanation:
+        """Why a run is where it is, as `stackctl explain` finds it, without starting a process."""
+        return explain.explain(watch.facts(self._run(name)))
 
-    def wait_for(self, name: str, state: str, seconds: float) -> dict[str, Any]:
+    def wait_for(self, name: str, state: str, seconds: float) -> View:
         """Wait until a run is in a state; returns its status."""
-        until(lambda: self.status(name)["state"] == state, seconds, lambda: self.explain(name))
+        until(lambda: self.status(name).state == state, seconds, lambda: self.explain(name))
         return self.status(name)
+
+    def wait_for_cause(self, name: str, cause: str, seconds: float = 60) -> Explanation:
+        """Wait until a run is explained by a cause; returns the explanation."""
+        until(lambda: self.explain(name).cause == cause, seconds, lambda: self.explain(name))
+        return self.explain(name)
 
     def kubectl(self, *words: str, check: bool = True) -> str:
         return self.cluster.kubectl("--namespace", self.namespace, *words, check=check).stdout
@@ -70,26 +86,17 @@ class Submitter:
             found["items"], key=lambda pod: pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]
         )
 
-    def objects(self) -> list[str]:
-        """Every object in the namespace that a run consists of."""
+    def objects(self, name: str = "") -> list[str]:
+        """Every object in the namespace that a run consists of: of one run, or of all."""
         kinds = "jobs,pods,services,secrets,networkpolicies"
-        return self.kubectl(
-            "get", kinds, "--output=name", "--selector", "app.kubernetes.io/managed-by=stackctl"
-        ).split()
+        selector = f"stackctl.io/run={name}" if name else "app.kubernetes.io/managed-by=stackctl"
+        return self.kubectl("get", kinds, "--output=name", "--selector", selector).split()
 
-    def _json(self, *words: str) -> dict[str, Any]:
-        done = self.stackctl(*words, "--json")
+    def cancel(self, name: str) -> None:
+        """Cancel a run, which must go well, and wait until nothing of it is left."""
+        done = self.stackctl("cancel", name)
         assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
-        assert isinstance(found, dict)
-        return found
+        until(lambda: self.objects(name) == [], 60, lambda: self.objects(name))
 
-
-def locally(folder: Path, *words: str) -> dict[str, Any]:
-    """The result of the reference job as processes on this machine."""
-    argv = [STACKCTL, "run", "gpt", "--out", str(folder / "local"), *words]
-    done = subprocess.run(argv, env=dict(os.environ), cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads((folder / "local" / "result.json").read_text())
-    assert isinstance(result, dict)
-    return result
+    def _run(self, name: str) -> watch.Run:
+        return watch.find(client(self.kubeconfig), name, self.namespace)

@@ -47,7 +47,7 @@ def through(proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps({**config, "users": [{"name": "nobody", "user": {}}]}))
     monkeypatch.setenv("KUBECONFIG", str(path))
-    monkeypatch.setenv("STACK_KUBE_TIMEOUT", "3")
+    monkeypatch.setenv("STACK_KUBE_TIMEOUT", "1")
     monkeypatch.setattr(kube, "_FIRST_PAUSE", 0.02)
     monkeypatch.setattr(submit, "LOOK_SECONDS", 0.1)
 

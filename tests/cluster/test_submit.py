@@ -1,16 +1,18 @@
-"""`stackctl submit` on a cluster, in health."""
+"""`stackctl submit` on a cluster: what the cluster takes, what is refused before it, and what is shipped with a job."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.submitting import SMALL, Submitter, locally
+from tests.cluster.harness.cluster import OwnCluster
+from tests.cluster.harness.site import GPUS
+from tests.cluster.submitting import Submitter, until
+from tests.commands import ROOT
 
-pytestmark = pytest.mark.needs("cluster", "docker")
+pytestmark = pytest.mark.needs("cluster")
 
 ALL_OPTIONS = """--nodes 2 --procs 2 --cpu 500m --memory 2Gi --shm 64Mi --env A=$b --secret-env KEY=some:key
  --volume data:/data:ro --volume out --queue main --retries 0 -- python -c print('$(A)')"""
@@ -19,58 +21,90 @@ SHAPES = {
     "all options": ALL_OPTIONS.split(),
     **{name: ["--nodes", "2", "--gpus", "8", "--profile", name] for name in ("eks", "gke", "aks")},
 }
-
-
-def test_two_nodes_of_eight_gpus_train_the_gpt(submitter: Submitter) -> None:
-    """16 ranks on two kubelets; the loss falls, the logs come by rank, the result is copied out."""
-    words = ["gpt", "--nodes", "2", "--gpus", "8", "--device", "cpu", "--follow", "--image", submitter.image]
-    done = submitter.stackctl("submit", "--name", "train", *words, "--", "--steps", "20", *SMALL, timeout=400)
-    assert done.returncode == 0, done.stderr
-    folder = submitter.store / "train"
-    result = json.loads((folder / "result.json").read_text())
-    assert result["world_size"] == 16
-    assert result["last_train_loss"] < result["first_train_loss"]
-    assert {path.name for path in (folder / "logs" / "attempt-1").glob("rank-*.log")} == {
-        f"rank-{rank}.log" for rank in range(16)
-    }
-    assert {int(rank) for rank in re.findall(r"^\[ *(\d+)\] ", done.stdout, re.MULTILINE)} == set(range(16))
-    assert len({pod["spec"]["nodeName"] for pod in submitter.pods("train")}) == 2
-    assert submitter.status("train")["state"] == "succeeded"
-    assert submitter.explain("train")["cause"] == "succeeded"
-
-
-@pytest.mark.needs("torch")
-def test_the_same_job_gives_the_same_parameters_as_processes_here(submitter: Submitter, tmp_path: Path) -> None:
-    words = ["--nodes", "2", "--procs", "2", "--seed", "5"]
-    arguments = ["--", "--steps", "6", *SMALL]
-    submitter.submit("parity", "gpt", *words, "--wait", *arguments)
-    result = json.loads((submitter.store / "parity" / "result.json").read_text())
-    assert result["params_sha256"] == locally(tmp_path, *words, *arguments)["params_sha256"]
+SLEEP = ["--", "sleep", "600"]
+ALL_GPUS = ["--nodes", "2", "--gpus", str(GPUS), "--device", "cpu"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_cluster_accepts_every_manifest(submitter: Submitter, shape: str) -> None:
+def test_the_cluster_accepts_every_manifest(shared_submitter: Submitter, shape: str) -> None:
     """By `--dry-run=server`, and as kubectl would apply what a dry run prints."""
-    words = [f"--image={submitter.image}", "--name=shape", *SHAPES[shape]]
-    done = submitter.stackctl("submit", "--dry-run=server", *words)
+    words = [f"--image={shared_submitter.image}", "--name=shape", *SHAPES[shape]]
+    done = shared_submitter.stackctl("submit", "--dry-run=server", *words)
     assert done.returncode == 0, done.stderr
-    printed = submitter.stackctl("submit", "--dry-run", *words)
+    printed = shared_submitter.stackctl("submit", "--dry-run", *words)
     assert printed.returncode == 0, printed.stderr
-    applied = submitter.cluster.kubectl("apply", "--dry-run=server", "--filename=-", given=printed.stdout).stdout
-    assert len(re.findall(r"created \(server dry run\)", applied)) == 4
-    assert submitter.objects() == []
+    applied = shared_submitter.cluster.kubectl("apply", "--dry-run=server", "--filename=-", given=printed.stdout)
+    assert len(re.findall(r"created \(server dry run\)", applied.stdout)) == 4
+    assert applied.stderr == ""
+    assert shared_submitter.objects("shape") == []
 
 
-def test_a_submission_may_be_repeated_and_is_cancelled_whole(submitter: Submitter) -> None:
-    words = ["--nodes", "2", "--", "sleep", "600"]
-    submitter.submit("twice", *words)
-    submitter.submit("twice", *words)
-    assert len([name for name in submitter.objects() if not name.startswith("pod/")]) == 4
-    other = submitter.stackctl(
-        "submit", "--image", submitter.image, "--name", "twice", "--nodes", "1", "--", "sleep", "1"
+def test_the_cluster_accepts_the_base(shared_submitter: Submitter) -> None:
+    """The namespace is only made by the server in thought, so what belongs into it finds none."""
+    done = shared_submitter.cluster.kubectl("apply", "--dry-run=server", "-k", str(ROOT / "k8s" / "base"), check=False)
+    assert "namespace/training created (server dry run)" in done.stdout
+    assert all('namespaces "training" not found' in line for line in done.stderr.splitlines())
+
+
+def test_a_submission_may_be_repeated_and_is_cancelled_whole(shared_submitter: Submitter) -> None:
+    words = ["--nodes", "2", "--grace", "0", *SLEEP]
+    shared_submitter.submit("twice", *words)
+    shared_submitter.submit("twice", *words)
+    assert len([name for name in shared_submitter.objects("twice") if not name.startswith("pod/")]) == 4
+    other = shared_submitter.stackctl("submit", "--image", "other", "--name", "twice", *words)
+    assert (other.returncode, "has another job of this name" in other.stderr) == (4, True), other.stderr
+    shared_submitter.cancel("twice")
+
+
+def test_a_job_that_has_run_keeps_its_name(shared_submitter: Submitter) -> None:
+    shared_submitter.submit("once", "--wait", "--", "true")
+    again = shared_submitter.stackctl("submit", "--image", shared_submitter.image, "--name", "once", "--", "true")
+    assert (again.returncode, "this job has run already" in again.stderr) == (4, True), again.stderr
+    shared_submitter.cancel("once")
+
+
+def test_code_is_shipped_to_every_pod(shared_submitter: Submitter, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import os, helper; print(helper.WORD, os.environ['RANK'], os.getcwd())\n")
+    (tmp_path / "helper.py").write_text("WORD = 'shipped'\n")
+    shared_submitter.submit("mine", "--nodes", "2", "--code", str(tmp_path), "--wait", "--", "python", "mine.py")
+    said = shared_submitter.stackctl("logs", "mine").stdout.splitlines()
+    assert sorted(said) == ["[0] shipped 0 /workspace", "[1] shipped 1 /workspace"]
+
+
+def test_a_job_that_does_not_fit_is_refused_with_the_nodes_that_fall_short(
+    submitter: Submitter, own_cluster: OwnCluster
+) -> None:
+    submitter.submit("holder", "--gpus", "3", "--device", "cpu", "--grace", "0", *SLEEP)
+    submitter.wait_for("holder", "running", 60)
+    words = ["submit", "--image", submitter.image, "--name", "big", *ALL_GPUS]
+    refused = submitter.stackctl(*words, *SLEEP)
+    assert refused.returncode == 3
+    assert "1 of 2 nodes fit now: each needs nvidia.com/gpu 8" in refused.stderr
+    assert "nvidia.com/gpu 5 of 8 free" in refused.stderr
+    assert "--no-preflight" in refused.stderr
+    never = submitter.stackctl(*words, "--nodes", "3", *SLEEP)
+    assert "could never hold more than 2" in never.stderr
+    assert submitter.objects("big") == []
+    submitter.cancel("holder")
+
+
+def test_a_quota_that_is_too_small_is_told_before(submitter: Submitter) -> None:
+    submitter.kubectl("create", "quota", "team", "--hard=requests.nvidia.com/gpu=8")
+    until(lambda: "nvidia" in submitter.kubectl("get", "quota", "team", "--output=jsonpath={.status.hard}"), 30)
+    refused = submitter.stackctl("submit", "--image", submitter.image, *ALL_GPUS, *SLEEP)
+    assert refused.returncode == 3
+    assert "the quota team has requests.nvidia.com/gpu 8 of 8 left, and the job needs 16" in refused.stderr
+
+
+def test_a_claim_for_one_node_is_refused_for_two(shared_submitter: Submitter) -> None:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "none"}
+    meta = {"name": "once", "namespace": shared_submitter.namespace}
+    shared_submitter.cluster.apply(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}
     )
-    assert other.returncode == 4
-    assert submitter.stackctl("cancel", "twice").returncode == 0
-    submitter.kubectl("wait", "jobs,pods,services,secrets,networkpolicies", "--for=delete", "--timeout=60s",
-                      "--selector=app.kubernetes.io/managed-by=stackctl")  # fmt: skip
-    assert submitter.objects() == []
+    words = ["submit", "--image", shared_submitter.image, "--nodes", "2"]
+    refused = shared_submitter.stackctl(*words, "--volume", "once", "--", "true")
+    assert refused.returncode == 2
+    assert "can be mounted by one node at a time (ReadWriteOnce), and the job has 2" in refused.stderr
+    absent = shared_submitter.stackctl(*words, "--volume", "absent", "--", "true")
+    assert (absent.returncode, "has no such claim" in absent.stderr) == (3, True), absent.stderr
