@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from stackctl.cli import complete, options
-from stackctl.errors import InvalidInput, JobFailed
+from stackctl.errors import InvalidInput, JobFailed, did_you_mean
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
 from stackctl.suite import plan, report
@@ -235,7 +235,7 @@ def _image(name: str, variant: str | None, gpus: int) -> tuple[str, frozenset[st
         return (
             name,
             None,
-            f"get it with `docker pull {name}`, or name an image of the catalog: {', '.join(rows.images)}",
+            f"get it with `docker pull {name}`, or name an image of the catalog; {did_you_mean(name, rows.images)}",
         )
     from stackrt.checks.context import frameworks
 

@@ -50,7 +50,7 @@ def check(chosen: Selection, frameworks: frozenset[str] | None) -> None:
 
     checks = registry.belonging(registry.load().values(), frameworks)
     try:
-        registry.select(checks, chosen.only, chosen.tags)
+        options.see_burn(chosen.burn, registry.select(checks, chosen.only, chosen.tags))
         options.required(chosen.require)
     except (registry.UnknownNameError, options.UsageError) as error:
         raise InvalidInput(str(error)) from None

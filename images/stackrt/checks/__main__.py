@@ -13,7 +13,7 @@ from typing import Any
 from stackrt.checks import packed, registry, report, session, show
 from stackrt.checks.context import Context, FactsError, read_image, read_nodes, read_seen
 from stackrt.checks.meeting import MeetingError
-from stackrt.checks.options import UNKNOWN, Options, UsageError, parse
+from stackrt.checks.options import UNKNOWN, Options, UsageError, parse, see_burn
 from stackrt.checks.registry import Check, UnknownNameError
 from stackrt.checks.runner import Interrupted
 from stackrt.launch.gpus import count_visible
@@ -44,6 +44,7 @@ def _prepare(options: Options) -> tuple[list[Check], Context]:
     image = read_image()
     belonging = registry.belonging(registry.load().values(), image.frameworks if image else None)
     checks = registry.select(belonging, options.only, options.tags)
+    see_burn(options.burn, checks)
     if options.required and registry.CHECKS["required"] not in checks:
         checks.append(registry.CHECKS["required"])
     nodes, node_rank, meeting = read_nodes(os.environ)

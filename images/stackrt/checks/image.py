@@ -6,6 +6,8 @@ from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped
 from stackrt.checks.words import NO_IMAGE, REBUILD
 
+MEANS = {"gpu": "a GPU", "multi-gpu": "two GPUs or more", "multi-node": "two nodes or more"}
+
 
 @check(
     "required",
@@ -24,7 +26,7 @@ def required(context: Context) -> Result:
     if lacks:
         return failed(
             "; ".join(dict.fromkeys(lacks.values())),
-            expected=f"{asked} GPUs" if asked else " and ".join(lacks),
+            expected=f"{asked} GPUs" if asked else " and ".join(MEANS[need] for need in lacks),
             todo="run it on such a machine; a container sees GPUs only with --gpus all and NVIDIA's container toolkit",
         )
     if not context.required:

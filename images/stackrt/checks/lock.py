@@ -32,12 +32,14 @@ def installed(context: Context) -> dict[str, str]:
     parallel=True,
 )
 def lock_match(context: Context) -> Result:
-    """Compare the environment with the locks that the image was built from."""
+    """Compare the environment with the locks that the image was built from, and those of an image FROM it."""
     if context.image is None:
         return skipped(NO_IMAGE)
     locked: dict[str, str] = {}
-    for name in context.image.locks:
-        file = context.stack / "locks" / name
+    folder = context.stack / "locks"
+    theirs = [folder / name for name in context.image.locks]
+    files = [*theirs, *(file for file in sorted(folder.glob("*.txt")) if file not in theirs)]
+    for file in files:
         if not file.is_file():
             return failed(f"the lock {file} is absent", expected="the image carries its locks", todo=REBUILD)
         pins = PIN.findall(file.read_text(encoding="utf-8"))
@@ -51,8 +53,8 @@ def lock_match(context: Context) -> Result:
     if differ or absent or extra:
         return failed(
             some([*differ, *absent, *extra]),
-            expected=f"exactly the {len(locked)} packages of {', '.join(context.image.locks)}",
-            todo=REBUILD + "; a package of your own goes into an image FROM this one, with a lock of its own",
+            expected=f"exactly the {len(locked)} packages of {', '.join(file.name for file in files)}",
+            todo=f"{REBUILD}; in an image FROM it, pin what you add in a file beside them: {folder}/mine.txt",
             packages=len(here),
         )
     return passed(f"all {len(here)} packages are as locked", packages=len(here))

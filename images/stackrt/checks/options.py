@@ -1,12 +1,12 @@
 """The command line of the suite."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from stackrt.checks.registry import NEEDS
+from stackrt.checks.registry import NEEDS, Check
 
 UNKNOWN = 3
 """Exit code of a run that could not be made."""
@@ -119,6 +119,19 @@ def required(words: Sequence[str]) -> tuple[frozenset[str], int | None]:
         else:
             raise UsageError(f"--require {word}: must be {', '.join(NEEDS[1:])}, or a number of GPUs from 1 to 1024")
     return frozenset(needs), gpus
+
+
+def see_burn(seconds: float, checks: Iterable[Check]) -> None:
+    """See that a burn-in that was asked for will be made.
+
+    Raises:
+        UsageError: It is not among the checks of the run.
+    """
+    if seconds and "burn" not in {check.name for check in checks}:
+        raise UsageError(
+            f"--burn {seconds:g}: the check burn is not in this run: images with PyTorch have it, and --only or --tag, "
+            "if given, must name it"
+        )
 
 
 def writable(option: str, path: str) -> None:

@@ -8,7 +8,8 @@ from stackrt.checks.registry import Check
 from stackrt.checks.runner import Row
 
 WIDTH = 24
-SLOWEST = 3
+SLOWEST, WORTH_NAMING = 3, 1.0
+"""How many checks are named for the time they took, and the seconds below which none is."""
 
 
 def line(row: Row) -> str:
@@ -23,9 +24,9 @@ def summary(report: dict[str, Any]) -> str:
     names = node_names(report)
     parts = [_trouble(row, names) for row in rows if row["status"] in ("fail", "warn")]
     parts += _skips(rows)
-    ran = sorted((row for row in rows if row["status"] != "skip"), key=lambda row: -row["seconds"])[:SLOWEST]
-    if ran:
-        parts.append("slowest: " + ", ".join(f"{_name(row, names)} {row['seconds']:.1f} s" for row in ran))
+    slow = sorted((row for row in rows if row["seconds"] >= WORTH_NAMING), key=lambda row: -row["seconds"])[:SLOWEST]
+    if slow:
+        parts.append("slowest: " + ", ".join(f"{_name(row, names)} {row['seconds']:.1f} s" for row in slow))
     counts = report["counts"]
     said = ", ".join(f"{counts[key]} {word}" for key, word in WORDS.items() if counts[key] or key == "fail")
     where = f" on {len(report['nodes'])} nodes" if len(names) > 1 else ""

@@ -39,6 +39,17 @@ def extra_package(bench: Bench) -> Result:
     return bench.run("lock-match", context)
 
 
+@healthy("lock-match")
+def pinned_package(bench: Bench) -> Result:
+    """An image FROM ours, with a lock of what it adds."""
+    context = bench.context()
+    install(context, "a", "1")
+    install(context, "b", "1")
+    lock(context, "a==1")
+    (context.stack / "locks" / "mine.txt").write_text("b==1\n")
+    return bench.run("lock-match", context)
+
+
 @fault("lock-match", "a locked package removed from the image", needs=("docker",))
 def removed_package(bench: Bench) -> Result:
     return bench.sick()["lock-match"]

@@ -50,6 +50,7 @@ RUNS = [
     (["test", "pytorch", "--nodes", "0"], 2, "--nodes 0: must be from 1"),
     (["test", "pytorch", "--nodes", "2", "--on", "docker"], 2, "use --on compose for several nodes"),
     (["test", "pytorch", "--burn", "-1"], 2, "is not in the range"),
+    (["test", "tensorflow", "--burn", "60"], 2, "--burn 60: the check burn is not in this run: images with PyTorch"),
     (["test", "pytorch", "--json", "/absent/report.json"], 2, "--json /absent/report.json: cannot be written"),
     (["test", "pytorch", "--junit", "/absent/report.xml"], 2, "--junit /absent/report.xml: cannot be written"),
     (["test", "pytorch", "--compare", "/absent/old.json"], 2, "--compare /absent/old.json: cannot be read"),

@@ -39,6 +39,7 @@ def test_several_nodes_are_a_job_with_one_rank_each() -> None:
         (Selection(only=("lock",)), "no check of this image is named 'lock'"),
         (Selection(tags=("locks",)), "did you mean 'lock'?"),
         (Selection(require=("0",)), "--require 0: must be"),
+        (Selection(only=("lock-match",), burn=60), "--burn 60: the check burn is not in this run"),
     ],
 )
 def test_a_selection_without_meaning_is_refused(chosen: Selection, said: str) -> None:
