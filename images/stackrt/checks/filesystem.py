@@ -179,8 +179,9 @@ def shm_size(context: Context) -> Result:
         try:
             _load(batches=8)
         except (RuntimeError, OSError, EOFError) as error:
-            # The last two: a batch was asked for from a worker that had just died of SIGBUS.
-            why = next(iter(str(error).splitlines()), type(error).__name__)
+            # An OSError: the first worker has left no room for the second one's semaphores, or died meanwhile.
+            # The first line of what a worker raised only says which one.
+            why = str(error).strip().rpartition("\n")[2] or type(error).__name__
             return failed(
                 f"{size / 2**20:.0f} MiB, and a loader with two workers failed: {why}",
                 expected="at least 1 GiB, and a loader that works",
