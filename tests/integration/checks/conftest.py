@@ -24,7 +24,7 @@ def reports(request: pytest.FixtureRequest, lacks: Callable[[str], str]) -> Iter
     wanted = [image for item in request.session.items if (image := reported(item, lacks))]
     # Asked for only where a container can run: other cases run without Docker.
     made = Reports(request.getfixturevalue("built")) if wanted else Reports(str)
-    for image in wanted:
+    for image in sorted(wanted, key=lambda name: name.endswith(":cuda")):  # the larger ones, which few ask for, last
         made.begin(image)
     yield made
     made.close()

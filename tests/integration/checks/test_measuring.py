@@ -16,10 +16,13 @@ pytestmark = pytest.mark.needs("torch")
 
 
 @pytest.fixture(autouse=True)
-def precision() -> object:
-    before = torch.get_float32_matmul_precision()
+def settings() -> object:
+    """One thread, for several wait for each other on a busy machine; and what tests change is put back."""
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_float32_matmul_precision(before)
+    torch.set_num_threads(threads)
 
 
 def test_matrix_products_are_within_rounding() -> None:
