@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
@@ -27,7 +27,7 @@ def until_end(run: Run, *, follow: bool) -> None:
     progress = Progress(run, tell)
     try:
         if follow:
-            show_logs(run, watch.chosen(run, None, None), seen=progress.look)
+            show_logs(run, observe.nodes_of(run.job), seen=progress.look)
         now = watch.wait(run, lambda view: None if follow else progress.look(view))
     except KeyboardInterrupt:
         click.echo(f"\n{run.name} goes on; stop it with: stackctl cancel {run.name}", err=True)
@@ -44,8 +44,8 @@ def show_logs(run: Run, nodes: set[int], rank: int | None = None, *, seen: Calla
     """Print logs as they come until the run has ended, and keep them in the run's folder."""
     folder = store.home(os.environ) / run.name
     keeper = watch.Keeper(folder) if store.read_record(folder) else None
-    if len(nodes) < run.job.nodes and rank is None and len(nodes) == watch.MOST_STREAMS:
-        click.echo(f"note: the first {len(nodes)} of {run.job.nodes} nodes; --node or --rank chooses others", err=True)
+    if len(nodes) > watch.MOST_STREAMS:
+        tell(f"note: the first {watch.MOST_STREAMS} of {len(nodes)} nodes; --node or --rank chooses others")
     try:
         for line in watch.followed(run, nodes, seen):
             if keeper:
@@ -61,6 +61,15 @@ def put(line: bytes) -> None:
     """Print a line as it is, at once."""
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
+
+
+def put_all(lines: Iterable[bytes]) -> bool:
+    """Print lines; tell whether there was any."""
+    any_line = False
+    for line in lines:
+        put(line)
+        any_line = True
+    return any_line
 
 
 def finish(run: Run, now: View) -> None:

@@ -130,7 +130,7 @@ def split_words(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     if len(words) > 1:
         raise InvalidInput(
             f"{words[1]!r} is not expected here",
-            hint=f"arguments and commands go behind `--`: stackctl run … -- {' '.join(words)}",
+            hint=f"commands go behind `--`: {click.get_current_context().command_path} … -- {' '.join(words)}",
         )
     arguments = rest()
     if words:

@@ -129,6 +129,7 @@ def _submit(cluster: Cluster, ready: Submission, *, preflight: bool) -> Run:
         image=ready.placement.image,
         namespace=namespace,
         context=cluster.context,
+        claim=ready.placement.claim,
     )
     store.free_for(folder, record)
     if preflight:
@@ -155,9 +156,9 @@ def _submit(cluster: Cluster, ready: Submission, *, preflight: bool) -> Run:
 
 
 def _prepare(words: tuple[str, ...], name: str | None, namespace: str, given: Mapping[str, Any]) -> Submission:
-    job = _job(words, name or _free_name(words), given)
+    job = _job(words, _free_name(words) if name is None else name, given)
     packed = None
-    left = [word for word in options.rest() if not word.startswith(("-", "/")) and Path(word).is_file()]
+    left = [word for word in options.rest() if not word.startswith(("-", "/")) and os.path.isfile(word)]  # noqa: PTH113 - pathlib's raises for a long word
     if given["code"] is None and left and not job.workload:
         click.echo(f"note: pods see the image's files, not {left[0]} of this folder; ship it with --code .", err=True)
     if given["code"] is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 import click
 import msgspec
 
-from stackctl.cli import complete, options
+from stackctl.cli import complete, keeping, options
 from stackctl.engines import kubeconfig
 from stackctl.errors import InvalidInput, JobFailed, StackError
-from stackctl.runs import store, summary
+from stackctl.runs import observe, store, summary
 from stackctl.runs.store import Record
 
 RUN = click.argument("name", metavar="RUN", shell_complete=complete.runs)
@@ -66,25 +67,31 @@ def status(name: str, namespace: str | None, context: str | None, as_json: bool)
     """Show how a run fares: its state and attempt, and each node's."""
     found = _find(name, namespace, context)
     if isinstance(found, Path):
-        record = _kept(found)
+        record = keeping.settle(found)
         if as_json:
             _json({"run": record, "result": store.read_json(found / "result.json"),
                    "failure": store.read_json(found / "failure.json")})  # fmt: skip
         else:
-            click.echo(_kept_text(found, record))
+            click.echo(keeping.text(found, record))
         return
     from stackctl.cli import attend
-    from stackctl.runs import observe, watch
+    from stackctl.runs import watch
 
-    now = watch.view(found)
+    job, pods = watch.look(found)
+    now = observe.view(job, pods)
+    if now.state in observe.ENDED and len(now.nodes) < found.job.nodes:
+        kept = keeping.of_job(found, job)
+        now = observe.with_kept(now, kept.attempt, kept.json("result.json"), kept.json("failure.json")) if kept else now
     record_now = attend.remember(store.home(os.environ) / name, now) if now.state in observe.ENDED else None
     if as_json:
         _json(now)
         return
     attempts = f"attempt {now.attempt} of {now.attempts}"
     click.echo(f"{name}: {now.state}, {attempts} ({summary.size(found.job)}, namespace {now.namespace})")
-    if now.reason:
-        click.echo(f"  {now.reason}")
+    if now.state == "failed":
+        click.echo(f"  {(now.failure or {}).get('sentence') or now.reason}")
+    elif now.state in observe.WAITS:
+        click.echo(f"  `stackctl explain {name}` says why it waits")
     rows = [(str(node.node), node.state, node.host or "-", node.pod) for node in now.nodes]
     _table([("NODE", "STATE", "HOST", "POD"), *rows[:_MOST_ROWS]])
     if len(rows) > _MOST_ROWS:
@@ -114,29 +121,31 @@ def logs(
 ) -> None:
     """Print what the ranks print, each line behind its rank.
 
-    Followed, the lines are also kept in the run's folder, and are there when the pods have gone.
+    Followed, the lines are also kept in the run's folder. Where pods have gone, their lines are read from the volume
+    for outputs, if the run has one.
     """
     if follow and attempt:
         raise InvalidInput("an attempt that is over cannot be followed", where="--follow --attempt")
     found = _find(name, namespace, context)
     if isinstance(found, Path):
-        _print_kept(found, rank, node, attempt)
+        _logs_left(found, rank, node, attempt)
         return
     from stackctl.cli import attend
     from stackctl.runs import watch
     from stackctl.runs.progress import Progress
 
-    nodes = watch.chosen(found, rank, node)
+    nodes = observe.nodes_of(found.job, rank, node)
     if follow:
         attend.show_logs(found, nodes, rank, seen=Progress(found, attend.tell).look)
         return
-    none = True
-    for line in watch.lines(found, nodes, attempt):
-        if rank is None or line.rank == rank:
-            none = False
-            attend.put(line.text)
-    if none:
-        click.echo(f"nothing printed yet; `stackctl status {name}` says why", err=True)
+    job, pods = watch.look(found)
+    gone, newest = watch.gone(job, pods, nodes, attempt)
+    if attempt and pods and attempt > newest:
+        raise InvalidInput(f"the newest attempt is {newest}", where=f"--attempt {attempt}")
+    printed = (line.text for line in watch.lines(found, pods, nodes, attempt) if rank is None or line.rank == rank)
+    kept = keeping.logs_of_job(found, job, gone, attempt=attempt, rank=rank) if gone else ()
+    if not attend.put_all(itertools.chain(printed, kept)):
+        click.echo(f"nothing printed; `stackctl status {name}` says why", err=True)
 
 
 @click.command()
@@ -147,17 +156,23 @@ def explain(name: str, namespace: str | None, context: str | None, as_json: bool
     """Say in a paragraph why a run waits or has failed, with the evidence."""
     found = _find(name, namespace, context)
     if isinstance(found, Path):
-        record = _kept(found)
+        record = keeping.settle(found)
         if as_json:
             _json({"cause": record.state, "failure": store.read_json(found / "failure.json")})
         else:
-            click.echo(_kept_text(found, record))
+            click.echo(keeping.text(found, record))
         return
     from stackctl.runs import explain as explaining
-    from stackctl.runs import observe, watch
+    from stackctl.runs import watch
 
     facts = watch.facts(found)
     now, why = observe.view(facts.job, facts.pods), explaining.explain(facts)
+    if now.state == "failed" and len(now.nodes) < found.job.nodes and not now.failure:
+        kept = keeping.of_job(found, facts.job)
+        if kept:
+            facts = facts._replace(kept=kept.json("failure.json"))
+            now = observe.with_kept(now, kept.attempt, None, facts.kept)
+            why = explaining.explain(facts)
     if as_json:
         _json({"run": name, "state": now.state, "attempt": now.attempt, **why._asdict()})
         return
@@ -172,12 +187,12 @@ def wait(name: str, namespace: str | None, context: str | None) -> None:
     """Wait until a run has ended; fail if it failed, and say why."""
     found = _find(name, namespace, context)
     if isinstance(found, Path):
-        record = _kept(found)
+        record = keeping.settle(found)
         if record.state == "running" and record.backend != "kubernetes":
             raise InvalidInput("runs on this machine, in the shell that started it", where=name)
         if record.state != "succeeded":
-            raise JobFailed(_kept_text(found, record))
-        click.echo(_kept_text(found, record), err=True)
+            raise JobFailed(keeping.text(found, record))
+        click.echo(keeping.text(found, record), err=True)
         return
     from stackctl.cli import attend
 
@@ -194,13 +209,13 @@ def cancel(name: str, namespace: str | None, context: str | None) -> None:
     """
     found = _find(name, namespace, context)
     if isinstance(found, Path):
-        record = _kept(found)
+        record = keeping.record_of(found)
         if record.backend != "kubernetes":
             raise InvalidInput("runs on this machine: stop it with Ctrl-C in the shell that started it", where=name)
         click.echo(f"{name} is not on the cluster any more")
         return
     from stackctl.cli import attend
-    from stackctl.runs import observe, watch
+    from stackctl.runs import watch
 
     now = watch.view(found)
     watch.cancel(found)
@@ -232,37 +247,21 @@ def _find(name: str, namespace: str | None, context: str | None) -> Any:
         return folder
 
 
-def _kept(folder: Path) -> Record:
-    record = store.read_record(folder)
-    if record is None:
-        raise InvalidInput("there is no run", where=str(folder), hint="`stackctl list` shows the runs")
-    return record
+def _logs_left(folder: Path, rank: int | None, node: int | None, attempt: int | None) -> None:
+    """Print the logs of a run of this machine, or of one that the cluster has no more."""
+    from stackctl.cli import attend
 
-
-def _kept_text(folder: Path, record: Record) -> str:
-    """What the run's folder tells of how it ended."""
-    report = store.read_json(folder / "failure.json")
-    if record.state == "failed":
-        return f"{record.name}: failed\n{summary.failure(record, folder, report)}"
-    gone = record.backend == "kubernetes" and record.state == "running"
-    text = summary.text(store.read_job(folder), record, folder, store.read_json(folder / "result.json"))
-    return f"{record.name}: not on the cluster any more, and nobody saw how it ended" if gone else text
-
-
-def _print_kept(folder: Path, rank: int | None, node: int | None, attempt: int | None) -> None:
-    """The logs in a run's folder, each line behind its rank."""
-    job, record = store.read_job(folder), _kept(folder)
-    home = folder / "logs" / f"attempt-{attempt or record.attempt}"
-    ranks = range(job.world_size) if rank is None else [rank]
-    width = len(str(job.world_size - 1))
-    files = [(home / f"rank-{number}.log", number) for number in ranks if node is None or number // job.procs == node]
-    present = [(path, number) for path, number in files if path.exists()]
-    if not present:
-        raise InvalidInput("no such logs were kept", where=str(home))
-    for path, number in present:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                click.echo(f"[{number:{width}}] {line}", nl=not line.endswith("\n"))
+    job, record = store.read_job(folder), keeping.record_of(folder)
+    nodes = observe.nodes_of(job, rank, node)
+    newest = record.attempt
+    if record.claim:
+        pattern = "rank-*" if rank is None else f"rank-{rank}"
+        kept = keeping.of_record(folder, record, attempt=attempt or 0, pattern=pattern)
+        newest = kept.attempt if kept else newest
+    if not attend.put_all(keeping.log_lines(folder, job, attempt=attempt or newest, rank=rank, nodes=nodes)):
+        hint = "those of a run in a cluster are kept by `stackctl logs -f`, or on a --volume"
+        where = str(folder / "logs" / f"attempt-{attempt or newest}")
+        raise InvalidInput("no such logs were kept", where=where, hint=hint)
 
 
 def _row(record: Record) -> dict[str, Any]:

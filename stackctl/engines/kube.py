@@ -53,10 +53,11 @@ _WORTH_A_RETRY = (429, 500, 502, 503, 504)
 _GROUPS = {
     "Job": "apis/batch/v1",
     "NetworkPolicy": "apis/networking.k8s.io/v1",
+    "PriorityClass": "apis/scheduling.k8s.io/v1",
     "SelfSubjectAccessReview": "apis/authorization.k8s.io/v1",
 }
-_PLURALS = {"NetworkPolicy": "networkpolicies"}
-_CLUSTER_WIDE = ("Node", "Namespace", "SelfSubjectAccessReview")
+_PLURALS = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses"}
+_CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "SelfSubjectAccessReview")
 
 
 class ApiError(StackError):
@@ -253,6 +254,9 @@ class Cluster:
         if number == 403 and "is forbidden: User" in message:
             hint = "ask for the role in k8s/base/rbac.yaml, or choose another --namespace"
             return ApiError(f"the cluster does not allow this: {message}", status=403, reason="RBAC", hint=hint)
+        if message.startswith("admission webhook"):  # with status 400 if it does not choose one
+            hint = "ask who runs the webhook: the rule is the cluster's own"
+            return ApiError(f"the cluster does not admit this: {message}", status=403, reason="Webhook", hint=hint)
         if number >= 500 or number == 429:
             message = f"the cluster at {self.host} is in trouble: {message}"
         else:
@@ -290,8 +294,9 @@ def _configuration(context: str) -> Any:
             elif kubeconfig.SERVICE_ACCOUNT.is_dir():
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             else:
+                named = os.environ.get("KUBECONFIG")
                 raise MissingHere(
-                    "there is no kubeconfig: no file of KUBECONFIG and no ~/.kube/config",
+                    f"there is no kubeconfig: {f'KUBECONFIG names no file: {named}' if named else 'no ~/.kube/config'}",
                     hint="get one from your cluster's provider, or set KUBECONFIG; `stackctl run` needs no cluster",
                 )
         except ConfigException as error:

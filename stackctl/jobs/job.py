@@ -82,6 +82,8 @@ def make(
         InvalidInput: Something does not fit; names the option.
     """
     _check_name(name)
+    if image is not None and not image.strip():
+        raise InvalidInput("is empty", where="--image", hint="leave it out, or name an image (`stackctl images`)")
     _between("--nodes", nodes, 1, MOST_NODES)
     _between("--gpus", gpus, 0, MOST_PROCS)
     if seed is not None:

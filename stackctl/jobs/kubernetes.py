@@ -20,8 +20,8 @@ Manifest = dict[str, Any]
 RUN_LABEL, WORKLOAD_LABEL = "stackctl.io/run", "stackctl.io/workload"
 JOB_NOTE, DIGEST_NOTE, CODE_NOTE = "stackctl.io/job", "stackctl.io/digest", "stackctl.io/code"
 MANAGED = {"app.kubernetes.io/managed-by": "stackctl"}
-SELECTOR = "app.kubernetes.io/managed-by=stackctl"
-"""Selects what stackctl made."""
+SELECTOR = f"{RUN_LABEL},app.kubernetes.io/managed-by=stackctl"
+"""Selects runs."""
 
 INDEX_NOTE = "batch.kubernetes.io/job-completion-index"
 FAILURES_NOTE = "batch.kubernetes.io/job-index-failure-count"
@@ -145,14 +145,7 @@ def _pod(job: Job, placement: Placement) -> Manifest:
         "terminationGracePeriodSeconds": job.grace + STOP_MARGIN,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": security(),
     }
     if placement.priority:
         spec["priorityClassName"] = placement.priority
@@ -172,9 +165,21 @@ def _pod(job: Job, placement: Placement) -> Manifest:
     return spec
 
 
+def security() -> Manifest:
+    """A pod's user, as the `restricted` pod security standard wants it."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
 def _container(job: Job, placement: Placement) -> Manifest:
     mounts = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - shared memory
-    if not placement.keeps_outputs:
+    if not placement.claim:
         mounts.append({"name": "out", "mountPath": OUT})
     if placement.code:
         mounts.append({"name": "workspace", "mountPath": WORKSPACE})
@@ -191,7 +196,7 @@ def _container(job: Job, placement: Placement) -> Manifest:
         "env": _environment(job, placement),
         "resources": _resources(job, placement),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": _confined(),
+        "securityContext": confined(),
         "volumeMounts": [*mounts, *claims],
     }
     return row
@@ -204,7 +209,7 @@ def _unpack(placement: Placement) -> Manifest:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "tarfile", "-e", f"{PACKED}/{CODE_KEY}", WORKSPACE],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": _confined(),
+        "securityContext": confined(),
         "volumeMounts": [
             {"name": "packed", "mountPath": PACKED, "readOnly": True},
             {"name": "workspace", "mountPath": WORKSPACE},
@@ -212,14 +217,15 @@ def _unpack(placement: Placement) -> Manifest:
     }
 
 
-def _confined() -> Manifest:
+def confined() -> Manifest:
+    """A container's rights: none."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def _environment(job: Job, placement: Placement) -> list[Manifest]:
     """The launch contract. What differs between pods comes from their own annotations, so one template does."""
     # With a claim, runs share it: each has a folder of its own there.
-    out = f"{OUT}/{job.name}" if placement.keeps_outputs else OUT
+    out = f"{OUT}/{job.name}" if placement.claim else OUT
     given = contract(job, 0, rendezvous=f"{job.name}-0.{job.name}:{PORT}", out=out)
     varying: dict[str, list[Manifest]] = {
         "STACK_NODE_RANK": [{"name": "STACK_NODE_RANK", "valueFrom": _annotation(INDEX_NOTE)}],
@@ -270,7 +276,7 @@ def _fabric(job: Job, placement: Placement) -> Any:
 
 def _pod_volumes(job: Job, placement: Placement) -> list[Manifest]:
     volumes: list[Manifest] = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": placement.shm}}]
-    if not placement.keeps_outputs:
+    if not placement.claim:
         volumes.append({"name": "out", "emptyDir": {}})
     if placement.code:
         volumes.append({"name": "workspace", "emptyDir": {}})

@@ -68,9 +68,9 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     kept: int = KEPT
 
     @property
-    def keeps_outputs(self) -> bool:
-        """Whether outputs outlive the pods: a claim is mounted where they are written."""
-        return any(volume.path == OUT and not volume.read_only for volume in self.volumes)
+    def claim(self) -> str:
+        """The claim that keeps outputs, since it is mounted where they are written; empty if there is none."""
+        return next((volume.claim for volume in self.volumes if volume.path == OUT and not volume.read_only), "")
 
 
 def place(

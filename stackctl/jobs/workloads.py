@@ -34,6 +34,7 @@ def find(name: str) -> Workload:
     """
     rows = load()
     if name not in rows:
-        hint = f"{did_you_mean(name, rows)}\n  a command of your own goes behind `--`: stackctl run -- {name}"
+        command = f"python {name}" if name.endswith(".py") else name
+        hint = f"{did_you_mean(name, rows)}\n  a command of your own goes behind `--`, as in `-- {command}`"
         raise InvalidInput(f"no workload is named {name!r}", hint=hint)
     return rows[name]

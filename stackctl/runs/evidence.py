@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stackctl.jobs.kubernetes import CONFIG, STOPPED, UNPACK
 from stackctl.runs import observe
@@ -14,13 +14,15 @@ from stackctl.runs.objects import Event, Job, Pod
 class Facts(NamedTuple):
     """What the cluster says of a run: its Job, every pod of every attempt, and events about both.
 
-    `service` is whether the Service is there that gives the pods their names.
+    `service` is whether the Service is there that gives the pods their names. `kept` is failure.json of the run's
+    claim, read where no pod is left to tell.
     """
 
     job: Job
     pods: Sequence[Pod]
     events: Sequence[Event] = ()
     service: bool = True
+    kept: dict[str, Any] | None = None
 
     @property
     def newest(self) -> list[Pod]:
@@ -38,6 +40,11 @@ class Facts(NamedTuple):
         failed = [pod for pod in self.pods if pod.status.phase == "Failed"]
         attempt = max((pod.attempt for pod in failed), default=0)
         return [pod for pod in failed if pod.attempt == attempt]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The launchers' report of why the last attempt failed; empty if there is none."""
+        return observe.failure(self.last) or self.kept or {}
 
     def said(self, reason: str, of: str = "") -> list[str]:
         """Messages of events with a reason, about the Job or one pod."""
@@ -82,7 +89,7 @@ def config(facts: Facts) -> Found | None:
         ended = pod.state.terminated
         if ended and ended.exit_code == CONFIG:
             return Found(str(pod.failure.get("sentence") or f"node {pod.index} ended with exit code {CONFIG}"))
-    return None
+    return Found(str(facts.report["sentence"])) if facts.report.get("reason") == "config" else None
 
 
 def out_of_memory(facts: Facts) -> Found | None:
@@ -116,7 +123,7 @@ def node_lost(facts: Facts) -> Found | None:
         if (why and why.reason in _GONE) or pod.status.reason == "NodeLost":
             evidence = [why.message] if why and why.message else []
             return Found(f"node {pod.index} of the job ran on {_host(pod)}", evidence)
-    report = observe.failure(facts.last) or {}
+    report = facts.report
     if report.get("reason") != "node-lost":
         return None
     hosts = {pod.spec.node_name for pod in facts.pods if pod.index == report.get("node") and pod.spec.node_name}
@@ -143,7 +150,7 @@ def _recent(facts: Facts) -> list[Pod]:
 
 def rank_failed(facts: Facts) -> Found | None:
     """A launcher names the rank that failed first."""
-    report = observe.failure(facts.last) or {}
+    report = facts.report
     if report.get("reason") != "rank-failed":
         return None
     return Found(str(report["sentence"]), [str(line) for line in report.get("last_lines") or ()][-15:])
@@ -156,7 +163,7 @@ def service_gone(facts: Facts) -> Found | None:
 
 def peers_missing(facts: Facts) -> Found | None:
     """Launchers waited for others in vain."""
-    report = observe.failure(facts.last) or {}
+    report = facts.report
     return Found(str(report["sentence"])) if report.get("reason") == "peers-missing" else None
 
 
@@ -177,16 +184,13 @@ def pull(*patterns: str) -> Callable[[Facts], Found | None]:
     def look(facts: Facts) -> Found | None:
         for pod in facts.stuck:
             why = pod.problem
-            if why and why.reason in _PULL_REASONS:
+            if why and why.reason in observe.PULL_REASONS:
                 message = " ".join([*facts.said("Failed", pod.metadata.name), why.message or why.reason])
                 if any(re.search(pattern, message, re.IGNORECASE) for pattern in patterns):
                     return Found(f"node {pod.index} on {_host(pod)}", [why.message or why.reason])
         return None
 
     return look
-
-
-_PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 
 
 def pulling(facts: Facts) -> Found | None:
@@ -199,19 +203,29 @@ def pulling(facts: Facts) -> Found | None:
 
 
 def not_started(*patterns: str) -> Callable[[Facts], Found | None]:
-    """A container cannot be made or started, for a reason that matches."""
+    """A container cannot be made, for a reason that matches."""
 
     def look(facts: Facts) -> Found | None:
-        for pod in [*facts.stuck, *facts.last]:
-            ended = pod.state.terminated
-            if pod.problem and pod.problem.reason not in _PULL_REASONS:
+        for pod in facts.stuck:
+            if pod.problem and pod.problem.reason not in observe.PULL_REASONS:
                 message = f"{pod.problem.reason}: {pod.problem.message}"
-            elif ended and ended.reason in ("ContainerCannotRun", "StartError"):
+                if any(re.search(pattern, message) for pattern in patterns):
+                    return Found(f"node {pod.index} on {_host(pod)}", [message])
+        return None
+
+    return look
+
+
+def not_run(*patterns: str) -> Callable[[Facts], Found | None]:
+    """A container was made and its program could not be started, for a reason that matches."""
+
+    def look(facts: Facts) -> Found | None:
+        for pod in facts.last:
+            ended = pod.state.terminated
+            if ended and ended.reason in ("ContainerCannotRun", "StartError"):
                 message = f"{ended.reason}: {ended.message}"
-            else:
-                continue
-            if any(re.search(pattern, message) for pattern in patterns):
-                return Found(f"node {pod.index} on {_host(pod)}", [message])
+                if any(re.search(pattern, message) for pattern in patterns):
+                    return Found(f"node {pod.index} on {_host(pod)}", [message])
         return None
 
     return look

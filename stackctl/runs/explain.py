@@ -66,6 +66,18 @@ def _live(causes: Sequence[Cause]) -> Iterator[Cause]:
     return (cause._replace(look=only(cause.look)) for cause in causes)
 
 
+def _not_started(evident: Callable[..., Callable[[Facts], Found | None]]) -> tuple[Cause, ...]:
+    return (
+        Cause(
+            "no python",
+            evident(r"executable file not found", r"no such file or directory"),
+            "{name}: the image cannot start the launcher, for {what}",
+            "use an image of the stack or one built on it: it needs Python and stackrt",
+        ),
+        Cause("not started", evident(r"."), "{name}: a container cannot be started, for {what}"),
+    )
+
+
 _SUBMIT_AGAIN = "then remove it and submit it again: stackctl cancel {name}"
 
 _WAITING = (
@@ -112,16 +124,16 @@ _WAITING = (
         "wait for room, or ask for less; `stackctl cancel {name}` gives up the nodes that it holds",
     ),
     Cause(
+        "image unauthorized",  # before what is not found: a registry says so, too, of a name that it does not know
+        evidence.pull(r"unauthorized", r"denied", r"\b403\b", r"authentication required", r"authorization failed"),
+        "{name}: the registry does not let the cluster pull the image, or has none of this name, for {what}",
+        "check the name; for a private image give the namespace's default service account an image pull secret",
+    ),
+    Cause(
         "image not found",
         evidence.pull(r"not found", r"manifest unknown", r"does not exist", r"NeverPull", r"InvalidImageName"),
         "{name}: there is no such image for {what}",
         "push it where the cluster can pull it, and name it with --image or STACK_IMAGE_PREFIX",
-    ),
-    Cause(
-        "image unauthorized",
-        evidence.pull(r"unauthorized", r"denied", r"\b403\b", r"authentication required", r"authorization failed"),
-        "{name}: the registry does not let the cluster pull the image, for {what}",
-        "give the namespace's default service account an image pull secret",
     ),
     Cause(
         "image pull",
@@ -138,16 +150,11 @@ _WAITING = (
         "{name}: a Secret that it needs is not there, for {what}",
         "create it; if it has the run's own name the submission was cut: repeat it",
     ),
-    Cause(
-        "no python",
-        evidence.not_started(r"executable file not found", r"no such file or directory"),
-        "{name}: the image cannot start the launcher, for {what}",
-        "use an image of the stack or one built on it: it needs Python and stackrt",
-    ),
-    Cause("not started", evidence.not_started(r"."), "{name}: a container cannot be started, for {what}"),
+    *_not_started(evidence.not_started),
 )
 
 _FAILED = (
+    *_not_started(evidence.not_run),
     Cause("configuration", evidence.config, "{name} cannot work as it is: {what}", f"put it right, {_SUBMIT_AGAIN}"),
     Cause("unpack", evidence.unpack, "{name}: the shipped code could not be unpacked, on {what}"),
     Cause(

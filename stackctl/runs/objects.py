@@ -40,6 +40,7 @@ class JobSpec(Camel, frozen=True):
     completions: int = 1
     suspend: bool = False
     backoff_limit_per_index: int = 0
+    template: dict[str, Any] = {}
 
 
 class JobStatus(Camel, frozen=True):
@@ -76,7 +77,7 @@ class Waiting(Camel, frozen=True):
 class Running(Camel, frozen=True):
     """Since when a container runs."""
 
-    started_at: str = ""
+    started_at: str | None = None
 
 
 class Terminated(Camel, frozen=True):
@@ -85,7 +86,7 @@ class Terminated(Camel, frozen=True):
     exit_code: int = 0
     reason: str = ""
     message: str = ""
-    finished_at: str = ""
+    finished_at: str | None = None
 
 
 class State(Camel, frozen=True):

@@ -14,7 +14,9 @@ from stackctl.runs import objects
 
 State = Literal["queued", "pending", "running", "restarting", "succeeded", "failed", "stopped"]
 
-ENDED = ("succeeded", "failed", "stopped")
+WAITS, ENDED = ("queued", "pending", "restarting"), ("succeeded", "failed", "stopped")
+
+PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 
 
 class NodeView(msgspec.Struct, frozen=True):
@@ -54,6 +56,22 @@ def job_of(found: objects.Job) -> Job:
         raise InvalidInput(f"the Job {found.metadata.name} is not one of stackctl's") from None
 
 
+def nodes_of(job: Job, rank: int | None = None, node: int | None = None) -> set[int]:
+    """The nodes that are meant by a rank, a node, or neither.
+
+    Raises:
+        InvalidInput: The job has no such rank or node, or the rank is on another node.
+    """
+    for option, value, size in (("--rank", rank, job.world_size), ("--node", node, job.nodes)):
+        if value is not None and not 0 <= value < size:
+            raise InvalidInput(f"must be from 0 to {size - 1}", where=f"{option} {value}")
+    if rank is not None and node is not None and rank // job.procs != node:
+        raise InvalidInput(f"is on node {rank // job.procs}", where=f"--rank {rank} --node {node}")
+    if rank is not None:
+        return {rank // job.procs}
+    return set(range(job.nodes)) if node is None else {node}
+
+
 def view(found: objects.Job, pods: Sequence[objects.Pod]) -> View:
     """The run that a Job and its pods make."""
     newest = newest_pods(pods)
@@ -72,6 +90,12 @@ def view(found: objects.Job, pods: Sequence[objects.Pod]) -> View:
         result=next((pod.report for pod in newest if pod.index == 0 and complete and pod.report), None),
         failure=failure(pods),
     )
+
+
+def with_kept(now: View, attempt: int, result: dict[str, Any] | None, failure: dict[str, Any] | None) -> View:
+    """The same, with what a run has kept on its claim where its pods are gone."""
+    known = {"result": now.result or (result if now.state == "succeeded" else None), "failure": now.failure or failure}
+    return msgspec.structs.replace(now, attempt=max(now.attempt, attempt), **known)
 
 
 def line(now: View) -> str:
@@ -109,14 +133,15 @@ def doing(pod: objects.Pod) -> str:
     if pod.status.reason:
         return pod.status.reason.lower()
     if ended:
-        return "succeeded" if ended.exit_code == 0 else f"failed, exit code {ended.exit_code}"
+        return "succeeded" if ended.exit_code == 0 else f"failed (exit code {ended.exit_code})"
     if pod.metadata.deletion_timestamp:
         return "ending"
     if pod.state.running:
         return "running"
     if pod.unschedulable:
         return "waiting for a node"
-    return pod.problem.reason if pod.problem else "starting" if pod.spec.node_name else "pending"
+    why = pod.problem.reason if pod.problem else "starting" if pod.spec.node_name else "pending"
+    return "cannot pull its image" if why in PULL_REASONS else why  # which of them it is changes every few seconds
 
 
 def _state(found: objects.Job, newest: Sequence[objects.Pod]) -> State:

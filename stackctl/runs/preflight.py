@@ -50,6 +50,7 @@ def check(cluster: Cluster, submission: Submission) -> list[str]:
         trial = pool.submit(cluster.create, submission.manifests[0], dry_run=True)
         nodes = pool.submit(cluster.items, "Node", feasibility.Node, resourceVersion="0")
         pods = pool.submit(cluster.items, "Pod", feasibility.Pod, fieldSelector=_RUNNING, resourceVersion="0")
+        priority = pool.submit(cluster.get, "PriorityClass", placement.priority) if placement.priority else None
         queue = pool.submit(_queue_problem, cluster, placement) if placement.queue else None
 
     _check_namespace(namespace, placement.namespace)
@@ -60,6 +61,9 @@ def check(cluster: Cluster, submission: Submission) -> list[str]:
             said.append(f"you may not look at claims: {volume.claim} is not checked")
         else:
             _check_claim(volume, future.result(), job.nodes, placement.namespace)
+    if priority and not _forbidden(priority) and priority.result() is None:
+        hint = "`kubectl get priorityclasses` lists them"
+        raise MissingHere("the cluster has no such class", where=f"--priority {placement.priority}", hint=hint)
     if queue and queue.result():
         raise MissingHere(queue.result(), where=f"--queue {placement.queue}")
     if _forbidden(quotas):
@@ -185,8 +189,9 @@ def _check_room(
     )
     problem = feasibility.refusal(found, nodes=job.nodes, need=need)
     if problem and found.ever < job.nodes:
-        hint = f"the cluster could never hold more than {found.ever}: ask for fewer nodes or GPUs; {_SKIP}"
-        raise MissingHere(problem, hint=hint)
+        never = f"the cluster could never hold more than {found.ever}: ask for fewer nodes"
+        none = "no node could ever take it: ask for less on each"
+        raise MissingHere(problem, hint=f"{never if found.ever else none}; {_SKIP}")
     if problem:
         raise MissingHere(problem, hint=f"wait for what runs there, or ask for less; {_SKIP}")
 

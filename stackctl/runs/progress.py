@@ -12,7 +12,6 @@ from stackctl.runs.watch import Run
 QUIET_SECONDS, LONGEST_QUIET = 3.0, 60.0
 """How long a run may wait before the cluster is asked why, growing while the answer stays the same."""
 
-_WAITS = ("queued", "pending", "restarting")
 _NO_NEWS = ("starting", "running")
 
 
@@ -29,11 +28,11 @@ class Progress:
         if now.state in observe.ENDED:
             return
         line = observe.line(now)
-        news = line if now.state in _WAITS else f"{now.state} {now.attempt}"  # that a node is done is none
+        news = line if now.state in observe.WAITS else f"{now.state} {now.attempt}"  # that a node is done is none
         if news != self._news:
             self._news, self._quiet = news, QUIET_SECONDS
             self._tell(line)
-        elif now.state in _WAITS and time.monotonic() > self._ask_at:
+        elif now.state in observe.WAITS and time.monotonic() > self._ask_at:
             why = explain.explain(watch.facts(self._run))
             if why.cause not in _NO_NEWS and why.sentence != self._why:
                 self._why = why.sentence

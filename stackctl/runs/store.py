@@ -23,7 +23,8 @@ IMAGE_USER = (1000, 1000)
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """run.json: what is known of a run beside its job. Times are UTC, ISO 8601.
 
-    `namespace` and `context` say where in which cluster a run on Kubernetes is; `state` is then as last seen.
+    `namespace` and `context` say where in which cluster a run on Kubernetes is, and `claim` which volume claim keeps
+    its outputs; `state` is then as last seen.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     image: str = ""
     namespace: str = ""
     context: str = ""
+    claim: str = ""
 
 
 def home(env: Mapping[str, str]) -> Path:

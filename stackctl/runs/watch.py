@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +23,7 @@ LOOK_SECONDS, LONGEST_LOOK = 1.0, 5.0
 """Between two looks at a run, growing while nothing changes."""
 
 MOST_STREAMS = 32
-"""Nodes whose logs are followed at once; of a larger job the first ones, unless one is chosen."""
+"""Nodes whose logs are followed at once: the first ones, if more are asked for."""
 
 _WAITING_LINES = 10_000
 
@@ -103,21 +103,6 @@ class Line(msgspec.Struct, frozen=True):
     text: bytes
 
 
-def chosen(run: Run, rank: int | None, node: int | None) -> set[int]:
-    """The nodes whose logs to read.
-
-    Raises:
-        InvalidInput: The job has no such rank or node.
-    """
-    job = run.job
-    for option, value, size in (("--rank", rank, job.world_size), ("--node", node, job.nodes)):
-        if value is not None and not 0 <= value < size:
-            raise InvalidInput(f"must be from 0 to {size - 1}", where=f"{option} {value}")
-    if rank is not None:
-        return {rank // job.procs}
-    return {node} if node is not None else set(range(min(job.nodes, MOST_STREAMS)))
-
-
 def followed(run: Run, nodes: set[int], seen: Callable[[View], None]) -> Iterator[Line]:
     """The logs of some nodes as they come, of the newest attempt and later ones, until the run has ended.
 
@@ -126,9 +111,20 @@ def followed(run: Run, nodes: set[int], seen: Callable[[View], None]) -> Iterato
     yield from _Follower(run, nodes, seen).lines()
 
 
-def lines(run: Run, nodes: set[int], attempt: int | None = None) -> Iterator[Line]:
-    """The logs of some nodes so far: of the attempt given, else of the newest."""
-    _, pods = look(run)
+def gone(found: objects.Job, pods: Sequence[objects.Pod], nodes: set[int], attempt: int | None) -> tuple[set[int], int]:
+    """Of some nodes those whose pods of an attempt are not there any more, and the newest attempt that is known of.
+
+    Pods of an attempt that may still bring them are not gone.
+    """
+    now = observe.view(found, pods)
+    wanted = attempt or now.attempt
+    if now.state not in observe.ENDED and wanted >= now.attempt:
+        return set(), now.attempt
+    return nodes - {pod.index for pod in pods if pod.attempt == wanted}, now.attempt
+
+
+def lines(run: Run, pods: Sequence[objects.Pod], nodes: set[int], attempt: int | None = None) -> Iterator[Line]:
+    """What some nodes' pods have printed so far: of the attempt given, else of the newest."""
     wanted = attempt or max((pod.attempt for pod in pods), default=1)
     for pod in sorted(pods, key=lambda pod: (pod.index, pod.metadata.creation_timestamp)):
         if pod.attempt == wanted and pod.index in nodes:
@@ -140,7 +136,7 @@ class _Follower:
     """Reads the logs of many pods at once, a thread each, and hands out their lines in one stream."""
 
     def __init__(self, run: Run, nodes: set[int], seen: Callable[[View], None]) -> None:
-        self._run, self._nodes, self._seen = run, nodes, seen
+        self._run, self._nodes, self._seen = run, set(sorted(nodes)[:MOST_STREAMS]), seen
         self._lines: queue.Queue[Line | None] = queue.Queue(_WAITING_LINES)
         self._ended: set[str] = set()
         self._readers: dict[str, threading.Thread] = {}

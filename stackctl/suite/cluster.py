@@ -12,7 +12,7 @@ from stackctl.engines.local import signals
 from stackctl.errors import JobFailed, MissingHere, StackError
 from stackctl.jobs import quantity
 from stackctl.jobs.profiles import Profile
-from stackctl.runs import explain, feasibility, preflight, submit, watch
+from stackctl.runs import explain, feasibility, observe, preflight, submit, watch
 from stackctl.runs.feasibility import Node
 from stackctl.runs.progress import Progress
 from stackctl.runs.submission import Submission
@@ -81,7 +81,9 @@ def size(found: Sequence[Node], profile: Profile, *, nodes: int | None, gpus: in
     if len(closed) == len(reasons):
         why = "\n".join(f"  {text}" for text in closed[: feasibility.SHOWN])
         raise MissingHere("no node of the cluster can be tested" + (f"\n{why}" if why else ""))
-    return Size(nodes or len(reasons) - len(closed), gpus, () if nodes else closed)
+    if nodes is None:
+        return Size(len(reasons) - len(closed), gpus, closed)
+    return Size(nodes, gpus)
 
 
 def run(cluster: Cluster, ready: Submission, *, check: bool, say: Say) -> Report:
@@ -111,7 +113,7 @@ def run(cluster: Cluster, ready: Submission, *, check: bool, say: Say) -> Report
 def _gather(run: Run, say: Say) -> Report:
     """The report, from node 0's log; what else the nodes print is said."""
     unpacked = Unpacked()
-    for line in watch.followed(run, watch.chosen(run, None, None), Progress(run, say).look):
+    for line in watch.followed(run, observe.nodes_of(run.job), Progress(run, say).look):
         text = line.text.decode(errors="replace")
         if not unpacked.take(text[max(0, text.find(MARK)) :]):
             say(text)

@@ -82,6 +82,6 @@ def job(image: str, chosen: Selection, *, name: str, nodes: int, timeout: int = 
     """
     report = ("--json", f"/out/{REPORT}") if gpus is None else ("--packed",)
     words = (*SUITE, *chosen.words, *report, "--report-only")
-    made = jobs.make(name=name, arguments=words, image=image, nodes=nodes, procs=1, timeout=timeout, grace=10)
+    made = jobs.make(name=name, arguments=words, image=image, nodes=nodes, gpus=gpus or 0, timeout=timeout, grace=10)
     # One rank for all GPUs: `cpu` is for the launcher, which would give each rank one. The suite finds them by itself.
-    return msgspec.structs.replace(made, gpus=gpus or 0, device="cpu")
+    return msgspec.structs.replace(made, procs=1, device="cpu")

@@ -72,6 +72,20 @@ def test_the_role_is_enough(as_submitter: OnCluster, pod_image: str) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_the_role_is_enough_to_read_a_claim_and_to_test_a_node(
+    as_submitter: OnCluster, submitter: Submitter, pod_image: str, shared_claim: Path
+) -> None:
+    words = ["--image", pod_image, "--name", "kept", "--volume", "shared", "--wait"]
+    done = as_submitter("submit", *words, "--", "echo", "here")
+    assert done.returncode == 0, done.stderr
+    submitter.cluster.kubectl("delete", "pods", "--all", "--namespace", submitter.namespace)
+    assert as_submitter("logs", "kept").stdout.splitlines() == ["[0] here"]
+    done = as_submitter("test", pod_image, "--on", "kubernetes", "--gpus", "0", "--nodes", "1", "--only", "lock-match")
+    assert done.returncode == 0, done.stderr
+    unknown = as_submitter("test", pod_image, "--on", "kubernetes", "--all-nodes")
+    assert (unknown.returncode, "may not list the cluster's nodes" in unknown.stderr) == (3, True), unknown.stderr
+
+
 MISSED = {
     "jobs": (["submit", "--name", "a", "--", "true"], "you may not create jobs, get jobs, delete jobs"),
     "secrets": (["submit", "--name", "a", "--", "true"], "you may not create secrets"),

@@ -38,6 +38,10 @@ RUNS = [
     (["submit", "--code", "absent-folder", "--dry-run"], 2, "--code absent-folder: is no folder"),
     (["submit", "--context", "absent", "--dry-run"], 2, "has no such context"),
     (["submit", "--name", "a"], 3, "there is no kubeconfig"),
+    (["submit", "--name", "", "--dry-run"], 2, "a run's name has lower-case letters"),
+    (["submit", "--image", "", "--dry-run"], 2, "--image: is empty"),
+    (["submit", "mine.py", "--dry-run"], 2, "as in `-- python mine.py`"),
+    (["submit", "python", "mine.py", "--dry-run"], 2, "submit … -- python mine.py"),
     (["status", "absent-run"], 3, "there is no kubeconfig"),
     (["build", "pytroch"], 2, "did you mean 'pytorch'?"),
     (["build", "pytorch", "--variant", "gpu"], 2, "no variant of image 'pytorch' is named 'gpu'"),
@@ -51,6 +55,11 @@ RUNS = [
     (["test", "pytorch", "--nodes", "2", "--on", "docker"], 2, "use --on compose for several nodes"),
     (["test", "pytorch", "--burn", "-1"], 2, "is not in the range"),
     (["test", "tensorflow", "--burn", "60"], 2, "--burn 60: the check burn is not in this run: images with PyTorch"),
+    (["test", "pytorch", "--gpus", "8"], 2, "--gpus: is for a cluster"),
+    (["test", "pytorch", "--on", "kubernetes", "--nodes", "2", "--all-nodes"], 2, "do not go together"),
+    (["test", "pytorch", "--on", "kubernetes", "--nodes", "0", "--gpus", "8"], 2, "--nodes 0: must be from 1"),
+    (["test", "pytorch", "--on", "kubernetes", "--nodes", "1", "--gpus", "-1"], 2, "--gpus -1: must be from 0"),
+    (["test", "pytorch", "--on", "kubernetes"], 3, "there is no kubeconfig"),
     (["test", "pytorch", "--json", "/absent/report.json"], 2, "--json /absent/report.json: cannot be written"),
     (["test", "pytorch", "--junit", "/absent/report.xml"], 2, "--junit /absent/report.xml: cannot be written"),
     (["test", "pytorch", "--compare", "/absent/old.json"], 2, "--compare /absent/old.json: cannot be read"),
@@ -115,6 +124,13 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path, monkeypatch
         assert "stackrt.train.gpt" in result.output
         assert "STACK_TOKEN=" not in result.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_script_on_the_command_line_may_be_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words of a command are looked for as files; no file's name is that long."""
+    monkeypatch.setenv("STACK_RUNS", str(tmp_path))
+    result = CliRunner().invoke(cli, ["submit", "--dry-run", "--", "python", "-c", "print(1)\n" * 1000])
+    assert result.exit_code == 0, result.output
 
 
 def test_a_dry_run_as_json_is_json() -> None:

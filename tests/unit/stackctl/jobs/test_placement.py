@@ -19,8 +19,8 @@ def placed(name: str = "a", **given: Any) -> Any:
 def test_volumes() -> None:
     rows = placed(volumes=["out", "data:/data/x/:ro", "scratch:/scratch"]).volumes
     assert rows == (Volume("out", "/out"), Volume("data", "/data/x", True), Volume("scratch", "/scratch"))
-    assert placed(volumes=["out"]).keeps_outputs
-    assert not placed(volumes=["data:/data"]).keeps_outputs
+    assert placed(volumes=["out"]).claim
+    assert not placed(volumes=["data:/data"]).claim
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The table of causes, on what a real cluster said: recorded/ holds the fields that we decode, of real runs.
 
-Where a cluster of tests cannot be brought to say it (a registry that refuses, a lost node long ago), a recording is
-changed by the words that Kubernetes or containerd use.
+For causes that are much alike, a recording is changed by the words that Kubernetes or containerd use;
+tests/cluster/test_causes.py brings them about.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def facts(found: dict[str, Any]) -> Facts:
         msgspec.convert(found["pods"], list[objects.Pod]),
         msgspec.convert(found["events"], list[objects.Event]),
         found.get("service", True),
+        found.get("kept"),
     )
 
 
@@ -52,6 +53,17 @@ def failed(**status: Any) -> dict[str, Any]:
     for pod in found["pods"]:
         pod["status"].update(copy.deepcopy(status))
         state(pod)["terminated"] = {"exitCode": 1, "message": "Traceback\nOSError: broken"}
+    return found
+
+
+def evicted() -> dict[str, Any]:
+    """As the kubelet leaves a pod that it put out: of its container it knows nothing more."""
+    found = failed(
+        reason="Evicted", message="Pod ephemeral local storage usage exceeds the total limit of containers 10Mi."
+    )
+    unknown = {"reason": "ContainerStatusUnknown", "message": "The container could not be located", "exitCode": 137}
+    for pod in found["pods"]:
+        state(pod)["terminated"] = {**unknown, "startedAt": None, "finishedAt": None}
     return found
 
 
@@ -111,6 +123,20 @@ def conditions(kind: str) -> dict[str, Any]:
     return found
 
 
+def unstarted(message: str) -> dict[str, Any]:
+    """A run whose containers were made and could not be started, as it is after the last attempt."""
+    found = failed()
+    for pod in found["pods"]:
+        state(pod)["terminated"] = {"exitCode": 128, "reason": "StartError", "message": message}
+    return found
+
+
+def gone(reason: str, sentence: str) -> dict[str, Any]:
+    """A run that has failed, whose pods are gone, and whose claim has failure.json."""
+    report = {"reason": reason, "sentence": sentence, "node": 1, "last_lines": ["step 9"]}
+    return {**conditions("Failed"), "kept": report}
+
+
 INSECURE = 'pods "a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
 DENIED = (
     'failed to resolve reference "registry.example/x:1": pull access denied, repository does not exist or may require '
@@ -127,7 +153,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("claim", recorded("claim"), 'persistentvolumeclaim "absent" not found'),
     ("unschedulable", recorded("unschedulable"), "1 of 3 nodes (1) (2 Insufficient nvidia.com/gpu)"),
     ("unschedulable", recorded("unschedulable-memory"), "1 of 1 nodes (0) (2 Insufficient memory)"),
-    ("image not found", waiting("ErrImagePull", DENIED), "registry.example/x:1"),
+    ("image unauthorized", waiting("ErrImagePull", DENIED), "registry.example/x:1"),
     ("image not found", waiting("ImagePullBackOff", 'failed to resolve reference "x:1": x:1: not found'), "x:1"),
     ("image unauthorized", waiting("ErrImagePull", "unexpected status: 401 Unauthorized"), "on node-"),
     ("image pull", recorded("image-unreachable"), "no route to host"),
@@ -138,12 +164,15 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("configuration", recorded("configuration"), "0 visible GPUs for STACK_PROCS=1"),
     ("unpack", unpacking(), "not a gzip file"),
     ("out of memory", recorded("out-of-memory"), "ran out of memory: node 0"),
-    ("evicted", failed(reason="Evicted", message="The node was low on resource: memory."), "low on resource"),
+    ("evicted", evicted(), "total limit of containers 10Mi"),
     ("node lost", disrupted("DeletionByPodGC", "PodGC: node no longer exists"), "ran on node-"),
     ("node lost", ended(75, reason="node-lost", node=1, sentence="node 1 of 2 (host node-b) was lost"), "host node-b"),
     ("disrupted", disrupted("EvictionByEvictionAPI", "Eviction API: evicting"), "evicting"),
     ("rank failed", recorded("rank-failed"), "rank 1 (node 1, local rank 0, host node-1) failed first"),
     ("rank failed", recorded("rank-failed"), "| ValueError: loss is nan"),
+    ("rank failed", gone("rank-failed", "rank 1 failed first"), "| step 9"),
+    ("configuration", gone("config", "0 visible GPUs"), "0 visible GPUs"),
+    ("no python", unstarted('exec: "python": executable file not found in $PATH'), "for node 0 on node-"),
     ("no service", {**live(), "service": False}, "submit it again"),
     ("peers missing", recorded("peers-missing"), "nodes 1, 2 of 3 never came within 5 s"),
     ("disrupted", ended(143), "was told to stop with the others"),

@@ -73,9 +73,10 @@ def test_the_newest_failure_that_names_a_rank_is_the_failure() -> None:
 
 
 def test_what_a_node_does() -> None:
-    assert observe.doing(pod(0, exited(137))) == "failed, exit code 137"
+    assert observe.doing(pod(0, exited(137))) == "failed (exit code 137)"
     assert observe.doing(pod(0, exited(0))) == "succeeded"
-    assert observe.doing(pod(0, {"waiting": {"reason": "ErrImagePull"}})) == "ErrImagePull"
+    assert observe.doing(pod(0, {"waiting": {"reason": "ErrImagePull"}})) == "cannot pull its image"
+    assert observe.doing(pod(0, {"waiting": {"reason": "CreateContainerError"}})) == "CreateContainerError"
     assert observe.doing(pod(0, PENDING)) == "pending"
 
 

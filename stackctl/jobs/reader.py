@@ -1,0 +1,45 @@
+"""The plan of a pod that prints what a run has kept on its claim. Pure.
+
+A Job and not a bare pod: whoever may submit may make one, and Kubernetes removes it, should nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stackctl.jobs.kubernetes import CONTAINER, MANAGED, Manifest, confined, security
+from stackctl.jobs.placement import OUT
+
+SECONDS, KEPT = 120, 60
+"""How long it may take, and how long it may stay when it is done."""
+
+AMOUNTS = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
+"""Said, since a quota may count them."""
+
+
+def manifest(name: str, namespace: str, *, claim: str, image: str, command: Sequence[str]) -> Manifest:
+    """The Job: one pod, which sees the claim and cannot write to it."""
+    container = {
+        "name": CONTAINER,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [word.replace("$", "$$") for word in command],
+        "resources": AMOUNTS,
+        "securityContext": confined(),
+        "volumeMounts": [{"name": "out", "mountPath": OUT, "readOnly": True}],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": security(),
+        # Where each node has GPUs, and a taint that keeps others away.
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "containers": [container],
+        "volumes": [{"name": "out", "persistentVolumeClaim": {"claimName": claim}}],
+    }
+    metadata = {"name": name, "namespace": namespace, "labels": MANAGED}
+    spec = {"backoffLimit": 0, "activeDeadlineSeconds": SECONDS, "ttlSecondsAfterFinished": KEPT}
+    template = {"metadata": {"labels": MANAGED}, "spec": pod}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": template}}

@@ -1,0 +1,90 @@
+"""What a run has kept on its claim is read there when its pods are gone, and when the whole run is gone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.submitting import Submitter, until
+
+pytestmark = pytest.mark.needs("cluster", "docker")
+
+SCRIPT = """\
+import os, pathlib, sys, time
+rank, attempt = os.environ["RANK"], os.environ["STACK_ATTEMPT"]
+print("attempt", attempt, "of rank", rank, flush=True)
+other = pathlib.Path(os.environ["STACK_OUT"], f"rank-0-of-{attempt}")
+if rank == "1":
+    while not other.exists():
+        time.sleep(0.05)
+    sys.exit("ValueError: loss is nan")
+other.touch()
+time.sleep(60)
+"""
+WORDS = ["--nodes", "2", "--retries", "1", "--volume", "shared", "--", "python", "-c", SCRIPT]
+
+
+FAILED = '{range .status.conditions[?(@.type=="Failed")]}failed={.status}{end}'
+
+
+def told(submitter: Submitter, command: str) -> dict[str, Any]:
+    done = submitter.stackctl(command, "crash", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def readers(submitter: Submitter) -> list[str]:
+    return [name for name in submitter.objects() if "stackctl-read-" in name]
+
+
+def tells_all(submitter: Submitter) -> None:
+    """status, explain and logs tell of the run what its pods would, and leave no pod of their own."""
+    logs = submitter.stackctl("logs", "crash")
+    assert (logs.returncode, logs.stdout.splitlines()) == (
+        0,
+        ["[0] attempt 2 of rank 0", "[1] attempt 2 of rank 1", "[1] ValueError: loss is nan"],
+    ), logs.stderr
+    assert "reads what they kept on the claim shared" in logs.stderr
+    earlier = submitter.stackctl("logs", "crash", "--attempt", "1", "--rank", "1")
+    assert earlier.stdout.splitlines() == ["[1] attempt 1 of rank 1", "[1] ValueError: loss is nan"], earlier.stderr
+    explained = submitter.stackctl("explain", "crash").stdout
+    assert "rank 1 (node 1, local rank 0" in explained
+    assert "| ValueError: loss is nan" in explained
+    until(lambda: readers(submitter) == [], 30)
+
+
+def test_of_a_run_whose_pods_are_gone(submitter: Submitter, shared_claim: Path, tmp_path: Path) -> None:
+    submitter.submit("crash", *WORDS)
+    submitter.wait_for("crash", "failed", 120)
+    submitter.kubectl("delete", "pods", "--all", "--wait=true")
+    tells_all(submitter)
+    found = told(submitter, "explain")
+    assert (found["cause"], found["attempt"]) == ("rank failed", 2)
+    status = told(submitter, "status")
+    assert (status["attempt"], status["failure"]["rank"]) == (2, 1)
+    store = tmp_path / "of-another"
+    store.mkdir()
+    tells_all(dataclasses.replace(submitter, store=store))
+    submitter.kubectl("delete", "pvc", "shared", "--wait=true")
+    done = submitter.stackctl("explain", "crash")
+    assert "note: the claim shared was not read" in done.stderr
+    assert "crash: failed, attempt" in done.stdout
+
+
+def test_of_a_run_that_is_gone(submitter: Submitter, shared_claim: Path) -> None:
+    """As after a week: its submitter comes back, and nobody has looked meanwhile."""
+    submitter.submit("crash", *WORDS)
+    until(lambda: "failed=True" in submitter.kubectl("get", "job", "crash", f"--output=jsonpath={FAILED}"), 120)
+    submitter.kubectl("delete", "job", "crash", "--wait=true")
+    status = told(submitter, "status")
+    assert (status["run"]["state"], status["run"]["attempt"], status["failure"]["rank"]) == ("failed", 2, 1)
+    tells_all(submitter)
+    waited = submitter.stackctl("wait", "crash")
+    assert waited.returncode == 1
+    assert "rank 1" in waited.stderr
