@@ -96,7 +96,7 @@ def test(
 
     chosen = Selection(only=split(only), tags=split(tags), require=split(require), burn=burn)
     name = f"stackctl-test-{secrets.token_hex(4)}"
-    old = _read(old_file) if old_file else None
+    old = _read(old_file) if old_file and not dry_run else None
     if not dry_run:
         _writable(json_file, junit_file)
     if backend == "kubernetes":
