@@ -140,10 +140,16 @@ def writable(option: str, path: str) -> None:
     Raises:
         UsageError: It cannot; names the option and the file.
     """
-    if not path or (path == "-" and option == "--json"):
+    if path == "-" and option != "--json":
+        raise UsageError(f"{option} -: must be a file; only --json goes to standard output")
+    if path in ("", "-"):
         return
+    file = Path(path)
     try:
-        with Path(path).open("a", encoding="utf-8"):
+        new = not file.exists()
+        with file.open("a", encoding="utf-8"):
             pass
+        if new:
+            file.unlink()  # a run that breaks off leaves no empty report
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from None

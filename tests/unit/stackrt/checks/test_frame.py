@@ -95,12 +95,19 @@ def test_a_check_says_what_it_proves_and_what_it_takes() -> None:
         (["--require", "0"], "--require 0: must be"),
         (["--json", "/absent/a.json"], "--json /absent/a.json: cannot be written: No such file or directory"),
         (["--junit", "/"], "--junit /: cannot be written: Is a directory"),
+        (["--junit", "-"], "--junit -: must be a file"),
     ],
 )
 def test_a_bad_command_line_is_one_sentence(words: list[str], said: str) -> None:
     with pytest.raises(options.UsageError) as error:
         options.parse(words)
     assert said in str(error.value)
+
+
+def test_a_report_that_can_be_written_is_not_begun(tmp_path: Path) -> None:
+    (tmp_path / "old.xml").write_text("old")
+    options.parse(["--json", str(tmp_path / "new.json"), "--junit", str(tmp_path / "old.xml")])
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("old.xml", "old")]
 
 
 def test_names_may_be_given_with_commas_and_blanks() -> None:
