@@ -81,7 +81,7 @@ class Alones:
     def __init__(self) -> None:
         self._made: dict[tuple[str, ...], Alone] = {}
 
-    def with_(self, *loaded: str) -> Alone:
+    def having(self, *loaded: str) -> Alone:
         """One that has loaded these modules: every check that needs them is spared their import."""
         if loaded not in self._made:
             self._made[loaded] = Alone(*loaded)
@@ -164,7 +164,7 @@ class Bench:
             env: More environment variables.
             loaded: Modules that the check imports, and that other cases import as well.
         """
-        alone = self._alones.with_(*loaded)
+        alone = self._alones.having(*loaded)
         result = alone.run(check, context or self.context(), plant, env or {})
         assert isinstance(result, Result), result
         return result

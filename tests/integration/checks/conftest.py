@@ -20,7 +20,6 @@ def alones() -> Iterator[Alones]:
 @pytest.fixture(scope="session")
 def reports(request: pytest.FixtureRequest, lacks: Callable[[str], str]) -> Iterator[Reports]:
     """Whole reports; those that tests of this run will ask for are begun at once."""
-
     wanted = [image for item in request.session.items if (image := reported(item, lacks))]
     # Asked for only where a container can run: other cases run without Docker.
     made = Reports(request.getfixturevalue("built")) if wanted else Reports(str)
