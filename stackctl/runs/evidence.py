@@ -268,8 +268,8 @@ def ended(facts: Facts) -> Found | None:
 
 def failed(facts: Facts) -> Found | None:
     """The Job has failed; its own words."""
-    failed = facts.job.condition("Failed") or facts.job.condition("FailureTarget")
-    return Found(failed.message or failed.reason) if failed else None
+    why = facts.job.failing
+    return Found(why.message or why.reason) if why else None
 
 
 def starting(facts: Facts) -> Found | None:

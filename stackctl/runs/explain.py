@@ -61,7 +61,7 @@ def _live(causes: Sequence[Cause]) -> Iterator[Cause]:
     """Causes that hold while a run waits; one that has ended has others."""
 
     def only(look: Callable[[Facts], Found | None]) -> Callable[[Facts], Found | None]:
-        return lambda facts: None if facts.job.condition("Failed") else look(facts)
+        return lambda facts: None if facts.job.failing else look(facts)
 
     return (cause._replace(look=only(cause.look)) for cause in causes)
 

@@ -13,8 +13,9 @@ from stackctl.jobs.kubernetes import CONTAINER
 
 _RANK = re.compile(rb"\[ *([0-9]+)\] ")
 
-PAUSE, MOST_BREAKS = 1.0, 60
-"""Seconds before a stream is taken up again, and how often in a row without a new line."""
+PAUSE, MOST_BREAKS, MOST_LAST_BREAKS = 1.0, 60, 2
+"""Seconds before a stream is taken up again, and how often in a row without a new line: while its container runs, and
+once nothing more comes."""
 
 OVERLAP = 2
 """Seconds of the log that are asked for again: the API server knows whole seconds only."""
@@ -41,7 +42,7 @@ def read(
         ended: Whether the container has ended, as far as is known; asked before each try.
 
     Raises:
-        ApiError: The log cannot be had.
+        ApiError: The log cannot be had; with status 500 and above, since the pod's machine does not answer.
     """
     seen = _Seen()
     breaks = 0
@@ -62,7 +63,8 @@ def read(
         except ApiError as error:
             if error.status == 404 or (error.status == 400 and last):
                 return  # the pod has gone, or never started
-            if error.status not in (400, 429, 500, 502, 503, 504) or breaks > MOST_BREAKS:
+            most = MOST_LAST_BREAKS if last else MOST_BREAKS
+            if error.status not in (400, 429, 500, 502, 503, 504) or breaks >= most:
                 raise
             breaks += 1
         time.sleep(PAUSE)

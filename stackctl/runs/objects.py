@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from stackctl.jobs.kubernetes import CONTAINER, DISRUPTIONS_NOTE, FAILURES_NOTE, INDEX_NOTE
+
+OVERDUE = timedelta(seconds=5)
+"""How much longer than its grace time a pod may take to end."""
 
 
 class Camel(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -65,6 +69,11 @@ class Job(Camel, frozen=True):
     def condition(self, kind: str) -> Condition | None:
         """A condition that holds, or None."""
         return next((row for row in self.status.conditions if row.type == kind and row.status == "True"), None)
+
+    @property
+    def failing(self) -> Condition | None:
+        """Why it has failed, or will have once its last pods have ended."""
+        return self.condition("Failed") or self.condition("FailureTarget")
 
 
 class Waiting(Camel, frozen=True):
@@ -172,6 +181,14 @@ class Pod(Camel, frozen=True):
         """Why the cluster ended this pod for reasons of its own, if it did."""
         rows = self.status.conditions
         return next((row for row in rows if row.type == "DisruptionTarget" and row.status == "True"), None)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it should have ended by now and has not: its node is not there to end it."""
+        stamp = self.metadata.deletion_timestamp
+        if stamp is None or self.status.phase in ("Failed", "Succeeded"):
+            return False
+        return datetime.fromisoformat(stamp.replace("Z", "+00:00")) + OVERDUE < datetime.now(UTC)
 
     @property
     def problem(self) -> Waiting | None:

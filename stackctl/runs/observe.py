@@ -75,17 +75,17 @@ def nodes_of(job: Job, rank: int | None = None, node: int | None = None) -> set[
 def view(found: objects.Job, pods: Sequence[objects.Pod]) -> View:
     """The run that a Job and its pods make."""
     newest = newest_pods(pods)
-    complete, failed = found.condition("Complete"), found.condition("Failed")
-    ended = complete or failed
+    complete, failed = found.condition("Complete"), found.failing
+    state = _state(found, newest)
     return View(
         name=found.metadata.name,
         namespace=found.metadata.namespace,
-        state=_state(found, newest),
+        state=state,
         attempt=max((pod.attempt for pod in pods), default=1),
         attempts=found.spec.backoff_limit_per_index + 1,
         created=found.metadata.creation_timestamp,
         ended=found.status.completion_time if complete else "",
-        reason=f"{ended.reason}: {ended.message}" if ended and ended is failed else "",
+        reason=f"{failed.reason}: {failed.message}" if failed and state == "failed" else "",
         nodes=tuple(NodeView(pod.index, pod.metadata.name, doing(pod), pod.spec.node_name) for pod in newest),
         result=next((pod.report for pod in newest if pod.index == 0 and complete and pod.report), None),
         failure=failure(pods),
@@ -147,11 +147,16 @@ def doing(pod: objects.Pod) -> str:
 def _state(found: objects.Job, newest: Sequence[objects.Pod]) -> State:
     if found.condition("Complete"):
         return "succeeded"
-    if found.condition("Failed"):
+    if found.condition("Failed") or (found.failing and _all_ended(newest)):
         return "failed"
     if found.metadata.deletion_timestamp:
         return "stopped"
     return "queued" if found.spec.suspend else _progress(found, newest)
+
+
+def _all_ended(newest: Sequence[objects.Pod]) -> bool:
+    """Whether every pod has ended, or is on a node that has gone: the Job waits for such a pod to be removed."""
+    return all(pod.status.phase == "Failed" or pod.overdue for pod in newest) and any(pod.overdue for pod in newest)
 
 
 def _progress(found: objects.Job, newest: Sequence[objects.Pod]) -> State:

@@ -128,8 +128,19 @@ def lines(run: Run, pods: Sequence[objects.Pod], nodes: set[int], attempt: int |
     wanted = attempt or max((pod.attempt for pod in pods), default=1)
     for pod in sorted(pods, key=lambda pod: (pod.index, pod.metadata.creation_timestamp)):
         if pod.attempt == wanted and pod.index in nodes:
-            for text in logs.read(run.cluster, run.namespace, pod.metadata.name):
-                yield Line(wanted, pod.index, logs.rank_of(text), text)
+            try:
+                for text in logs.read(run.cluster, run.namespace, pod.metadata.name):
+                    yield Line(wanted, pod.index, logs.rank_of(text), text)
+            except ApiError as error:
+                yield _unreadable(pod, wanted, error)
+
+
+def _unreadable(pod: objects.Pod, attempt: int, error: ApiError) -> Line:
+    """What stands in a log's place where the pod's machine does not answer; raises any other error again."""
+    if error.status < 500:
+        raise error
+    said = f"stackctl: the log of node {pod.index} cannot be read: {pod.spec.node_name} does not answer"
+    return Line(attempt, pod.index, None, said.encode())
 
 
 class _Follower:
@@ -171,7 +182,7 @@ class _Follower:
         newest = max((pod.attempt for pod in pods), default=1)
         for pod in pods:
             name, state = pod.metadata.name, pod.state
-            if state.terminated or pod.status.phase in ("Failed", "Succeeded"):
+            if state.terminated or pod.status.phase in ("Failed", "Succeeded") or pod.overdue:
                 self._ended.add(name)
             begun = state.running or state.terminated
             if begun and pod.index in self._nodes and name not in self._readers:
@@ -194,7 +205,10 @@ class _Follower:
             for text in texts:
                 self._lines.put(Line(attempt, pod.index, logs.rank_of(text), text))
         except ApiError as error:
-            self._problem = error
+            try:
+                self._lines.put(_unreadable(pod, attempt, error))
+            except ApiError:
+                self._problem = error
         self._lines.put(None)
 
 

@@ -20,6 +20,13 @@ SCHEMA = json.loads((ROOT / "images/stackrt/checks/report.schema.json").read_tex
 QUICK = ["--on", "kubernetes", "--gpus", "0"]
 
 
+def started(submitter: Submitter) -> subprocess.Popen[str]:
+    """The whole suite on two nodes, which takes a while."""
+    argv = [STACKCTL, "test", submitter.image, *QUICK, "--namespace", submitter.namespace, "--nodes", "2"]
+    env = environment(KUBECONFIG=str(submitter.kubeconfig), STACK_RUNS=str(submitter.store))
+    return subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=hear_signals)
+
+
 @pytest.fixture
 def starved(own_cluster: OwnCluster) -> Iterator[str]:
     """A node that keeps almost all memory for itself: its pods get a small /dev/shm, whatever they ask for."""
@@ -84,12 +91,27 @@ def test_a_closed_node_is_left_out_and_told(submitter: Submitter, own_cluster: O
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(submitter: Submitter, sent: signal.Signals) -> None:
-    argv = [STACKCTL, "test", submitter.image, *QUICK, "--namespace", submitter.namespace, "--nodes", "2"]
-    env = environment(KUBECONFIG=str(submitter.kubeconfig), STACK_RUNS=str(submitter.store))
-    with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=hear_signals) as running:
+    with started(submitter) as running:
         until(lambda: any(name.startswith("pod/") for name in submitter.objects()), 60)
         running.send_signal(sent)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "error: interrupted" in said
+    until(lambda: submitter.objects() == [], 60, submitter.objects)
+
+
+def test_a_node_that_is_lost_meanwhile_is_named(submitter: Submitter, own_cluster: OwnCluster) -> None:
+    """Its pod cannot end any more, and nobody waits for it."""
+    lost = own_cluster.nodes[1]
+    with started(submitter) as running:
+        assert running.stderr
+        assert any(line.startswith("[0] ") for line in running.stderr), "the nodes have met"
+        own_cluster.kill_node(lost)
+        try:
+            _, said = running.communicate(timeout=120)
+        finally:
+            own_cluster.restart_node(lost)
+    assert running.returncode == 1, said
+    assert "lost a node" in said
+    assert lost in said.partition("error: ")[2]
     until(lambda: submitter.objects() == [], 60, submitter.objects)

@@ -164,9 +164,11 @@ class OwnCluster(Cluster):
         self.namespaces.kill(name)
 
     def restart_node(self, name: str) -> None:
-        """Start a killed node again; returns when it is ready."""
+        """Start a killed node again; returns when it is ready, and open for pods."""
         self.namespaces.start(name, self.node_commands[name])
         self.make_ready(name)
+        path = f"/api/v1/nodes/{name}"
+        self.wait(lambda: not self.api.request("GET", path)["spec"].get("taints"), 60, f"{name} takes no pods")
 
     def delete_node_object(self, name: str) -> None:
         """Remove a node's object, as a cloud's controller does with a lost machine."""

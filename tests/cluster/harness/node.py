@@ -28,13 +28,17 @@ def main() -> None:
     mount("-t", "tmpfs", "tmpfs", "/run")
     socket = folder / "containerd.sock"
     socket.unlink(missing_ok=True)
-    started = [subprocess.Popen(plan["containerd"], stdin=subprocess.DEVNULL)]
+    containerd = subprocess.Popen(plan["containerd"], stdin=subprocess.DEVNULL)
     while not socket.is_socket():
         time.sleep(0.02)
-    started.append(subprocess.Popen(plan["kubelet"], stdin=subprocess.DEVNULL))
-    pids = {program.pid for program in started}
-    while os.waitpid(-1, 0)[0] not in pids:  # every other one is an orphan
-        pass
+    patience = time.monotonic() + 15
+    kubelet = subprocess.Popen(plan["kubelet"], stdin=subprocess.DEVNULL)
+    while (ended := os.waitpid(-1, 0)[0]) != containerd.pid:  # another one than the two is an orphan
+        if ended == kubelet.pid:
+            if time.monotonic() > patience:
+                break
+            time.sleep(0.1)  # on a busy machine containerd may listen before it can answer, and a kubelet gives up
+            kubelet = subprocess.Popen(plan["kubelet"], stdin=subprocess.DEVNULL)
     sys.exit("containerd or the kubelet ended")
 
 

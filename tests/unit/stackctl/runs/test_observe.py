@@ -83,3 +83,14 @@ def test_what_a_node_does() -> None:
 def test_a_job_of_others_is_refused() -> None:
     with pytest.raises(InvalidInput, match="is not one of stackctl's"):
         observe.job_of(job())
+
+
+@pytest.mark.parametrize(
+    ("deleted", "state"), [("2026-01-01T00:00:00Z", "failed"), ("2999-01-01T00:00:00Z", "restarting")]
+)
+def test_a_job_that_has_failed_does_not_wait_for_a_pod_that_cannot_end(deleted: str, state: str) -> None:
+    """Its node has gone; a pod that still has time may end in another way."""
+    lost = pod(1, RUNNING)
+    lost = msgspec.structs.replace(lost, metadata=msgspec.structs.replace(lost.metadata, deletion_timestamp=deleted))
+    assert observe.view(job("FailureTarget"), [pod(0, exited(75)), lost]).state == state
+    assert observe.view(job(), [pod(0, exited(75)), lost]).state == "restarting"
