@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -97,6 +98,14 @@ class Submitter:
         done = self.stackctl("cancel", name)
         assert done.returncode == 0, done.stderr
         until(lambda: self.objects(name) == [], 60, lambda: self.objects(name))
+
+    def told(self, command: str, name: str) -> dict[str, Any]:
+        """What `stackctl status` or `explain` tells of a run, as data."""
+        done = self.stackctl(command, name, "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert isinstance(found, dict)
+        return found
 
     def _run(self, name: str) -> watch.Run:
         return watch.find(client(self.kubeconfig), name, self.namespace)

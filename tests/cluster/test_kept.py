@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,14 +27,6 @@ WORDS = ["--nodes", "2", "--retries", "1", "--volume", "shared", "--", "python",
 
 
 FAILED = '{range .status.conditions[?(@.type=="Failed")]}failed={.status}{end}'
-
-
-def told(submitter: Submitter, command: str) -> dict[str, Any]:
-    done = submitter.stackctl(command, "crash", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert isinstance(found, dict)
-    return found
 
 
 def readers(submitter: Submitter) -> list[str]:
@@ -64,9 +54,9 @@ def test_of_a_run_whose_pods_are_gone(submitter: Submitter, shared_claim: Path, 
     submitter.wait_for("crash", "failed", 120)
     submitter.kubectl("delete", "pods", "--all", "--wait=true")
     tells_all(submitter)
-    found = told(submitter, "explain")
+    found = submitter.told("explain", "crash")
     assert (found["cause"], found["attempt"]) == ("rank failed", 2)
-    status = told(submitter, "status")
+    status = submitter.told("status", "crash")
     assert (status["attempt"], status["failure"]["rank"]) == (2, 1)
     store = tmp_path / "of-another"
     store.mkdir()
@@ -82,7 +72,7 @@ def test_of_a_run_that_is_gone(submitter: Submitter, shared_claim: Path) -> None
     submitter.submit("crash", *WORDS)
     until(lambda: "failed=True" in submitter.kubectl("get", "job", "crash", f"--output=jsonpath={FAILED}"), 120)
     submitter.kubectl("delete", "job", "crash", "--wait=true")
-    status = told(submitter, "status")
+    status = submitter.told("status", "crash")
     assert (status["run"]["state"], status["run"]["attempt"], status["failure"]["rank"]) == ("failed", 2, 1)
     tells_all(submitter)
     waited = submitter.stackctl("wait", "crash")
