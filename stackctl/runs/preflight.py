@@ -32,7 +32,7 @@ _DEFAULTED = ("cpu", "memory")
 
 
 def check(cluster: Cluster, submission: Submission) -> list[str]:
-    """Ask the cluster everything at once; return what is worth telling.
+    """Ask the cluster for the namespace, then for everything at once; return what is worth telling.
 
     Raises:
         ApiError: It does not answer, or does not accept us.
@@ -41,8 +41,8 @@ def check(cluster: Cluster, submission: Submission) -> list[str]:
     """
     job, placement = submission.job, submission.placement
     need = kubernetes.requests(job, placement)
+    _check_namespace(cluster, placement.namespace)  # alone: of a cluster that does not answer all would wait in turn
     with ThreadPoolExecutor(8) as pool:
-        namespace = pool.submit(cluster.get, "Namespace", placement.namespace)
         access = {row: pool.submit(_allowed, cluster, placement.namespace, row) for row in NEEDED}
         claims = {row: pool.submit(cluster.get, "PersistentVolumeClaim", row.claim, placement.namespace)
                   for row in placement.volumes}  # fmt: skip
@@ -53,7 +53,6 @@ def check(cluster: Cluster, submission: Submission) -> list[str]:
         priority = pool.submit(cluster.get, "PriorityClass", placement.priority) if placement.priority else None
         queue = pool.submit(_queue_problem, cluster, placement) if placement.queue else None
 
-    _check_namespace(namespace, placement.namespace)
     _check_access({row: future.result() for row, future in access.items()}, placement.namespace)
     said = _trial_warnings(trial)
     for volume, future in claims.items():
@@ -109,9 +108,9 @@ def _allowed(cluster: Cluster, namespace: str, row: tuple[str, str, str]) -> boo
     return bool(answer.get("status", {}).get("allowed"))
 
 
-def _check_namespace(found: Future[Object | None], name: str) -> None:
+def _check_namespace(cluster: Cluster, name: str) -> None:
     try:
-        missing = found.result() is None
+        missing = cluster.get("Namespace", name) is None
     except ApiError as error:
         if error.status != 403:
             raise
