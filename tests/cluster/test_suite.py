@@ -62,6 +62,7 @@ def test_the_bad_node_is_named(submitter: Submitter, starved: str) -> None:
     until(lambda: submitter.objects() == [], 60, submitter.objects)
 
 
+@pytest.mark.usefixtures("own_cluster")
 def test_gpus_that_a_pod_has_and_cannot_see_are_a_failure(submitter: Submitter) -> None:
     """The nodes of the tests have GPUs in name only."""
     done = submitter.stackctl("test", submitter.image, "--on", "kubernetes", "--nodes", "2", "--only", "lock-match")
@@ -70,6 +71,7 @@ def test_gpus_that_a_pod_has_and_cannot_see_are_a_failure(submitter: Submitter) 
     assert "error: required failed on node-" in done.stderr
 
 
+@pytest.mark.usefixtures("own_cluster")
 def test_what_does_not_fit_is_refused(submitter: Submitter) -> None:
     done = submitter.stackctl("test", submitter.image, *QUICK, "--nodes", "3")
     assert done.returncode == 3
