@@ -34,16 +34,12 @@ ON_CLUSTER = ("all_nodes", "gpus", "namespace", "context", "profile", "preflight
     help="One container, one a node, or a pod a node. [default: docker; compose with --nodes]",
 )
 @click.option("--nodes", type=int, metavar="N", help="Number of nodes. [default: 1]")
-@click.option("--all-nodes", is_flag=True, help="On a cluster: every node that takes pods.")
-@click.option("--gpus", type=int, metavar="G", help="On a cluster: GPUs of each node. [default: all]")
 @click.option(
     "--timeout",
     type=click.IntRange(1),
     metavar="SECONDS",
     help="How long nodes wait for one another at the start. [default: 60; on a cluster 900]",
 )
-@options.cluster_options
-@options.pod_options
 @click.option(
     "--only", multiple=True, metavar="NAME", help="Only this check; more than once, or with commas, for several."
 )
@@ -62,6 +58,10 @@ ON_CLUSTER = ("all_nodes", "gpus", "namespace", "context", "profile", "preflight
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the report there, as JUnit XML.")
 @click.option("--dry-run", is_flag=True, help="Print what would be started, and stop.")
 @click.option("--compare", "old_file", metavar="OLD.json", help="Say what has changed since that report.")
+@click.option("--all-nodes", is_flag=True, help="Every node that takes pods.")
+@click.option("--gpus", type=int, metavar="G", help="GPUs of each node. [default: all]")
+@options.cluster_options
+@options.pod_options
 def test(
     image: str,
     variant: str | None,
@@ -83,6 +83,7 @@ def test(
 
     IMAGE is a name of the catalog, or any image that is built FROM one of this stack. Each check passes, warns, fails,
     or is skipped with its reason. docs/checks.md says how to read it; docs/reference/checks.md lists the checks.
+    The options from --all-nodes on are for --on kubernetes.
 
     \b
     Examples:
