@@ -62,21 +62,25 @@ def of_packages(context: Context) -> dict[str, int | None]:
     return found
 
 
-def own(context: Context) -> Iterator[tuple[str, os.stat_result]]:
-    """The image's regular files that no package brought, or that were changed since; bytecode left out."""
+def own(context: Context, unseen: list[str] | None = None) -> Iterator[tuple[str, os.stat_result]]:
+    """The image's regular files that no package brought, or that were changed since; bytecode left out.
+
+    Args:
+        unseen: Is given the folders that this user may not look into, and the files that no package brought.
+    """
     packaged = of_packages(context)
     for path, status in walk(context.root):
+        known = path in packaged
+        if unseen is not None and (not known or stat.S_ISDIR(status.st_mode)) and _is_closed(path, status):
+            unseen.append(path)
         if not stat.S_ISREG(status.st_mode) or path.endswith(".pyc"):
             continue
-        if path not in packaged or packaged[path] not in (None, status.st_size):
+        if not known or packaged[path] not in (None, status.st_size):
             yield path, status
 
 
-def closed(context: Context) -> Iterator[str]:
-    """The image's files and folders that no package brought and that this user may not look into."""
-    packaged = of_packages(context)
-    for path, status in walk(context.root):
-        kinds = {stat.S_IFREG: os.R_OK, stat.S_IFDIR: os.R_OK | os.X_OK}
-        wanted = kinds.get(stat.S_IFMT(status.st_mode))
-        if wanted and status.st_mode & 0o444 != 0o444 and path not in packaged and not os.access(path, wanted):
-            yield path
+def _is_closed(path: str, status: os.stat_result) -> bool:
+    if status.st_mode & 0o444 == 0o444:
+        return False
+    wanted = {stat.S_IFREG: os.R_OK, stat.S_IFDIR: os.R_OK | os.X_OK}.get(stat.S_IFMT(status.st_mode))
+    return wanted is not None and not os.access(path, wanted)

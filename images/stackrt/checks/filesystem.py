@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stackrt.checks.context import Context
-from stackrt.checks.files import closed, own
+from stackrt.checks.files import own
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped, warned
 from stackrt.checks.secret_patterns import PATTERNS
@@ -88,14 +88,14 @@ def no_keys(context: Context) -> Result:
     """Search the image's own files for private keys."""
     if context.image is None:
         return skipped(NO_IMAGE)
-    found = [path for path, text in _texts(context) if FORMS[KEY].search(text)]
+    unseen: list[str] = []
+    found = [path for path, text in _texts(context, unseen) if FORMS[KEY].search(text)]
     if found:
         return failed(
             some(found),
             expected="no private key",
             todo="remove it, and make a new key: it stays readable in the layer that brought it; give it at run time",
         )
-    unseen = sorted(closed(context))
     strange = [path for path in unseen if not DEBIANS_OWN.fullmatch(os.path.relpath(path, context.root))]
     if strange:
         return warned(
@@ -216,9 +216,9 @@ def _load(batches: int) -> None:
         raise RuntimeError(f"batches came as {first}")
 
 
-def _texts(context: Context) -> Iterator[tuple[str, bytes]]:
-    """The contents of the image's own files that may hold a secret."""
-    for path, status in own(context):
+def _texts(context: Context, unseen: list[str] | None = None) -> Iterator[tuple[str, bytes]]:
+    """The contents of the image's own files that may hold a secret. `unseen`: as `own` takes it."""
+    for path, status in own(context, unseen):
         if 0 < status.st_size <= LARGEST_SCANNED:
             with suppress(OSError):
                 yield path, Path(path).read_bytes()
