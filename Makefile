@@ -18,15 +18,15 @@ demo: $(VENV)/user.done ## See a GPT learn Shakespeare on two nodes: in containe
 images: $(VENV)/user.done ## Build all images, CPU and CUDA; IMAGES="pytorch" and VARIANT=cpu|cuda narrow it
 	@$(BIN)/stackctl build $(IMAGES) $(if $(VARIANT),--variant $(VARIANT))
 
-test: $(VENV)/dev.done ## Run all but the cluster's tests; STACK_REQUIRE=docker,torch turns those skips into failures
+test: $(VENV)/dev.done ## Run all tests that can run here; STACK_REQUIRE=docker,cluster turns those skips into failures
 	@if [ -n "$$STACK_WHEELHOUSE" ]; then $(MAKE) --no-print-directory train-env; fi
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest --ignore tests/cluster
+	@$(BIN)/python -m pytest
 
 test-fast: $(VENV)/dev.done ## Run the tests that take seconds
 	@$(BIN)/python -m pytest tests/unit
 
-test-cluster: $(VENV)/dev.done ## Run the tests on Kubernetes: one of their own, or STACK_TEST_KUBECONFIG's
+test-cluster: $(VENV)/dev.done ## Run the tests on Kubernetes: one of their own, built if need be, or STACK_TEST_KUBECONFIG's
 	@$(BIN)/python -m tests.cluster.harness build
 	@STACK_REQUIRE=$${STACK_REQUIRE:-cluster} $(BIN)/python -m pytest tests/cluster
 

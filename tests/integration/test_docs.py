@@ -16,7 +16,7 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 RUN_ELSEWHERE = {
     "make demo": "test_demo.py::test_without_docker_two_nodes_train_as_processes",
     "make test": "../../.ci/run",
-    "make test-cluster": "../../Makefile",  # a quarter of an hour: run by hand
+    "make test-cluster": "../../.ci/run",  # its tests are part of all tests
     "python -m tests.cluster.harness up": "../cluster/test_harness.py::test_nothing_is_left_of_a_cluster",
     "pip install .": "test_install.py::test_an_installed_stackctl_plans_and_runs",
     "docker compose up trainer": "test_compose_file.py::test_up_trainer_trains_on_one_node",
