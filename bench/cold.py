@@ -2,8 +2,9 @@
 
     python bench/cold.py [IMAGE-VARIANT…] [--json] [--check]
 
-Beside it, in the same run, `uv pip install` of the same locks on this machine, also from nothing. Needs Docker, a
-package index, and for a CUDA image some 12 GB of disk. What it made is removed.
+Beside it, in the same run, `uv pip install` of the same locks on this machine, also from nothing. Horovod's images are
+theirs and a compilation that uv cannot do, so nothing on the host is like it. Needs Docker, a package index, and for a
+CUDA image some 12 GB of disk. What it made is removed.
 """
 
 import argparse
@@ -102,7 +103,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--check", action="store_true", help="exit 1 if the bound is missed")
     arguments = parser.parse_args()
-    targets = {target.key: target for target in catalog.targets(catalog.load())}
+    targets = {target.key: target for target in catalog.targets(catalog.load()) if target.horovod is None}
+    if unknown := [key for key in arguments.images if key not in targets]:
+        parser.error(f"{', '.join(unknown)}: choose from {', '.join(targets)}")
     times: dict[str, dict[str, float]] = {}
     for key in arguments.images:
         with tempfile.TemporaryDirectory() as folder:
