@@ -120,10 +120,11 @@ def _run_file(image: str, tests: Path, file: str, work: Path, limit: float) -> d
 def _run_ranks(image: str, tests: Path, file: str, work: Path, out: Path, limit: float) -> str:
     """Start the ranks and watch their logs; returns how they ended: done, or hung."""
     name = f"horovod-upstream-{os.getpid()}"
+    # Those for TensorFlow are written for Keras 2.
     settings = {
         "STACK_PROCS": str(RANKS), "STACK_FRAMEWORK": "horovod", "STACK_DEVICE": "cpu", "STACK_OUT": "/out",
         "OMP_NUM_THREADS": "1", "PYTHONPATH": "/packages:/plugin", "PYTHONDONTWRITEBYTECODE": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_CPP_MIN_LOG_LEVEL": "2", "TF_USE_LEGACY_KERAS": "1",
     }  # fmt: skip
     mounts = {tests: "/test:ro", work / "packages": "/packages:ro", HERE: "/plugin:ro", out: "/out"}
     # Gloo crashes where a host has no address for its own name, as without a network.
