@@ -13,7 +13,7 @@ from tests.commands import ROOT, environment
 
 @pytest.mark.parametrize("script", ["startup.py", pytest.param("launcher.py", marks=pytest.mark.needs("torch"))])
 def test_start_up_keeps_its_bounds(script: str) -> None:
-    """The best of three measurements, since other work may share the machine; each is a median itself."""
+    """The best of three measurements, since other work may share the machine."""
     said = []
     for _ in range(3):
         argv = [sys.executable, str(ROOT / "bench" / script), "--runs", "7", "--json", "--check"]
