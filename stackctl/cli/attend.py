@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from stackctl.cli.keeping import tell
 from stackctl.errors import JobFailed
 from stackctl.runs import explain, observe, store, summary, watch
 from stackctl.runs.observe import View
@@ -33,11 +34,6 @@ def until_end(run: Run, *, follow: bool) -> None:
         click.echo(f"\n{run.name} goes on; stop it with: stackctl cancel {run.name}", err=True)
         sys.exit(130)
     finish(run, now)
-
-
-def tell(text: str) -> None:
-    """Say something to a person, apart from a run's own output."""
-    click.echo(text, err=True)
 
 
 def show_logs(run: Run, nodes: set[int], rank: int | None = None, *, seen: Callable[[View], None]) -> None:

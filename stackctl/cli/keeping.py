@@ -24,6 +24,16 @@ if TYPE_CHECKING:  # they import the client of the cluster, which a run of this 
     from stackctl.runs.watch import Run
 
 
+def tell(text: str) -> None:
+    """Say something to a person, apart from a run's own output."""
+    click.echo(text, err=True)
+
+
+def pattern_of(rank: int | None) -> str:
+    """Which logs of an attempt are a rank's; without a rank, all."""
+    return "rank-*" if rank is None else f"rank-{rank}"
+
+
 def record_of(folder: Path) -> Record:
     """The record of a run in the store."""
     record = store.read_record(folder)
@@ -109,10 +119,10 @@ def logs_of_job(
     source = kept.source_of(job)
     if source is None:
         said = ", ".join(map(str, sorted(nodes)[:10])) + (", …" if len(nodes) > 10 else "")
-        _tell(f"note: gone with their pods: the logs of node {said}; --volume keeps those of the next run")
+        tell(f"note: gone with their pods: the logs of node {said}; --volume keeps those of the next run")
         return
     with _folder(run) as folder:
-        found = _read(run.cluster, source, folder, attempt or 0, "rank-*" if rank is None else f"rank-{rank}")
+        found = _read(run.cluster, source, folder, attempt or 0, pattern_of(rank))
         if found:
             yield from log_lines(folder, run.job, attempt=found.attempt, rank=rank, nodes=nodes)
 
@@ -120,14 +130,14 @@ def logs_of_job(
 def _read(cluster: Cluster, source: Source, folder: Path, attempt: int = 0, pattern: str = "") -> Kept | None:
     from stackctl.runs import kept
 
-    _tell(f"pods are gone: a pod in the namespace {source.namespace} reads what they kept on the claim {source.claim}")
+    tell(f"pods are gone: a pod in the namespace {source.namespace} reads what they kept on the claim {source.claim}")
     try:
         found = kept.read(cluster, source, attempt=attempt, pattern=pattern)
     except StackError as error:
-        _tell(f"note: the claim {source.claim} was not read: {error.message}")
+        tell(f"note: the claim {source.claim} was not read: {error.message}")
         return None
     for name in found.save(folder):
-        _tell(f"note: {name}: its end only; the claim has all of it")
+        tell(f"note: {name}: its end only; the claim has all of it")
     return found
 
 
@@ -140,7 +150,3 @@ def _folder(run: Run) -> Iterator[Path]:
     else:
         with tempfile.TemporaryDirectory(prefix="stackctl-") as temporary:
             yield Path(temporary)
-
-
-def _tell(text: str) -> None:
-    click.echo(text, err=True)

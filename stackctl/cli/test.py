@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -100,10 +100,8 @@ def test(
     old = _read(old_file) if old_file and not dry_run else None
     if not dry_run:
         _writable(json_file, junit_file)
-    if backend == "kubernetes":
-        made = _on_cluster(image, variant, chosen, name, nodes, timeout or 900, dry_run=dry_run, **given)
-    else:
-        made = _here(image, variant, chosen, name, nodes, timeout or 60, backend, dry_run=dry_run)
+    asked = _Asked(image, variant, chosen, name, nodes, timeout, dry_run)
+    made = _on_cluster(asked, **given) if backend == "kubernetes" else _here(asked, backend)
     if made is None:
         return
     _deliver(made, old, json_file, junit_file)
@@ -112,17 +110,19 @@ def test(
         raise JobFailed(report.trouble(made, strict=strict), hint=hint)
 
 
-def _here(
-    image: str,
-    variant: str | None,
-    chosen: Selection,
-    name: str,
-    nodes: int | None,
-    timeout: int,
-    backend: str | None,
-    *,
-    dry_run: bool,
-) -> Report | None:
+class _Asked(NamedTuple):
+    """What is asked for, wherever it runs; None where the place decides."""
+
+    image: str
+    variant: str | None
+    chosen: Selection
+    name: str
+    nodes: int | None
+    timeout: int | None
+    dry_run: bool
+
+
+def _here(asked: _Asked, backend: str | None) -> Report | None:
     """Run the suite in containers of this machine; a dry run only prints what would be started."""
     from stackctl.suite import execute
 
@@ -130,31 +130,27 @@ def _here(
     for option in ON_CLUSTER:
         if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
             raise InvalidInput("is for a cluster", where=f"--{option.replace('_', '-')}", hint="add --on kubernetes")
-    nodes = 1 if nodes is None else nodes
+    nodes = 1 if asked.nodes is None else asked.nodes
     if not 1 <= nodes <= FEW_NODES:
         raise InvalidInput(f"must be from 1 to {FEW_NODES}", where=f"--nodes {nodes}")
     if nodes > 1 and backend == "docker":
         raise InvalidInput("is one container", where="--on docker", hint="use --on compose for several nodes")
     from stackrt.launch.gpus import count_visible
 
-    tag, frameworks, hint = _image(image, variant, count_visible())
-    plan.check(chosen, frameworks)
+    tag, frameworks, hint = _image(asked.image, asked.variant, count_visible())
+    plan.check(asked.chosen, frameworks)
     in_compose = nodes > 1 or backend == "compose"
-    if dry_run:
-        click.echo(_plan(tag, chosen, name, nodes if in_compose else 0))
+    if asked.dry_run:
+        click.echo(_plan(tag, asked.chosen, asked.name, nodes if in_compose else 0))
         return None
     if in_compose:
-        return execute.in_compose(tag, chosen, name=name, nodes=nodes, timeout=timeout, hint=hint)
-    return execute.in_docker(tag, chosen, name=name, hint=hint)
+        wait = asked.timeout or 60
+        return execute.in_compose(tag, asked.chosen, name=asked.name, nodes=nodes, timeout=wait, hint=hint)
+    return execute.in_docker(tag, asked.chosen, name=asked.name, hint=hint)
 
 
 def _on_cluster(
-    image: str,
-    variant: str | None,
-    chosen: Selection,
-    name: str,
-    nodes: int | None,
-    timeout: int,
+    asked: _Asked,
     *,
     all_nodes: bool,
     gpus: int | None,
@@ -162,7 +158,6 @@ def _on_cluster(
     context: str | None,
     profile: str,
     preflight: bool,
-    dry_run: bool,
     **placed: Any,
 ) -> Report | None:
     """Run the suite on a cluster; a dry run only prints the manifests."""
@@ -171,9 +166,9 @@ def _on_cluster(
     from stackctl.jobs.placement import place
     from stackctl.runs import submission
 
-    if all_nodes and nodes is not None:
+    if all_nodes and asked.nodes is not None:
         raise InvalidInput("do not go together", where="--nodes and --all-nodes", hint="leave out one of them")
-    nodes = None if all_nodes else 1 if nodes is None else nodes
+    nodes = None if all_nodes else 1 if asked.nodes is None else asked.nodes
     fabric, where = profiles.load(profile), kubeconfig.current(os.environ, context or "")
     if nodes is None or gpus is None:
         from stackctl.engines.kube import Cluster
@@ -183,13 +178,13 @@ def _on_cluster(
         nodes, gpus = size.nodes, size.gpus
         for note in size.notes:
             click.echo(f"note: {note}", err=True)
-    tag, frameworks, _ = _image(image, variant, gpus)
-    plan.check(chosen, frameworks)
-    chosen = plan.with_gpus(chosen, gpus)
-    job = plan.job(tag, chosen, name=name, nodes=nodes, timeout=timeout, gpus=gpus)
+    tag, frameworks, _ = _image(asked.image, asked.variant, gpus)
+    plan.check(asked.chosen, frameworks)
+    chosen = plan.with_gpus(asked.chosen, gpus)
+    job = plan.job(tag, chosen, name=asked.name, nodes=nodes, timeout=asked.timeout or 900, gpus=gpus)
     place_in = {"namespace": namespace or where.namespace, "profile": fabric, "image": tag, **placed}
     ready = submission.prepare(job, place(job, **place_in, retries=0, apart=True, kept=3600), None, os.environ)
-    if dry_run:
+    if asked.dry_run:
         click.echo(kubernetes.to_yaml(ready.manifests), nl=False)
         return None
     from stackctl.engines.kube import Cluster

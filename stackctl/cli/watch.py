@@ -136,7 +136,7 @@ def logs(
 
     nodes = observe.nodes_of(found.job, rank, node)
     if follow:
-        attend.show_logs(found, nodes, rank, seen=Progress(found, attend.tell).look)
+        attend.show_logs(found, nodes, rank, seen=Progress(found, keeping.tell).look)
         return
     job, pods = watch.look(found)
     gone, newest = watch.gone(job, pods, nodes, attempt)
@@ -255,8 +255,7 @@ def _logs_left(folder: Path, rank: int | None, node: int | None, attempt: int | 
     nodes = observe.nodes_of(job, rank, node)
     newest = record.attempt
     if record.claim:
-        pattern = "rank-*" if rank is None else f"rank-{rank}"
-        kept = keeping.of_record(folder, record, attempt=attempt or 0, pattern=pattern)
+        kept = keeping.of_record(folder, record, attempt=attempt or 0, pattern=keeping.pattern_of(rank))
         newest = kept.attempt if kept else newest
     if not attend.put_all(keeping.log_lines(folder, job, attempt=attempt or newest, rank=rank, nodes=nodes)):
         hint = "those of a run in a cluster are kept by `stackctl logs -f`, or on a --volume"

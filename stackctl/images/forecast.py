@@ -65,23 +65,21 @@ def in_all(rows: Sequence[Forecast], free: int | None) -> list[str]:
 def _of_one(target: Target, settings: Settings) -> Forecast:
     folder = assets.images_dir() / "locks"
     texts = {name: render.read_lock(folder / name, target) for name in target.fetched_locks}
-    known = {}
-    for name in (target.sums, "tools.sums"):
-        known.update(sums.sizes((folder / name).read_text(encoding="utf-8")))
-    sizes = {lock: {pin: known.get(pin.digest) for pin in lockfile.parse(text)} for lock, text in texts.items()}
-    fetched = {
-        f"{pin.name}=={pin.version}": size
-        for pins in sizes.values()
-        for pin, size in pins.items()
-        if not settings.offline and (not settings.wheelhouse or lockfile.lacking([pin], settings.wheelhouse))
-    }
-    framework = sum(size or 0 for size in sizes[target.framework_lock].values())
-    rest = sum(size or 0 for size in sizes[target.packages_lock].values())
+    noted = "".join((folder / name).read_text(encoding="utf-8") for name in (target.sums, "tools.sums"))
+    known = sums.sizes(noted)
+    pins = {name: lockfile.parse(text) for name, text in texts.items()}
+    wanted = [] if settings.offline else [pin for some in pins.values() for pin in some]
+    if settings.wheelhouse:
+        wanted = lockfile.lacking(wanted, settings.wheelhouse)
+    files = {f"{pin.name}=={pin.version}": known.get(pin.digest) for pin in wanted}
+    framework, rest = (
+        sum(known.get(pin.digest, 0) for pin in pins[name]) for name in (target.framework_lock, target.packages_lock)
+    )
     # Wheels unpack to about the same multiple, so an image's size divides as they do.
     share = framework / (framework + rest) if framework else 0.0
     room = target.variant.budget_gb * 1e9 * ROOM
     layers = {lockfile.digest(texts[target.framework_lock]): room * share, target.key: room * (1 - share)}
-    return Forecast(target.tag, fetched, layers)
+    return Forecast(target.tag, files, layers)
 
 
 def _room(layers: Mapping[str, float]) -> str:

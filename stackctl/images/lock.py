@@ -13,7 +13,7 @@ import msgspec
 
 from stackctl.engines import process
 from stackctl.errors import CommandFailed, InvalidInput, JobFailed, MissingHere, StackError
-from stackctl.images import catalog, conflict, cuda, lockfile, sources, sums
+from stackctl.images import catalog, conflict, cuda, lockfile, sums
 from stackctl.images.catalog import Base, Target, Tools
 from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings
@@ -225,7 +225,13 @@ def _sizes(target: Target, noted: str, locks: Mapping[str, str], settings: Setti
     path = images / "locks" / noted
     known = sums.sizes(path.read_text(encoding="utf-8")) if path.exists() else {}
     fresh = {name: text for name, text in locks.items() if any(pin.digest not in known for pin in lockfile.parse(text))}
-    return known | sources.sizes(fresh, target, settings) if fresh else known
+    if not fresh:
+        return known
+    from stackctl.images import (
+        sources,
+    )  # with all that fetches files, which a build that only checks locks does not need
+
+    return known | sources.sizes(fresh, target, settings)
 
 
 def _check_cuda(target: Target, pins: Iterable[lockfile.Pin]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -43,6 +46,7 @@ budget_gb = 0.3
 IMAGE = f"{PREFIX}small:cpu"
 
 T = TypeVar("T")
+S = TypeVar("S", bound=socketserver.BaseServer)
 
 
 class Checkout:
@@ -146,6 +150,17 @@ def air_gap() -> Iterator[AirGap]:
         world.engine.terminate()
         world.engine.wait(60)
     shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def served(server: S) -> Iterator[S]:
+    """Have a server answer, in a thread, while the block runs."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def waited(check: Callable[[], T | None], seconds: float = 120) -> T:

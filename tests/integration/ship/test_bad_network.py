@@ -6,7 +6,6 @@ import io
 import json
 import re
 import subprocess
-import threading
 import uuid
 import zipfile
 from collections import Counter
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ship.conftest import IMAGE, Checkout
+from tests.integration.ship.conftest import IMAGE, Checkout, served
 
 pytestmark = pytest.mark.needs("docker", "index")
 
@@ -79,12 +78,8 @@ def packed_again(wheel: bytes) -> bytes:
 
 @pytest.fixture
 def index(house: tuple[Path, str]) -> Iterator[Index]:
-    with Index(house[0]) as index:
-        thread = threading.Thread(target=index.serve_forever)
-        thread.start()
+    with served(Index(house[0])) as index:
         yield index
-        index.shutdown()
-        thread.join()
 
 
 @pytest.fixture
