@@ -38,13 +38,15 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def base_size(tag: str) -> int:
-    """Bytes of the layers up to the one that apt wrote, the distribution's own included."""
+    """Bytes of the layers up to the one that apt wrote, the distribution's own included, and of its compiler's."""
     layout = "{{.Size}}\t{{.CreatedBy}}"
     argv = ["docker", "history", "--no-trunc", "--human=false", "--format", layout, tag]
     rows = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
     layers = [(int(size), made) for size, _, made in (row.partition("\t") for row in rows)]
     first = next(number for number, (_, made) in enumerate(layers) if "/run/apt-install" in made)
-    return sum(size for size, _ in layers[first:])
+    return sum(size for size, made in layers[:first] if made.startswith("COPY /compiler ")) + sum(
+        size for size, _ in layers[first:]
+    )
 
 
 def measure(name: str | None) -> list[Measured]:

@@ -17,29 +17,39 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
     --mount=type=bind,from=debs,target=/run/debs \
     --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
     /run/apt-install \
       ca-certificates \
-      g++ \
-      libpython3-dev \
       python3 \
       tini
 
-# uv installs the packages below. This stage is not part of the image, and is built beside the one above.
+# A compiler, for what the framework compiles while it runs. Installed while the wheels below are, and copied in at the end.
+FROM base AS compiler
+ARG APT_MIRROR=""
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
+    --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
+    --mount=type=bind,from=debs,target=/run/debs \
+    --mount=type=cache,id=apt-cache-bookworm-compiler,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
+    /run/apt-install --apart /compiler \
+      g++ \
+      libpython3-dev
+
+# uv installs the packages below. This stage is not part of the image, and is built beside those above.
 FROM ${BASE_IMAGE} AS tools
 ARG APT_MIRROR=""
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
     --mount=type=bind,from=debs,target=/run/debs \
     --mount=type=cache,id=apt-cache-bookworm-tools,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=apt-lists-bookworm-tools,target=/var/lib/apt/lists,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=bind,source=images/locks/tools.txt,target=/run/lock.txt \
-    /run/apt-install python3-venv \
-    && python3 -m venv /opt/tools \
+    /run/apt-install python3 python3-pip-whl \
     && if [ -s /run/secrets/ca.pem ]; then export PIP_CERT=/run/secrets/ca.pem; fi \
-    && /opt/tools/bin/pip install --no-cache-dir --require-hashes --find-links /wheelhouse --requirement /run/lock.txt
+    && python3 "$(echo /usr/share/python-wheels/pip-*.whl)/pip" install --no-cache-dir --disable-pip-version-check \
+      --require-hashes --find-links /wheelhouse --target /opt/tools --requirement /run/lock.txt
 
 # The payload: launcher and trainers, compiled here so that no rank compiles them again.
 FROM tools AS payload
@@ -51,9 +61,8 @@ FROM base AS framework
 RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --shell /bin/bash stack \
     && chage --lastday -1 stack \
     && rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
-    && install -d -m 1777 /home/stack /workspace /out
-RUN --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
-    uv venv --no-cache --python /usr/bin/python3 /opt/venv \
+    && install -d -m 1777 /home/stack /workspace /out \
+    && python3 -m venv --without-pip /opt/venv \
     && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth
 
 # torch==2.13.0+cpu, in a layer of its own: large, and changed rarely.
@@ -65,7 +74,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/uv-install,target=/run/uv-install \
     --mount=type=bind,source=images/locks/horovod-pytorch-cpu.framework.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
-    /run/uv-install --default-index "${FRAMEWORK_INDEX}"
+    /run/uv-install --large --default-index "${FRAMEWORK_INDEX}"
 
 # Horovod is compiled here, against the framework above. Only its wheel leaves this stage.
 FROM framework AS builder
@@ -73,7 +82,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
     --mount=type=bind,from=debs,target=/run/debs \
     --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
     /run/apt-install \
       ccache \
       g++ \
@@ -114,6 +123,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/locks/horovod-pytorch-cpu.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     /run/uv-install
+COPY --link --from=compiler /compiler /
 
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/home/stack \
@@ -149,7 +159,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
     --mount=type=bind,from=debs,target=/run/debs \
     --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
     /run/apt-install \
       build-essential \
       curl \

@@ -17,27 +17,27 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
     --mount=type=bind,from=debs,target=/run/debs \
     --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
     /run/apt-install \
       ca-certificates \
       python3 \
       tini
 
-# uv installs the packages below. This stage is not part of the image, and is built beside the one above.
+# uv installs the packages below. This stage is not part of the image, and is built beside those above.
 FROM ${BASE_IMAGE} AS tools
 ARG APT_MIRROR=""
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
     --mount=type=bind,from=debs,target=/run/debs \
     --mount=type=cache,id=apt-cache-bookworm-tools,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=apt-lists-bookworm-tools,target=/var/lib/apt/lists,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=bind,source=images/locks/tools.txt,target=/run/lock.txt \
-    /run/apt-install python3-venv \
-    && python3 -m venv /opt/tools \
+    /run/apt-install python3 python3-pip-whl \
     && if [ -s /run/secrets/ca.pem ]; then export PIP_CERT=/run/secrets/ca.pem; fi \
-    && /opt/tools/bin/pip install --no-cache-dir --require-hashes --find-links /wheelhouse --requirement /run/lock.txt
+    && python3 "$(echo /usr/share/python-wheels/pip-*.whl)/pip" install --no-cache-dir --disable-pip-version-check \
+      --require-hashes --find-links /wheelhouse --target /opt/tools --requirement /run/lock.txt
 
 # The payload: launcher and trainers, compiled here so that no rank compiles them again.
 FROM tools AS payload
@@ -49,9 +49,8 @@ FROM base AS framework
 RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --shell /bin/bash stack \
     && chage --lastday -1 stack \
     && rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
-    && install -d -m 1777 /home/stack /workspace /out
-RUN --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
-    uv venv --no-cache --python /usr/bin/python3 /opt/venv \
+    && install -d -m 1777 /home/stack /workspace /out \
+    && python3 -m venv --without-pip /opt/venv \
     && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth
 
 # tensorflow-cpu==2.21.0, in a layer of its own: large, and changed rarely.
@@ -62,7 +61,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/uv-install,target=/run/uv-install \
     --mount=type=bind,source=images/locks/tensorflow-cpu.framework.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
-    /run/uv-install --no-local-versions
+    /run/uv-install --large --no-local-versions
 
 FROM framework AS runtime
 # Everything else of the lock.
@@ -109,7 +108,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/build/apt-install,target=/run/apt-install \
     --mount=type=bind,from=debs,target=/run/debs \
     --mount=type=cache,id=apt-cache-bookworm,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists,sharing=locked \
+    --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
     /run/apt-install \
       build-essential \
       curl \

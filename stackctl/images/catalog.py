@@ -71,6 +71,8 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: tuple[str, ...]
     framework_layer: tuple[str, ...]
     variants: dict[str, Variant]
+    compiler: tuple[str, ...] = ()
+    """Debian packages that only programs of the framework call: installed while its wheels are."""
     horovod: bool = False
     """Whether Horovod is compiled against the framework and installed."""
     mpi: bool = False

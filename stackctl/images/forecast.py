@@ -12,8 +12,9 @@ from stackctl.images import lockfile, render, sums
 from stackctl.images.catalog import Target
 from stackctl.images.settings import Settings
 
-ROOM = 2.0
-"""Disk that a build from nothing takes, over the image's size: the image, and the unpacked wheels in uv's cache."""
+BESIDE = 8.0
+"""Disk beside an image for each byte of a wheel that is not the framework's: it unpacks to some four times its size, in
+uv's cache and, where it only serves the build, in a stage as well."""
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -77,8 +78,11 @@ def _of_one(target: Target, settings: Settings) -> Forecast:
     )
     # Wheels unpack to about the same multiple, so an image's size divides as they do.
     share = framework / (framework + rest) if framework else 0.0
-    room = target.variant.budget_gb * 1e9 * ROOM
-    layers = {lockfile.digest(texts[target.framework_lock]): room * share, target.key: room * (1 - share)}
+    room = target.variant.budget_gb * 1e9
+    others = [pin for name, some in pins.items() if name != target.framework_lock for pin in some]
+    beside = sum(known.get(pin.digest, 0) for pin in others)
+    own = room * (1 - share) + beside * BESIDE
+    layers = {lockfile.digest(texts[target.framework_lock]): room * share, target.key: own}
     return Forecast(target.tag, files, layers)
 
 

@@ -202,7 +202,7 @@ def unpacked(target: Target, settings: Settings | None = None) -> list[File]:
 def apt_packages(dockerfile: str) -> list[str]:
     """The Debian packages that the stages of a Dockerfile install, as they stand behind `apt-install`."""
     text = dockerfile.replace("\\\n", " ")
-    found = re.findall(r"/run/apt-install((?:[ \n]+[a-z0-9][a-z0-9.+-]+)+)", text)
+    found = re.findall(r"/run/apt-install(?: --apart /\S+)?((?:[ \n]+[a-z0-9][a-z0-9.+-]+)+)", text)
     return sorted({word for words in found for word in words.split()})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.commands import PREFIX, ROOT, STACKCTL, environment
+from tests.integration.images.layers import steps
 
 pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(1200)]
 
@@ -45,12 +46,9 @@ def test_its_tools_answer_and_nothing_listens_for_logins(devel: str) -> None:
 
 
 def test_it_is_the_runtime_image_with_more_on_top(image: str, devel: str) -> None:
-    layers = [
-        json.loads(subprocess.run(["docker", "image", "inspect", "--format", "{{json .RootFS.Layers}}", name],
-                                  capture_output=True, text=True, check=True).stdout)
-        for name in (image, devel)
-    ]  # fmt: skip
-    assert layers[1][: len(layers[0])] == layers[0]
+    runtime, whole = steps(image), steps(devel)
+    assert whole[: len(runtime)] == runtime
+    assert len(whole) > len(runtime)
 
 
 def test_an_extension_of_python_is_compiled(devel: str) -> None:

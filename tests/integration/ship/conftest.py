@@ -37,10 +37,11 @@ template = "pytorch.dockerfile.j2"
 framework = "iniconfig"
 base = "bookworm"
 apt = ["ca-certificates", "python3", "tini"]
+compiler = ["make"]
 packages = ["packaging==25.0"]
-framework_layer = ["iniconfig"]
+framework_layer = ["iniconfig", "pluggy"]
 [images.small.variants.cpu]
-framework_packages = ["iniconfig==2.3.0"]
+framework_packages = ["iniconfig==2.3.0", "pluggy==1.6.0"]
 budget_gb = 0.3
 """
 IMAGE = f"{PREFIX}small:cpu"

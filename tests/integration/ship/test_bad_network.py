@@ -6,6 +6,7 @@ import io
 import json
 import re
 import subprocess
+import time
 import uuid
 import zipfile
 from collections import Counter
@@ -20,16 +21,21 @@ from tests.integration.ship.conftest import IMAGE, Checkout, served
 pytestmark = pytest.mark.needs("docker", "index")
 
 WHEEL = "packaging-25.0-py3-none-any.whl"
+FRAMEWORK = ["iniconfig-2.3.0-py3-none-any.whl", "pluggy-1.6.0-py3-none-any.whl"]
 
 
 class Index(ThreadingHTTPServer):
-    """A package index of one folder, on the engine's bridge. `drops`: how often a file breaks off half-way."""
+    """A package index of one folder, on the engine's bridge. `drops`: how often a file breaks off half-way.
+
+    `lacks`: the name of a file that is not found, after a while in which others come.
+    """
 
     def __init__(self, folder: Path) -> None:
         found = subprocess.run(["docker", "network", "inspect", "bridge"], capture_output=True, text=True, check=True)
         super().__init__((json.loads(found.stdout)[0]["IPAM"]["Config"][0]["Gateway"], 0), Handler)
         self.folder = folder
         self.drops = 0
+        self.lacks = ""
         self.altered = False
         self.asked: Counter[str] = Counter()
 
@@ -48,6 +54,10 @@ class Handler(BaseHTTPRequestHandler):
             stem = name.replace("-", "_")
             links = [f'<a href="/files/{path.name}">{path.name}</a>' for path in server.folder.glob(f"{stem}-*.whl")]
             self.send(f"<html><body>{''.join(links)}</body></html>".encode(), "text/html")
+            return
+        if name == server.lacks:
+            time.sleep(2)
+            self.send_error(404)
             return
         content = (server.folder / name).read_bytes()
         if server.altered:
@@ -82,12 +92,12 @@ def index(house: tuple[Path, str]) -> Iterator[Index]:
         yield index
 
 
-@pytest.fixture
-def lock(checkout: Checkout) -> Iterator[Path]:
-    """The lock of the last layer, with a comment that no build has seen: only this layer is built."""
+@pytest.fixture(params=["small-cpu.txt"])
+def lock(checkout: Checkout, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The lock of the last layer, or another, with a comment that no build has seen: it is built, and what follows."""
     done = checkout.stackctl("build", "small")
     assert done.returncode == 0, done.stderr
-    path = checkout.root / "images/locks/small-cpu.txt"
+    path = checkout.root / "images/locks" / request.param
     text = path.read_text()
     path.write_text(f"{text}# {uuid.uuid4()}\n")
     yield path
@@ -117,3 +127,15 @@ def test_a_file_with_another_hash_is_named_with_the_line_of_its_lock(
     (error,) = re.findall(r"^error: (.*)$", done.stderr, re.MULTILINE)
     assert error.startswith(f"{lock}:{number}: a file of packaging has another hash than the lock")
     assert image_id() == before
+
+
+@pytest.mark.usefixtures("lock")
+@pytest.mark.parametrize("lock", ["small-cpu.framework.txt"], indirect=True)
+def test_a_large_layer_keeps_what_an_installation_that_failed_had_fetched(checkout: Checkout, index: Index) -> None:
+    index.lacks = FRAMEWORK[1]
+    done = checkout.stackctl("build", "small", UV_DEFAULT_INDEX=index.url)
+    assert done.returncode == 1
+    index.lacks = ""
+    done = checkout.stackctl("build", "small", UV_DEFAULT_INDEX=index.url)
+    assert done.returncode == 0, done.stderr
+    assert [index.asked[name] for name in FRAMEWORK] == [1, 2]

@@ -121,6 +121,18 @@ def test_the_compilers_stay_in_the_stage_that_compiles_horovod(name: str) -> Non
     assert not tools & {"cmake", "pip", "horovod"}
 
 
+def test_the_compiler_of_an_image_is_installed_beside_its_wheels() -> None:
+    for target in catalog.targets(catalog.load()):
+        text = render.dockerfiles([target], assets.images_dir())[target.dockerfile]
+        assert ("\nFROM base AS compiler\n" in text) == bool(target.image.compiler), target.key
+        for package in target.image.compiler:
+            assert f" {package}\n" in text.replace(" \\\n", "\n").partition("AS compiler")[2].partition("\nFROM")[0]
+        # Nothing waits for it: the steps before have no part in it, and BuildKit puts a link's layer on top of any.
+        before, copied, _ = text.partition("\nCOPY --link --from=compiler /compiler /\n")
+        assert bool(copied) == bool(target.image.compiler)
+        assert "from=compiler" not in before
+
+
 @pytest.mark.parametrize(("name", "cubins"), [
     ("horovod-pytorch", "75,80,86,90,100,120"), ("horovod-tensorflow", "60,70,80,89,90"),
 ])  # fmt: skip

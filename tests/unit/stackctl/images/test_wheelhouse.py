@@ -40,8 +40,8 @@ def test_the_index_of_a_folder_names_its_own_files_only() -> None:
 @pytest.mark.parametrize("target", catalog.targets(catalog.load()), ids=lambda target: target.key)
 def test_debian_packages_of_every_stage_are_found_in_the_dockerfile(target: catalog.Target) -> None:
     found = wheelhouse.apt_packages((assets.images_dir() / "dockerfiles" / target.dockerfile).read_text())
-    assert {*target.image.apt, *(target.horovod.apt if target.horovod else ())} <= set(found)
-    assert "python3-venv" in found
+    assert {*target.image.apt, *target.image.compiler, *(target.horovod.apt if target.horovod else ())} <= set(found)
+    assert "python3-pip-whl" in found
     assert set(target.devel.apt) <= set(found)
 
 
