@@ -13,22 +13,32 @@ from typing import Any
 
 import pytest
 
+from stackctl.images import catalog
 from tests.commands import PREFIX, ROOT, STACKCTL, environment
 from tests.integration.images.layers import steps
 
 pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(1200)]
 
 
+@contextlib.contextmanager
+def for_development(variant: str) -> Iterator[str]:
+    """The image for development of pytorch, gone afterwards."""
+    argv = [STACKCTL, "build", "pytorch", "--variant", variant, "--devel"]
+    done = subprocess.run(argv, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1000, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    name = f"{PREFIX}pytorch:{variant}-devel"
+    assert done.stdout.startswith(f"{name} ")
+    try:
+        yield name
+    finally:
+        subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=True)
+
+
 @pytest.fixture(scope="module")
 def devel(image: str) -> Iterator[str]:
     """The image for development of pytorch on the CPU."""
-    argv = [STACKCTL, "build", "pytorch", "--variant", "cpu", "--devel"]
-    done = subprocess.run(argv, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1000, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    name = f"{PREFIX}pytorch:cpu-devel"
-    assert done.stdout.startswith(f"{name} ")
-    yield name
-    subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=True)
+    with for_development("cpu") as name:
+        yield name
 
 
 def in_image(image: str, *words: str) -> str:
@@ -60,6 +70,20 @@ extern "C" PyObject *PyInit_made() { return PyModule_Create(&made); }
     script = f"""cd /tmp; g++ -shared -fPIC $(python3-config --includes) -x c++ -o made.so - <<'END'{source}END
 python -c 'import made; print(made.__file__)'"""
     assert in_image(devel, "sh", "-ec", script) == "/tmp/made.so\n"
+
+
+@pytest.mark.needs("cuda-images")
+def test_nvcc_compiles_and_links_for_every_architecture_that_the_image_claims() -> None:
+    (target,) = catalog.targets(catalog.load(), "pytorch", "cuda")
+    wanted = [name.replace(".", "") for name in target.variant.gpu_architectures]
+    flags = " ".join(f"-gencode arch=compute_{name},code=sm_{name}" for name in wanted)
+    source = "__global__ void twice(float *x) { *x *= 2; }\nint main() { twice<<<1, 1>>>(nullptr); }"
+    script = f"""cd /tmp; nvcc {flags} -x cu -o twice - <<'END'
+{source}
+END
+grep --text --only-matching 'sm_[0-9]*' twice | sort --unique"""
+    with for_development("cuda") as image:
+        assert set(in_image(image, "sh", "-ec", script).split()) >= {f"sm_{name}" for name in wanted}
 
 
 def test_a_profile_is_taken(devel: str) -> None:
