@@ -44,8 +44,8 @@ def base_size(tag: str) -> int:
     rows = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
     layers = [(int(size), made) for size, _, made in (row.partition("\t") for row in rows)]
     first = next(number for number, (_, made) in enumerate(layers) if "/run/apt-install" in made)
-    return sum(size for size, made in layers[:first] if made.startswith("COPY /compiler ")) + sum(
-        size for size, _ in layers[first:]
+    return sum(
+        size for number, (size, made) in enumerate(layers) if number >= first or made.startswith("COPY /compiler ")
     )
 
 

@@ -73,15 +73,12 @@ def _of_one(target: Target, settings: Settings) -> Forecast:
     if settings.wheelhouse:
         wanted = lockfile.lacking(wanted, settings.wheelhouse)
     files = {f"{pin.name}=={pin.version}": known.get(pin.digest) for pin in wanted}
-    framework, rest = (
-        sum(known.get(pin.digest, 0) for pin in pins[name]) for name in (target.framework_lock, target.packages_lock)
-    )
+    sizes = {name: sum(known.get(pin.digest, 0) for pin in some) for name, some in pins.items()}
+    framework, rest = sizes[target.framework_lock], sizes[target.packages_lock]
     # Wheels unpack to about the same multiple, so an image's size divides as they do.
     share = framework / (framework + rest) if framework else 0.0
     room = target.variant.budget_gb * 1e9
-    others = [pin for name, some in pins.items() if name != target.framework_lock for pin in some]
-    beside = sum(known.get(pin.digest, 0) for pin in others)
-    own = room * (1 - share) + beside * BESIDE
+    own = room * (1 - share) + (sum(sizes.values()) - framework) * BESIDE
     layers = {lockfile.digest(texts[target.framework_lock]): room * share, target.key: own}
     return Forecast(target.tag, files, layers)
 

@@ -227,9 +227,8 @@ def _sizes(target: Target, noted: str, locks: Mapping[str, str], settings: Setti
     fresh = {name: text for name, text in locks.items() if any(pin.digest not in known for pin in lockfile.parse(text))}
     if not fresh:
         return known
-    from stackctl.images import (
-        sources,
-    )  # with all that fetches files, which a build that only checks locks does not need
+    # With it comes all that fetches files, which a build that only checks locks does not need.
+    from stackctl.images import sources
 
     return known | sources.sizes(fresh, target, settings)
 

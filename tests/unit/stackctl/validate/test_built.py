@@ -67,7 +67,7 @@ def test_a_secret_is_named_by_place_and_not_repeated() -> None:
     assert "the environment: GitHub token" in str(error.value)
     assert secret not in str(error.value)
     found = msgspec.structs.replace(
-        INSIDE, secrets=(Finding("/root/.netrc", "netrc password"), Finding("/k", "certificate"))
+        INSIDE, secrets=(Finding("/home/stack/.netrc", "netrc password"), Finding("/k", "certificate"))
     )
-    with pytest.raises(JobFailed, match=r"/root/\.netrc: netrc password \(and 1 more\)"):
+    with pytest.raises(JobFailed, match=r"/home/stack/\.netrc: netrc password \(and 1 more\)"):
         built.no_secrets(found, {})
