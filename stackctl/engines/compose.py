@@ -40,6 +40,8 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
     try:
         with signals(stop):
             process.run([*base, "up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"], env=env)
+            if stops:
+                stops.append(_start([*base, "stop"], env))  # the first saw only the containers that were there
             rows = [
                 json.loads(line)
                 for line in process.run([*base, "ps", "--all", "--format", "json"], env=env).splitlines()

@@ -20,6 +20,7 @@ from stackctl.errors import CommandFailed, MissingHere
 
 _INSTALL = "install Docker Engine with buildx and compose, or use `--on local`"
 _ENGINE_FAILED = 125
+_POLL_SECONDS = 0.2
 """Exit code of `docker run` when no container was started."""
 
 
@@ -180,18 +181,18 @@ def run_container(argv: Sequence[str], name: str) -> tuple[int, str]:
         KeyboardInterrupt: It was stopped.
     """
     stops: list[int] = []
-
-    def stop(number: int) -> None:
-        stops.append(number)
-        with contextlib.suppress(CommandFailed):
-            process.run(["docker", "stop", "--time", "5", name])
-
-    with signals(stop):
+    text: str | None = None
+    with signals(stops.append):
         # A session of its own: Ctrl-C reaches the container through us, once.
         running = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        text, _ = running.communicate()
+        while text is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                text, _ = running.communicate(timeout=_POLL_SECONDS)
+            if stops and text is None:
+                with contextlib.suppress(CommandFailed):  # not there yet: the next round finds it
+                    process.run(["docker", "stop", "--time", "5", name])
     if stops:
         raise KeyboardInterrupt
     if running.returncode == _ENGINE_FAILED:

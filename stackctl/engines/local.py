@@ -49,9 +49,13 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False) -> l
         MissingHere: A program is not installed; those already started are killed.
     """
     started: list[subprocess.Popen[bytes]] = []
+    early_signals: list[int] = []
     begun = time.monotonic()
 
     def pass_on(number: int) -> None:
+        if len(started) < len(commands):
+            early_signals.append(number)  # a node that is being started would miss it
+            return
         # A launcher that still imports its modules would answer SIGINT with a traceback; SIGTERM just ends it.
         early = time.monotonic() - begun < _START_UP_SECONDS and number == signal.SIGINT
         for process in started:
@@ -73,6 +77,8 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False) -> l
                         preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
                     )
                 )
+            for number in early_signals:
+                pass_on(number)
             return _wait(started)
         except FileNotFoundError as error:
             raise MissingHere(f"the program {error.filename!r} is not installed here") from None

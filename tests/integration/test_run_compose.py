@@ -132,6 +132,16 @@ def test_interrupting_a_compose_run_stops_and_removes_it(image: str, start: Call
 
 @pytest.mark.needs("docker")
 @pytest.mark.usefixtures("leaves_nothing")
+def test_a_signal_while_containers_are_being_started_stops_them_too(image: str, start: Callable[..., Running]) -> None:
+    run = start("--nodes", "2", "--procs", "1", "--on", "compose", "--", "python", "loop.py")
+    wait_for((run.out / "compose.yaml").exists, 30)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.process.wait(40) == 130, run.said()
+    assert read(run.out / "run.json")["state"] == "stopped"
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
 def test_a_name_that_containers_have_is_exit_4(image: str, start: Callable[..., Running], stackctl: Stackctl) -> None:
     run = start("--nodes", "1", "--on", "compose", "--", "python", "loop.py")
     run.wait_for_ranks(1)

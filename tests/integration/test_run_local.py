@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stackctl.engines import local
 from tests.commands import STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.running import Running, ranks_of, read, wait_for
 
@@ -129,18 +132,35 @@ def test_ctrl_c_at_any_moment_is_130_without_a_traceback(tmp_path: Path) -> None
     for moment in range(16):
         out = tmp_path / f"out{moment}"
         argv = [STACKCTL, "run", "--nodes", "2", "--out", str(out), "--", "sleep", "60"]
-        process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                   preexec_fn=hear_signals)  # fmt: skip
-        try:
-            time.sleep(moment * 0.04)
-            process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=30)[0]
-        finally:
-            process.kill()
-            process.wait()
+        with subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              preexec_fn=hear_signals) as process:  # fmt: skip
+            try:
+                time.sleep(moment * 0.04)
+                process.send_signal(signal.SIGINT)
+                said = process.communicate(timeout=30)[0]
+            finally:
+                process.kill()
         assert process.returncode in (130, -signal.SIGINT), (moment, said)
         assert "Traceback" not in said, (moment, said)
         assert ranks_of(out) == []
+
+
+@pytest.mark.needs("linux")
+@pytest.mark.parametrize("node", [0, 1])
+def test_ctrl_c_while_a_node_is_being_started_ends_every_node(node: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, begun = subprocess.Popen, time.monotonic()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(*words: Any, **more: Any) -> subprocess.Popen[bytes]:
+        if len(started) == node:
+            os.kill(os.getpid(), signal.SIGINT)
+        started.append(start(*words, **more))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    commands = [local.Command(argv=("sleep", "60"), env=environment())] * 2
+    assert local.run(commands, cwd=Path.cwd()) == [-signal.SIGTERM] * 2
+    assert time.monotonic() - begun < 15
 
 
 def test_runs_side_by_side_do_not_meet(stackctl: Stackctl, tmp_path: Path) -> None:

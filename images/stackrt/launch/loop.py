@@ -90,11 +90,11 @@ class Loop:
         readable, writable = os.pipe()
         for end in (readable, writable):
             os.set_blocking(end, False)
+        signal.set_wakeup_fd(writable, warn_on_full_buffer=False)  # first, or a signal in between would be lost
         for number in signals:
             signal.signal(number, lambda *_: None)
             # Restart system calls, so that nothing outside the loop sees an interruption.
             signal.siginterrupt(number, False)
-        signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
 
         def deliver() -> None:
             for number in os.read(readable, 4096):

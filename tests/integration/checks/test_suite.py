@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import signal
 import subprocess
 import time
@@ -14,6 +16,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from stackctl.engines import docker
 from stackctl.images import catalog
 from tests.commands import PREFIX, ROOT, STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.checks.bench import Reports
@@ -154,3 +157,19 @@ def test_ctrl_c_ends_the_container(image: str, tmp_path: Path) -> None:
     _, said = running.communicate(timeout=30)
     assert running.returncode == 130, said
     assert "error: interrupted" in said
+
+
+@pytest.mark.usefixtures("no_containers_left")
+def test_ctrl_c_before_the_container_is_there_ends_it_too(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, begun = subprocess.Popen, time.monotonic()
+
+    def interrupted(*words: Any, **more: Any) -> subprocess.Popen[str]:
+        monkeypatch.undo()
+        os.kill(os.getpid(), signal.SIGINT)
+        return start(*words, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    name = f"stackctl-test-{secrets.token_hex(4)}"
+    with pytest.raises(KeyboardInterrupt):
+        docker.run_container(["docker", "run", "--rm", "--init", "--name", name, image, "sleep", "60"], name)
+    assert time.monotonic() - begun < 20

@@ -111,9 +111,12 @@ class Job:
 
     def ranks(self) -> dict[int, int]:
         """Process id by rank, of the ranks themselves."""
-        return {
-            int(env["RANK"]): pid for pid, env in self.processes().items() if "RANK" in env and os.getsid(pid) == pid
-        }
+        found: dict[int, int] = {}
+        for pid, env in self.processes().items():
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                if "RANK" in env and os.getsid(pid) == pid:
+                    found[int(env["RANK"])] = pid
+        return found
 
     def failure(self) -> dict[str, Any]:
         content = json.loads((self.out / "failure.json").read_text())
