@@ -6,12 +6,10 @@ The API server, controllers and scheduler are real, and so is the job; kwok play
 from __future__ import annotations
 
 import json
-import math
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +26,12 @@ from stackctl.runs.submission import Submission
 from tests.cluster.harness.cluster import GIVEN, OwnCluster
 from tests.cluster.submitting import until
 from tests.commands import STACKCTL, environment
+from tests.timing import fastest
 
 pytestmark = pytest.mark.needs("cluster")
 
 NODES, RUNS = 1000, 5000
 MOST_SECONDS, MOST_PREFLIGHT_SECONDS, MOST_MEBIBYTES, MOST_REQUESTS = 1.0, 2.0, 150, 4
-TRIES = 5
-"""One in time is enough: the cluster's own programs work on this machine as well."""
 
 
 @pytest.fixture(scope="module")
@@ -77,24 +74,6 @@ def run(cluster: OwnCluster, home: Path, *words: str) -> Took:
     return Took(seconds, mebibytes, said)
 
 
-def slowdown() -> float:
-    """How much longer something takes on this machine now than it computes: 1 if nothing else goes on."""
-    before, start = os.times(), time.monotonic()
-    subprocess.run([sys.executable, "-c", "sum(range(5_000_000))"], check=True)
-    now = os.times()
-    computed = now.children_user + now.children_system - before.children_user - before.children_system
-    return max(1.0, (time.monotonic() - start) / computed)
-
-
-def fastest(seconds: Callable[[], float], bound: float) -> float:
-    """The shortest of a few times of something, as on a quiet machine; within the bound it is not tried again."""
-    found = math.inf
-    for _ in range(TRIES):
-        if found > bound:
-            found = min(found, seconds() / slowdown())
-    return found
-
-
 def assert_quick_and_small(cluster: OwnCluster, home: Path, *words: str) -> None:
     def seconds() -> float:
         took = run(cluster, home, *words)
@@ -121,7 +100,7 @@ def running(large: OwnCluster, tmp_path_factory: pytest.TempPathFactory) -> str:
         found = large.api.request("GET", "/apis/batch/v1/namespaces/default/jobs/large")
         return bool(found["status"].get("ready") == NODES)
 
-    until(ready, 180)
+    until(ready, 300)
     return "large"
 
 

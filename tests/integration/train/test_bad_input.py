@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.timing import fastest
+
 pytestmark = pytest.mark.needs("torch")
 
 MODEL = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--batch-size", "2", "--steps", "8",
@@ -104,12 +106,15 @@ def test_a_diverging_run_says_so(trainers: Any, tmp_path: Path) -> None:
 
 
 def test_the_real_program_checks_options_before_its_slow_imports(environment: dict[str, str]) -> None:
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "stackrt.train.gpt", "--steps", "0"], env=environment,
-                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
-    assert (done.returncode, done.stdout) == (78, "")
-    assert "--steps 0" in one_line(done.stderr)
-    assert time.monotonic() - began < 1
+    def seconds() -> float:
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", "stackrt.train.gpt", "--steps", "0"], env=environment,
+                              capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+        assert (done.returncode, done.stdout) == (78, "")
+        assert "--steps 0" in one_line(done.stderr)
+        return time.monotonic() - began
+
+    assert fastest(seconds, 1) < 1
 
 
 def test_the_real_program_is_quiet_and_debugs_on_demand(environment: dict[str, str], tmp_path: Path) -> None:
