@@ -40,7 +40,7 @@ def registry(cluster: OwnCluster, folder: Path, *, locked: bool = False) -> Iter
     argv = [registry_program(), "serve", str(folder / "config.yml")]
     with (folder / "log").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as running:
         try:
-            until(lambda: "listening on" in (folder / "log").read_text(), 20)
+            until(lambda: "listening on" in (folder / "log").read_text(), 60)
             trust(cluster, address)
             yield address
         finally:

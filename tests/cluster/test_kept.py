@@ -46,7 +46,7 @@ def tells_all(submitter: Submitter) -> None:
     explained = submitter.stackctl("explain", "crash").stdout
     assert "rank 1 (node 1, local rank 0" in explained
     assert "| ValueError: loss is nan" in explained
-    until(lambda: readers(submitter) == [], 30)
+    until(lambda: readers(submitter) == [], 90)
 
 
 def test_of_a_run_whose_pods_are_gone(submitter: Submitter, shared_claim: Path, tmp_path: Path) -> None:

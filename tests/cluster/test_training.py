@@ -26,7 +26,7 @@ SMALL = ["--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "-
 FOUR_RANKS = ["--nodes", "2", "--procs", "2", "--seed", "5"]
 TWO_RANKS = ["--nodes", "2", "--procs", "1", "--seed", "5"]
 SHORT = ["--", "--steps", "12", *SMALL]
-CHECKPOINTED = ["--", "--steps", "40", "--checkpoint-every", "4", *SMALL]
+CHECKPOINTED = ["--", "--steps", "80", "--checkpoint-every", "4", *SMALL]
 
 
 def parameters(path: Path) -> str:

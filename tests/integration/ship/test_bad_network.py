@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(f"<html><body>{''.join(links)}</body></html>".encode(), "text/html")
             return
         if name == server.lacks:
-            time.sleep(2)
+            time.sleep(5)
             self.send_error(404)
             return
         content = (server.folder / name).read_bytes()

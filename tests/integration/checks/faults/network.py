@@ -105,7 +105,7 @@ def no_name(bench: Bench) -> Result:
 def equal_links(cluster: Cluster) -> None:
     """Slow enough for a busy machine to keep all of them busy."""
     for node in range(4):
-        cluster.limit(node, "300mbit")
+        cluster.limit(node, "100mbit")
 
 
 def sound() -> list[dict[str, Result]]:
@@ -124,10 +124,10 @@ def equal_rates(bench: Bench) -> Result:
 
 def hold_2(cluster: Cluster) -> None:
     for node in range(4):
-        cluster.limit(node, "30mbit" if node == 2 else "300mbit")
+        cluster.limit(node, "10mbit" if node == 2 else "100mbit")
 
 
-@fault("pairwise-busbw", "a node whose link is held to 30 Mbit/s", needs=NETWORK)
+@fault("pairwise-busbw", "a node whose link is held to 10 Mbit/s", needs=NETWORK)
 def slow_link(bench: Bench) -> Result:
     found = on_nodes(("pairwise-busbw",), hold_2)[0]["pairwise-busbw"]
     assert found.found.startswith("node 2: "), found
