@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from tests.cluster.harness.cluster import Cluster, OwnCluster
 from tests.cluster.harness.site import GPUS, PAUSE
 from tests.cluster.submitting import until
 from tests.commands import ROOT, hear_signals
+from tests.integration.running import children
 
 pytestmark = pytest.mark.needs("cluster")
 
@@ -119,8 +121,8 @@ def test_a_killed_node_is_seen_and_comes_back(own_cluster: OwnCluster) -> None:
 
 
 def descendants(pid: int) -> set[int]:
-    children = {int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()}
-    return children.union(*map(descendants, children))
+    found = children(pid)
+    return found.union(*map(descendants, found))
 
 
 def traces(folder: Path) -> list[str]:
@@ -129,7 +131,8 @@ def traces(folder: Path) -> list[str]:
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     rules = subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout
     found = [line for line in (links + rules + Path("/proc/mounts").read_text()).splitlines() if name in line]
-    return found + [str(path) for path in [folder, *Path("/sys/fs/cgroup").glob(f"**/{name}")] if path.exists()]
+    groups = [path for path, _, _ in os.walk("/sys/fs/cgroup") if Path(path).name == name]
+    return found + [path for path in [str(folder), *groups] if Path(path).exists()]
 
 
 @pytest.fixture
@@ -161,5 +164,5 @@ def test_nothing_is_left_of_a_cluster(
     processes = descendants(second.pid)
     assert len(processes) > 10
     second.send_signal(sent)
-    until(lambda: not traces(folder) and not any(Path(f"/proc/{pid}").exists() for pid in processes), 30)
+    until(lambda: not traces(folder) and not any(Path(f"/proc/{pid}").exists() for pid in processes), 90)
     assert own_cluster.ready(own_cluster.nodes[0])

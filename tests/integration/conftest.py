@@ -28,7 +28,8 @@ def leaves_nothing() -> Iterator[None]:
     """See that a test left no container, network or volume of its own behind."""
     before = _docker_things()
     yield
-    assert _docker_things() == before
+    left = {kind: names - before[kind] for kind, names in _docker_things().items()}
+    assert not any(left.values()), left
 
 
 def _docker_things() -> dict[str, set[str]]:
@@ -66,7 +67,16 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
                 run.process.wait(30)
             except subprocess.TimeoutExpired:
                 run.process.kill()
+                run.process.wait()
         run.log.close()
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """Have this process take SIGINT as at a terminal: one that was started in a shell's background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,31 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> float:
         assert time.monotonic() - start < seconds, "it did not come about in time"
         time.sleep(0.05)
     return time.monotonic() - start
+
+
+@contextmanager
+def background(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process whose output the test reads; killed if the test fails before it has ended.
+
+    Args:
+        options: Of Popen; by default standard error comes with standard output.
+    """
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(argv, text=True, **{**streams, **options}) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def children(pid: int) -> set[int]:
+    """Process ids of what a process has started, of those of both that have not ended."""
+    found: set[int] = set()
+    with suppress(OSError):
+        for thread in list(Path(f"/proc/{pid}/task").iterdir()):
+            with suppress(OSError):
+                found.update(map(int, (thread / "children").read_text().split()))
+    return found
 
 
 class Running:
@@ -84,3 +110,8 @@ def ranks_of(out: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def wait_until_gone(out: Path, seconds: float = 5) -> None:
+    """Wait until no process of a run is left."""
+    wait_for(lambda: ranks_of(out) == [], seconds)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import PREFIX, ROOT, hear_signals
+from tests.integration.running import background
 
 
 @pytest.fixture
@@ -88,17 +89,16 @@ def test_with_docker_two_nodes_train_in_containers(clone: Path, image: str) -> N
 @pytest.mark.usefixtures("leaves_nothing")
 def test_ctrl_c_leaves_nothing_behind(image: str, tmp_path: Path) -> None:
     env = {**os.environ, "STACK_RUNS": str(tmp_path / "runs"), "STACK_IMAGE_PREFIX": PREFIX}
-    process = subprocess.Popen([sys.executable, str(ROOT / "scripts" / "demo.py")], cwd=ROOT, env=env, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-                               preexec_fn=hear_signals)  # fmt: skip
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if re.search(r"step +10/", line):
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-            break
-    said += process.communicate(timeout=60)[0]
+    argv = [sys.executable, str(ROOT / "scripts" / "demo.py")]
+    with background(argv, cwd=ROOT, env=env, start_new_session=True, preexec_fn=hear_signals) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if re.search(r"step +10/", line):
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+                break
+        said += process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
     assert "Traceback" not in said
     (folder,) = (tmp_path / "runs").iterdir()

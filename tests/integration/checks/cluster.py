@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tests.commands import ROOT
+from tests.integration.running import background
 
 MEETING_PORT = 29400
 PREFIX = "10.71.0."
@@ -79,29 +81,23 @@ class Cluster:
             env: More environment variables, by node.
         """
         file = folder / "report.json"
-        started = []
-        for node in range(self.nodes):
-            contract = {
-                "PYTHONPATH": str(ROOT / "images"),
-                "STACK_NODES": str(self.nodes),
-                "STACK_NODE_RANK": str(node),
-                "WORLD_SIZE": str(self.nodes),
-                "MASTER_ADDR": address(0),
-                "MASTER_PORT": str(MEETING_PORT),
-                "GLOO_SOCKET_IFNAME": "eth0",
-                **(env or {}).get(node, {}),
-            }
-            suite = [sys.executable, "-m", "stackrt.checks", "--only", *only, "--json", str(file)]
-            started.append(
-                subprocess.Popen(
-                    ["ip", "netns", "exec", self.space(node), *suite],
-                    env={**os.environ, **contract},
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        outputs = [process.communicate(timeout=120)[1] for process in started]
+        suite = [sys.executable, "-m", "stackrt.checks", "--only", *only, "--json", str(file)]
+        with ExitStack() as stack:
+            started = []
+            for node in range(self.nodes):
+                contract = {
+                    "PYTHONPATH": str(ROOT / "images"),
+                    "STACK_NODES": str(self.nodes),
+                    "STACK_NODE_RANK": str(node),
+                    "WORLD_SIZE": str(self.nodes),
+                    "MASTER_ADDR": address(0),
+                    "MASTER_PORT": str(MEETING_PORT),
+                    "GLOO_SOCKET_IFNAME": "eth0",
+                    **(env or {}).get(node, {}),
+                }
+                argv = ["ip", "netns", "exec", self.space(node), *suite]
+                started.append(stack.enter_context(background(argv, env={**os.environ, **contract})))
+            outputs = [process.communicate(timeout=120)[0] for process in started]
         codes: Sequence[int] = [process.returncode for process in started]
         assert len(set(codes)) == 1, outputs
         rows = json.loads(file.read_text())["checks"]

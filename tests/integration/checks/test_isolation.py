@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands import ROOT
+from tests.commands import ROOT, hear_signals
+from tests.integration.running import background, wait_for
 
 pytestmark = pytest.mark.needs("linux")
 
@@ -75,20 +76,15 @@ def is_well(context):
     return passed("well", unit=1)
 registry.SUBJECTS = ()
 """
+PATIENT = BAD.replace('bad("hangs", 1.0)', 'bad("hangs", 60.0)')
 
 
-def run(code: str, folder: Path, *words: str) -> subprocess.Popen[str]:
+def run(code: str, folder: Path, *words: str) -> AbstractContextManager[subprocess.Popen[str]]:
     script = folder / "suite.py"
     script.write_text(code + "from stackrt.checks.__main__ import main\nsys.exit(main(sys.argv[2:]))\n")
     env = {**os.environ, "PYTHONPATH": str(ROOT / "images"), "TMPDIR": str(folder)}
-    return subprocess.Popen(
-        [sys.executable, str(script), mark(folder), *words],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    argv = [sys.executable, str(script), mark(folder), *words]
+    return background(argv, env=env, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=hear_signals)
 
 
 def mark(folder: Path) -> str:
@@ -104,8 +100,8 @@ def sleeping(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]], int]:
     folder = tmp_path_factory.mktemp("bad")
-    started = run(BAD, folder, "--json", str(folder / "report.json"))
-    started.communicate(timeout=120)
+    with run(BAD, folder, "--json", str(folder / "report.json")) as started:
+        started.communicate(timeout=120)
     rows = json.loads((folder / "report.json").read_text())["checks"]
     return folder, {row["name"]: row for row in rows}, started.returncode
 
@@ -151,14 +147,10 @@ def test_nothing_is_left_behind(ran: tuple[Path, dict[str, dict[str, Any]], int]
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_and_all_that_it_started(tmp_path: Path, number: int, code: int) -> None:
-    patient = BAD.replace('bad("hangs", 1.0)', 'bad("hangs", 60.0)')
-    started = run(patient, tmp_path, "--only", "hangs")
-    until = time.monotonic() + 20
-    while not sleeping(tmp_path):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    started.send_signal(number)
-    _, said = started.communicate(timeout=20)
+    with run(PATIENT, tmp_path, "--only", "hangs") as started:
+        wait_for(lambda: bool(sleeping(tmp_path)), 20)
+        started.send_signal(number)
+        _, said = started.communicate(timeout=20)
     assert started.returncode == code
     assert "interrupted; all checks have been ended" in said
     assert sleeping(tmp_path) == []
@@ -166,14 +158,8 @@ def test_a_signal_ends_the_run_and_all_that_it_started(tmp_path: Path, number: i
 
 
 def test_when_the_suite_itself_is_killed_its_checks_end(tmp_path: Path) -> None:
-    patient = BAD.replace('bad("hangs", 1.0)', 'bad("hangs", 60.0)')
-    started = run(patient, tmp_path, "--only", "hangs")
-    until = time.monotonic() + 20
-    while not sleeping(tmp_path):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    started.kill()
-    started.communicate(timeout=20)
-    while sleeping(tmp_path):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    with run(PATIENT, tmp_path, "--only", "hangs") as started:
+        wait_for(lambda: bool(sleeping(tmp_path)), 20)
+        started.kill()
+        started.communicate(timeout=20)
+    wait_for(lambda: not sleeping(tmp_path), 20)

@@ -20,6 +20,7 @@ from stackctl.engines import docker
 from stackctl.images import catalog
 from tests.commands import PREFIX, ROOT, STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.checks.bench import Reports
+from tests.integration.running import background, wait_for
 
 pytestmark = pytest.mark.needs("docker")
 
@@ -140,26 +141,16 @@ def test_an_image_that_is_not_here(stackctl: Stackctl) -> None:
 
 @pytest.mark.usefixtures("no_containers_left")
 def test_ctrl_c_ends_the_container(image: str, tmp_path: Path) -> None:
-    running = subprocess.Popen(
-        [STACKCTL, "test", image, "--tag", "image"],
-        env=environment(),
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_signals,
-    )
-    until = time.monotonic() + 30
-    while not containers(image):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=30)
+    argv = [STACKCTL, "test", image, "--tag", "image"]
+    with background(argv, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=hear_signals) as running:
+        wait_for(lambda: bool(containers(image)), 30)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=30)
     assert running.returncode == 130, said
     assert "error: interrupted" in said
 
 
-@pytest.mark.usefixtures("no_containers_left")
+@pytest.mark.usefixtures("no_containers_left", "hears_ctrl_c")
 def test_ctrl_c_before_the_container_is_there_ends_it_too(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     start, begun = subprocess.Popen, time.monotonic()
 

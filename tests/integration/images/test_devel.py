@@ -153,23 +153,23 @@ def test_a_debugger_attaches_and_stops_at_a_breakpoint(devel: str, tmp_path: Pat
     container = subprocess.run([*argv, "train.py"], capture_output=True, text=True, check=True).stdout.strip()
     try:
         where = subprocess.run(["docker", "port", container, "5678"], capture_output=True, text=True, check=True).stdout
-        debugger = attach(int(where.rpartition(":")[2]))
-        mapping = [{"localRoot": str(tmp_path), "remoteRoot": "/workspace"}]
-        debugger.send("attach", pathMappings=mapping, justMyCode=True)
-        debugger.until(event="initialized")
-        debugger.send("setBreakpoints", source={"path": str(tmp_path / "train.py")}, breakpoints=[{"line": 2}])
-        debugger.send("configurationDone")
-        thread = debugger.until(event="stopped")["body"]["threadId"]
-        debugger.send("stackTrace", threadId=thread)
-        frame = debugger.until(command="stackTrace", success=True)["body"]["stackFrames"][0]
-        assert (frame["source"]["path"], frame["line"]) == (str(tmp_path / "train.py"), 2)
-        debugger.send("evaluate", expression="loss", frameId=frame["id"])
-        assert debugger.until(command="evaluate", success=True)["body"]["result"] == "2.5"
-        debugger.send("continue", threadId=thread)
-        debugger.until(event="terminated")
-        ended = subprocess.run(["docker", "wait", container], capture_output=True, text=True, timeout=60, check=True)
+        with contextlib.closing(attach(int(where.rpartition(":")[2]))) as debugger:
+            mapping = [{"localRoot": str(tmp_path), "remoteRoot": "/workspace"}]
+            debugger.send("attach", pathMappings=mapping, justMyCode=True)
+            debugger.until(event="initialized")
+            debugger.send("setBreakpoints", source={"path": str(tmp_path / "train.py")}, breakpoints=[{"line": 2}])
+            debugger.send("configurationDone")
+            thread = debugger.until(event="stopped")["body"]["threadId"]
+            debugger.send("stackTrace", threadId=thread)
+            frame = debugger.until(command="stackTrace", success=True)["body"]["stackFrames"][0]
+            assert (frame["source"]["path"], frame["line"]) == (str(tmp_path / "train.py"), 2)
+            debugger.send("evaluate", expression="loss", frameId=frame["id"])
+            assert debugger.until(command="evaluate", success=True)["body"]["result"] == "2.5"
+            debugger.send("continue", threadId=thread)
+            debugger.until(event="terminated")
+            argv = ["docker", "wait", container]
+            ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
         assert ended.stdout == "0\n"
-        debugger.close()
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", container], capture_output=True, check=True)
 
