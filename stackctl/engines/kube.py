@@ -76,6 +76,10 @@ class BrokenOff(ApiError):
     """A stream ended before its end, perhaps within a line; whoever reads it asks for the rest again."""
 
 
+class Silent(BrokenOff):
+    """A stream is open, and nothing has come for SILENT_SECONDS."""
+
+
 T = TypeVar("T")
 
 
@@ -330,6 +334,8 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         for chunk in response.stream(65_536, decode_content=True):
             *whole, rest = (rest + chunk).split(b"\n")
             yield from whole
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise Silent("nothing came from the cluster's stream for a while") from error
     except urllib3.exceptions.HTTPError as error:
         raise BrokenOff("the stream from the cluster broke off") from error
     if rest:

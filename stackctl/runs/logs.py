@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from stackctl.engines.kube import ApiError, BrokenOff, Cluster, address
+from stackctl.engines.kube import ApiError, BrokenOff, Cluster, Silent, address
 from stackctl.jobs.kubernetes import CONTAINER
 
 _RANK = re.compile(rb"\[ *([0-9]+)\] ")
@@ -56,6 +56,10 @@ def read(
                     yield row
             if last:
                 return
+        except Silent:
+            breaks = breaks + 1 if last else 0  # while it runs, it may print nothing for hours
+            if breaks > MOST_LAST_BREAKS:
+                raise
         except BrokenOff:
             breaks += 1
             if breaks > MOST_BREAKS:

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster
-from stackctl.errors import InvalidInput
+from stackctl.engines.kube import ApiError, Cluster, Silent
+from stackctl.errors import InvalidInput, JobFailed
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import RUN_LABEL
 from stackctl.runs import logs, objects, observe
@@ -49,9 +49,15 @@ def find(cluster: Cluster, name: str, namespace: str) -> Run:
 
 
 def look(run: Run) -> tuple[objects.Job, list[objects.Pod]]:
-    """The Job and its pods, of all attempts, now; two requests whatever the size."""
-    found = _job(run.cluster, run.name, run.namespace)
-    return found, _pods(run)
+    """The Job and its pods, of all attempts, now; two requests whatever the size.
+
+    Raises:
+        JobFailed: It was removed meanwhile.
+    """
+    found = run.cluster.get("Job", run.name, run.namespace)
+    if found is None or found["metadata"]["uid"] != run.uid:
+        raise JobFailed(f"{run.name} was removed meanwhile")
+    return msgspec.convert(found, objects.Job), _pods(run)
 
 
 def view(run: Run) -> View:
@@ -75,7 +81,7 @@ def wait(run: Run, seen: Callable[[View], None]) -> View:
     """Wait for the end of a run; `seen` is called at each look.
 
     Raises:
-        InvalidInput: It was removed meanwhile.
+        JobFailed: It was removed meanwhile.
     """
     before, pause = "", LOOK_SECONDS
     while True:
@@ -137,7 +143,7 @@ def lines(run: Run, pods: Sequence[objects.Pod], nodes: set[int], attempt: int |
 
 def _unreadable(pod: objects.Pod, attempt: int, error: ApiError) -> Line:
     """What stands in a log's place where the pod's machine does not answer; raises any other error again."""
-    if error.status < 500:
+    if error.status < 500 and not isinstance(error, Silent):
         raise error
     said = f"stackctl: the log of node {pod.index} cannot be read: {pod.spec.node_name} does not answer"
     return Line(attempt, pod.index, None, said.encode())
@@ -154,10 +160,14 @@ class _Follower:
         self._problem: Exception | None = None
 
     def lines(self) -> Iterator[Line]:
-        over = False
+        over, removed = False, None
         while True:
             if not over:
-                over = self._look()
+                try:
+                    over = self._look()
+                except JobFailed as error:  # what its pods print as they end still comes
+                    over, removed = True, error
+                    self._ended |= self._readers.keys()
             deadline = time.monotonic() + LOOK_SECONDS
             while (left := deadline - time.monotonic()) > 0:
                 try:
@@ -171,6 +181,8 @@ class _Follower:
             if self._problem:
                 raise self._problem
             if over and not self._reading() and self._lines.empty():
+                if removed:
+                    raise removed
                 return
 
     def _reading(self) -> bool:

@@ -49,10 +49,20 @@ class Submitter:
 
     def stackctl(self, command: str, *words: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a stackctl command in the namespace; returns the finished process."""
+        with self.background(command, *words) as running:
+            try:
+                out, err = running.communicate(timeout=timeout)
+            except BaseException:
+                running.kill()
+                raise
+        return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+
+    def background(self, command: str, *words: str) -> subprocess.Popen[str]:
+        """Start a stackctl command in the namespace."""
         env = environment(KUBECONFIG=str(self.kubeconfig), STACK_RUNS=str(self.store))
         argv = [STACKCTL, command, "--namespace", self.namespace, *words]
-        return subprocess.run(
-            argv, env=env, cwd=self.store, capture_output=True, text=True, timeout=timeout, check=False
+        return subprocess.Popen(
+            argv, env=env, cwd=self.store, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def submit(self, name: str, *words: str) -> None:

@@ -56,6 +56,28 @@ def test_a_submission_may_be_repeated_and_is_cancelled_whole(shared_submitter: S
     shared_submitter.cancel("twice")
 
 
+def test_who_follows_a_run_hears_that_it_was_removed(shared_submitter: Submitter) -> None:
+    """And until then all that it prints as it ends."""
+    script = (
+        "import signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(3)\n"
+        "    sys.exit(print('the last words'))\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('up', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    shared_submitter.submit("removed", "--", "python", "-c", script)
+    with shared_submitter.background("logs", "-f", "removed") as follower:
+        for line in follower.stdout or ():
+            if line.endswith("up\n"):
+                break
+        shared_submitter.cancel("removed")
+        left, said = follower.communicate(timeout=60)
+    assert (follower.returncode, "removed was removed meanwhile" in said) == (1, True), said
+    assert "the last words" in left
+
+
 def test_a_job_that_has_run_keeps_its_name(shared_submitter: Submitter) -> None:
     shared_submitter.submit("once", "--wait", "--", "true")
     again = shared_submitter.stackctl("submit", "--image", shared_submitter.image, "--name", "once", "--", "true")

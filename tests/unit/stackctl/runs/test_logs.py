@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from stackctl.engines.kube import ApiError, BrokenOff, Cluster
+from stackctl.engines.kube import ApiError, BrokenOff, Cluster, Silent
 from stackctl.runs import logs
 
 ROWS = [f"2026-11-22T06:00:{n // 4:02}.{n % 4}00000000Z [ {n % 2}] line {n // 2}".encode() for n in range(40)]
@@ -16,8 +16,8 @@ LINES = [row.partition(b" ")[2] for row in ROWS]
 class Server:
     """A log that breaks off after some lines, and that answers `sinceTime` as Kubernetes does: in whole seconds."""
 
-    def __init__(self, *breaks: int | ApiError) -> None:
-        self.breaks = list(breaks)
+    def __init__(self, *breaks: int | ApiError, silent: bool = False) -> None:
+        self.breaks, self.end = list(breaks), Silent if silent else BrokenOff
         self.asked: list[Mapping[str, str]] = []
 
     @contextmanager
@@ -31,7 +31,7 @@ class Server:
     def _rows(self, since: str, end: int) -> Iterator[bytes]:
         yield from (row for row in ROWS[:end] if row[:19].decode() + "Z" >= since)
         if end < len(ROWS):
-            raise BrokenOff("broke off")
+            raise self.end("broke off")
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,22 @@ def test_a_log_is_followed_until_its_container_has_ended() -> None:
     server = Server()
     assert read(server, follow=True, ended=lambda: next(ended)) == LINES
     assert [row.get("follow") for row in server.asked] == ["true", None], "read to its end once more"
+
+
+def test_a_rank_may_be_silent_for_hours() -> None:
+    ended = iter([*[False] * 200, True])
+    server = Server(*[20] * 200, silent=True)
+    assert read(server, follow=True, ended=lambda: next(ended)) == LINES
+
+
+def test_a_machine_that_does_not_answer_is_not_waited_for_once_its_pod_has_ended() -> None:
+    with pytest.raises(Silent):
+        read(Server(*[20] * 200, silent=True))
+
+
+def test_a_stream_that_always_breaks_is_given_up() -> None:
+    with pytest.raises(BrokenOff):
+        read(Server(*[20] * 200), follow=True, ended=lambda: False)
 
 
 def test_a_pod_that_has_gone_or_never_started_has_no_lines() -> None:
