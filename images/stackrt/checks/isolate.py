@@ -33,6 +33,9 @@ LINGER_SECONDS = 1.0
 KILL_SECONDS = 5.0
 """A process that outlives SIGKILL this long is stuck in the kernel."""
 
+_HELD = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+"""Signals that a check's supervisor waits for."""
+
 _prctl = ctypes.CDLL(None).prctl
 CACHES = ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 
@@ -47,11 +50,14 @@ class Running:
         self.output, output = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        # Blocked before the fork, or one that comes before the child's own mask would be lost in it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self.report)
             os.close(self.output)
             _supervise(check, context, report, output)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(report)
         os.close(output)
         self.watch = os.pidfd_open(self.pid)
@@ -146,17 +152,15 @@ def _supervise(check: Check, context: Context, report: int, output: int) -> NoRe
     """Run a check in a child, see it out, and end all that it started."""
     try:
         os.setsid()
-        blocked = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
-        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         end_with_parent(signal.SIGTERM)
         if check.adopts:
             _prctl(PR_SET_CHILD_SUBREAPER, 1)
         main = os.fork()
         if main == 0:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
             _run(check, context, report, output)
         os.close(output)
-        code, timed_out = _wait(main, blocked, check.timeout)
+        code, timed_out = _wait(main, check.timeout)
         left = _end_all(patient=not timed_out and code is not None)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         said = {"code": code, "timed_out": timed_out, "left": left, "cpu_seconds": used.ru_utime + used.ru_stime}
@@ -165,11 +169,11 @@ def _supervise(check: Check, context: Context, report: int, output: int) -> NoRe
         os._exit(0)
 
 
-def _wait(main: int, blocked: set[signal.Signals], seconds: float) -> tuple[int | None, bool]:
+def _wait(main: int, seconds: float) -> tuple[int | None, bool]:
     """Wait for a child, or until the time is over or we are told to end it; (exit code or None, time is over)."""
     deadline = time.monotonic() + seconds
     while True:
-        heard = signal.sigtimedwait(blocked, max(0.0, deadline - time.monotonic()))
+        heard = signal.sigtimedwait(_HELD, max(0.0, deadline - time.monotonic()))
         if heard is None:
             return None, True
         if heard.si_signo != signal.SIGCHLD:

@@ -114,19 +114,22 @@ def write(content: Report, out: Path, termination_log: Path = TERMINATION_LOG) -
         OSError: the folder can't be written; the termination log is written first.
     """
     write_termination_log(content, termination_log)
-    # Nodes may share the folder, so each needs its own temporary name.
     out.mkdir(parents=True, exist_ok=True)
-    temporary = out / f".failure.{os.uname().nodename}.{os.getpid()}.json"
+    kept = out / "logs" / f"attempt-{content['attempt']}"
+    for folder in (kept, out) if kept.is_dir() else (out,):
+        _write_whole(content, folder)
+
+
+def _write_whole(content: Report, folder: Path) -> None:
+    # Nodes may share the folder, so each needs its own temporary name.
+    temporary = folder / f".failure.{os.uname().nodename}.{os.getpid()}.json"
     try:
         with temporary.open("w") as file:
             json.dump(content, file, indent=2)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        kept = out / "logs" / f"attempt-{content['attempt']}" / "failure.json"
-        if kept.parent.is_dir():
-            kept.write_text(json.dumps(content, indent=2) + "\n")
-        temporary.replace(out / "failure.json")
+        temporary.replace(folder / "failure.json")
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -92,6 +92,8 @@ class Loop:
             os.set_blocking(end, False)
         signal.set_wakeup_fd(writable, warn_on_full_buffer=False)  # first, or a signal in between would be lost
         for number in signals:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # under nohup
             signal.signal(number, lambda *_: None)
             # Restart system calls, so that nothing outside the loop sees an interruption.
             signal.siginterrupt(number, False)

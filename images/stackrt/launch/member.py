@@ -79,7 +79,9 @@ class Member:
         """Act on a signal to this launcher: the first asks the ranks of all nodes to end, a second kills them."""
         name = failure.signal_name(number)
         # A stop that came from another node is no first signal: whoever ends a job often signals every node at once.
-        again = self._signalled or self._verdict is not None or self._failing
+        # A terminal that closes may send SIGHUP twice: once itself, once through its shell.
+        repeated = self._signalled and number != signal.SIGHUP
+        again = repeated or self._verdict is not None or self._failing
         self._signalled = True
         self.send({"type": "stop", "signal": number, "now": again})
         if not self.started:
@@ -157,7 +159,8 @@ class Member:
             self._ranks.kill()
         elif self._stop_signal is None:
             self._stop_signal = number
-            self._ranks.signal(number, self._grace)
+            # SIGHUP asks for the same, and programs that save on SIGTERM seldom know it.
+            self._ranks.signal(signal.SIGTERM if number == signal.SIGHUP else number, self._grace)
 
     def _end_ranks(self) -> None:
         self._failing = True

@@ -122,6 +122,7 @@ class Ranks:
                         ended.append(rank)
         # Only now: a callback signals the others, and those that have ended by themselves must not count as signalled.
         for rank in ended:
+            self._signal_group(rank, 0)  # if nothing is left of it, its number may be another's before the job ends
             self._read_rest(rank)
             self.on_exit(rank)
         if ended:

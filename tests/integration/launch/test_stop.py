@@ -134,3 +134,27 @@ def test_a_killed_launcher_leaves_no_orphans_and_is_named(job: Any, target: int)
     report = job.failure()
     assert (report["reason"], report["node"], report["exit_code"]) == ("node-lost", target, 75)
     assert f"node {target} of 2" in report["sentence"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_closed_terminal_lets_every_rank_finish(job: Any, times: int) -> None:
+    """A shell that ends passes on the SIGHUP that the kernel sends as well: two, and the second does not kill."""
+    nodes = job.pair(sys.executable, "-c", HANDLER)
+    job.all_started()
+    for _ in range(times):
+        nodes[0].signal(signal.SIGHUP)
+        time.sleep(0.1)
+    assert [node.wait() for node in nodes] == [129, 129]
+    assert all("checkpoint after SIGTERM worker None" in job.log(rank) for rank in range(4)), nodes[0].err
+
+
+def test_under_nohup_a_closed_terminal_is_nothing(job: Any) -> None:
+    script = "import os, time; print('up', flush=True); time.sleep(1)"
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        node = job.node(0, sys.executable, "-c", script, nodes=1)
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    job.all_started(2)
+    node.signal(signal.SIGHUP)
+    assert node.wait() == 0
