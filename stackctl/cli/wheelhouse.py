@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -11,7 +12,11 @@ import msgspec
 from stackctl.cli import complete
 from stackctl.cli.matrix import VARIANT
 from stackctl.images import catalog
-from stackctl.images.settings import from_env
+from stackctl.images.catalog import Target
+from stackctl.images.settings import Settings, from_env
+
+if TYPE_CHECKING:  # the client for downloads is not needed for --help
+    from stackctl.engines.download import File
 
 
 @click.command()
@@ -33,8 +38,7 @@ def wheelhouse(image: str, folder: Path, variant: str | None, devel: bool, wheel
       stackctl build pytorch --variant cpu --wheelhouse wheels --offline
     """
     from stackctl.engines import docker
-    from stackctl.engines.download import File
-    from stackctl.images import sources
+    from stackctl.engines.hold import held
     from stackctl.images import wheelhouse as house
 
     settings = from_env(os.environ)
@@ -44,21 +48,28 @@ def wheelhouse(image: str, folder: Path, variant: str | None, devel: bool, wheel
     if not wheels_only:
         docker.require("buildx")
     house.prepare(folder)
-    downloader = sources.downloader(settings)
-    for target in targets:
-        rows = house.collect_wheels(target, settings, folder)
-        if not wheels_only:
-            rows += house.collect_debs(target, settings, folder)
-        total = sum(row.file.size or 0 for row in rows)
-        click.echo(f"{target.key}: {len(rows)} files to fetch, {total / 1e6:,.0f} MB", err=True)
-        told = 0
+    with held(folder, lambda: click.echo(f"waiting for another stackctl that fills {folder}", err=True)):
+        for target in targets:
+            _collect(target, settings, folder, wheels_only=wheels_only)
 
-        def done(file: File, of: int = len(rows)) -> None:
-            nonlocal told
-            told += 1
-            click.echo(f"  {told:3}/{of}  {(file.size or 0) / 1e6:8.1f} MB  {file.name}", err=True)
 
-        house.fetch(rows, downloader, done)
-        if not wheels_only and house.collect_base(target, settings, folder):
-            click.echo(f"  saved  {target.base.image}", err=True)
-        click.echo(f"{target.key}: complete in {folder}")
+def _collect(target: Target, settings: Settings, folder: Path, *, wheels_only: bool) -> None:
+    from stackctl.images import sources
+    from stackctl.images import wheelhouse as house
+
+    rows = house.collect_wheels(target, settings, folder)
+    if not wheels_only:
+        rows += house.collect_debs(target, settings, folder)
+    total = sum(row.file.size or 0 for row in rows)
+    click.echo(f"{target.key}: {len(rows)} files to fetch, {total / 1e6:,.0f} MB", err=True)
+    told = 0
+
+    def done(file: File) -> None:
+        nonlocal told
+        told += 1
+        click.echo(f"  {told:3}/{len(rows)}  {(file.size or 0) / 1e6:8.1f} MB  {file.name}", err=True)
+
+    house.fetch(rows, sources.downloader(settings), done)
+    if not wheels_only and house.collect_base(target, settings, folder):
+        click.echo(f"  saved  {target.base.image}", err=True)
+    click.echo(f"{target.key}: complete in {folder}")

@@ -145,7 +145,8 @@ class Downloader:
                     where=file.wanted_by,
                     hint="run this again when the network is back: it goes on where it stopped",
                 )
-            self._stop.wait(2 ** (failures - 1) / 2)
+            if self._stop.wait(2 ** (failures - 1) / 2):
+                raise JobFailed("stopped")
 
     def _append(self, url: str, part: Path, begun: int) -> bool:
         """Read from byte `begun` to the end; False if the connection ended before that."""

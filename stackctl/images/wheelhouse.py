@@ -15,14 +15,12 @@ import msgspec
 from stackctl import assets
 from stackctl.engines import docker
 from stackctl.engines.download import Downloader, File, sha256
+from stackctl.engines.hold import held
 from stackctl.errors import MissingHere
 from stackctl.images import lockfile, sources
 from stackctl.images.catalog import Target
 from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings, base_image
-
-_CARRIED = "stackctl-base:carried"
-"""What an archive calls the base image in it."""
 
 IGNORED = "# Beside the wheels: a build takes these in other ways.\ndebs\nbases\n"
 """`.dockerignore` of a wheelhouse, so that the wheels' build context does not carry the rest."""
@@ -120,13 +118,14 @@ def collect_base(target: Target, settings: Settings, house: Path) -> Path | None
     if docker.image(name) is None:
         docker.pull(name)
     part = path.with_name(f".{path.name}.part")
-    docker.tag(name, _CARRIED)  # an archive keeps no digest, and a name that has one would be lost
+    carried = f"stackctl-base:{os.getpid()}"
+    docker.tag(name, carried)  # an archive keeps no digest, and a name that has one would be lost
     try:
-        docker.save(_CARRIED, part)
+        docker.save(carried, part)
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
-        docker.untag(_CARRIED)
+        docker.untag(carried)
     return path
 
 
@@ -184,9 +183,10 @@ def load_base(target: Target, settings: Settings, house: Path) -> None:
         raise MissingHere(
             f"the engine has no base image {name}, nor has the wheelhouse", where=str(path), hint="see docs/images.md"
         )
-    docker.load(path)
-    docker.tag(_CARRIED, name)
-    docker.untag(_CARRIED)
+    with held(path.parent, lambda: None):  # another build would take the name away
+        carried = docker.load(path)
+        docker.tag(carried, name)
+        docker.untag(carried)
 
 
 def unpacked(target: Target, settings: Settings | None = None) -> list[File]:

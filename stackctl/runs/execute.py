@@ -16,6 +16,7 @@ from stackctl import assets
 from stackctl.engines import compose as compose_engine
 from stackctl.engines import docker
 from stackctl.engines import local as local_engine
+from stackctl.engines.hold import held
 from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs import compose as compose_plan
 from stackctl.jobs import local as local_plan
@@ -46,18 +47,15 @@ def local(
     if not local_engine.has_program(job.command[0], env["PATH"]):
         raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
     gpus = local_engine.gpu_ids(job.nodes * job.gpus)
-    attempt = store.create(folder, job, resume=resume)
-    _announce(job, "processes", folder)
-    nodes = local_plan.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt, gpus=gpus)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(assets.payload_dir()), env.get("PYTHONPATH", "")]))
     env["STACK_TOKEN"] = secrets.token_hex(32)
-    with _recorded(Record(name=job.name, backend="local", attempt=attempt, started=store.now()), folder) as ended:
-        codes = local_engine.run(
-            [local_engine.Command(node.argv, {**env, **node.env}) for node in nodes],
-            cwd=workdir,
-            to_stderr=quiet_stdout,
-        )
-        return ended([128 - code if code < 0 else code for code in codes])
+    with claimed(folder, job, resume=resume) as attempt:
+        _announce(job, "processes", folder)
+        nodes = local_plan.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt, gpus=gpus)
+        commands = [local_engine.Command(node.argv, {**env, **node.env}) for node in nodes]
+        with _recorded(Record(name=job.name, backend="local", attempt=attempt, started=store.now()), folder) as ended:
+            codes = local_engine.run(commands, cwd=workdir, to_stderr=quiet_stdout)
+            return ended([128 - code if code < 0 else code for code in codes])
 
 
 def compose(
@@ -85,18 +83,40 @@ def compose(
             where=f"--name {job.name}",
             hint=f"choose another, or remove them with `docker compose -p {job.name} down`",
         )
-    attempt = store.create(folder, job, resume=resume)
-    user = _container_user(folder)
-    _announce(job, "containers", folder)
-    volumes = compose_plan.mounts(job, out=str(folder), workdir=str(workdir))
-    gpus = local_engine.gpu_ids(job.nodes * job.gpus, check=False)  # Docker's own daemon knows better
-    document = compose_plan.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
-    file = folder / "compose.yaml"
-    file.write_text(to_yaml(document), encoding="utf-8")
-    begun = Record(name=job.name, backend="compose", attempt=attempt, started=store.now(), image=info.id)
-    with _recorded(begun, folder) as ended:
-        token = {"STACK_TOKEN": secrets.token_hex(32)}
-        return ended(compose_engine.run(file, job.name, token, to_stderr=quiet_stdout))
+    with claimed(folder, job, resume=resume) as attempt:
+        user = _container_user(folder)
+        _announce(job, "containers", folder)
+        volumes = compose_plan.mounts(job, out=str(folder), workdir=str(workdir))
+        gpus = local_engine.gpu_ids(job.nodes * job.gpus, check=False)  # Docker's own daemon knows better
+        document = compose_plan.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
+        file = folder / "compose.yaml"
+        file.write_text(to_yaml(document), encoding="utf-8")
+        begun = Record(name=job.name, backend="compose", attempt=attempt, started=store.now(), image=info.id)
+        with _recorded(begun, folder) as ended:
+            token = {"STACK_TOKEN": secrets.token_hex(32)}
+            return ended(compose_engine.run(file, job.name, token, to_stderr=quiet_stdout))
+
+
+@contextmanager
+def claimed(folder: Path, job: Job, *, resume: bool) -> Iterator[int]:
+    """Take a run's folder as `store.create` does, and keep others from going on with the run within the block.
+
+    Two that go on at once would write over each other's checkpoints.
+
+    Raises:
+        NameTaken: As `store.create`, or the run is still going on.
+    """
+
+    def busy() -> None:
+        raise NameTaken("this run is still going on", where=str(folder), hint="wait for its end, or stop it")
+
+    if resume:
+        with held(folder, busy):
+            yield store.create(folder, job, resume=True)
+    else:
+        attempt = store.create(folder, job, resume=False)
+        with held(folder, busy):
+            yield attempt
 
 
 def _announce(job: Job, what: str, folder: Path) -> None:
@@ -122,8 +142,12 @@ def _recorded(begun: Record, folder: Path) -> Iterator[Callable[[Sequence[int]],
 
     try:
         yield ended
+    except KeyboardInterrupt:
+        final = msgspec.structs.replace(begun, state="stopped", exit_code=130)
+        raise
     finally:
-        store.write_json(file, msgspec.structs.replace(final, ended=final.ended or store.now()))
+        with local_engine.signals(lambda _number: None):
+            store.write_json(file, msgspec.structs.replace(final, ended=final.ended or store.now()))
 
 
 def _need_packages(job: Job) -> None:

@@ -65,12 +65,12 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
         NameTaken: The folder holds a run, and `resume` is not set.
         InvalidInput: There is something else in the folder.
     """
-    held = folder / "job.json"
+    file = folder / "job.json"
     if resume:
         attempt = int((read_json(folder / "run.json") or {}).get("attempt", 0)) + 1
         _put_aside(folder, attempt - 1)
         return attempt
-    if held.exists():
+    if file.exists():
         raise NameTaken(
             "this folder holds a run",
             where=str(folder),
@@ -80,8 +80,8 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
         raise InvalidInput("is there already, and is no run's folder", where=str(folder), hint="choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with held.open("xb") as file:  # exclusively: another stackctl may be claiming the same folder
-            file.write(_json(job))
+        with file.open("xb") as opened:  # exclusively: another stackctl may be claiming the same folder
+            opened.write(_json(job))
     except FileExistsError:
         raise NameTaken("another run has just taken this folder", where=str(folder)) from None
     return 1
@@ -121,8 +121,8 @@ def free_for(folder: Path, record: Record) -> None:
     Raises:
         NameTaken: The folder holds another run: one of this machine, or of another cluster or namespace.
     """
-    held = read_record(folder)
-    same = held is not None and (held.backend, held.namespace, held.context) == (
+    there = read_record(folder)
+    same = there is not None and (there.backend, there.namespace, there.context) == (
         record.backend,
         record.namespace,
         record.context,
@@ -160,9 +160,12 @@ def _put_aside(folder: Path, attempt: int) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write one JSON file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(_json(value))
-    part.replace(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}")  # several may write it: `wait` beside `logs -f`
+    try:
+        part.write_bytes(_json(value))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _json(value: object) -> bytes:

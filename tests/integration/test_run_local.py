@@ -177,6 +177,16 @@ def test_ctrl_c_while_a_node_is_being_started_ends_every_node(node: int, monkeyp
     assert time.monotonic() - begun < 15
 
 
+@pytest.mark.needs("linux")
+def test_a_run_that_goes_on_is_not_resumed(start: Callable[..., Running], stackctl: Stackctl) -> None:
+    run = start("--", "python", "loop.py")
+    run.wait_for_ranks(1)
+    refused = stackctl("run", "--resume", "--out", str(run.out))
+    assert refused.returncode == 4
+    assert "still going on" in refused.stderr
+    assert run.process.poll() is None
+
+
 def test_runs_side_by_side_do_not_meet(stackctl: Stackctl, tmp_path: Path) -> None:
     argv = [STACKCTL, "run", "--nodes", "2", "--", "python", "-c", "import time; time.sleep(1)"]
     env = environment(STACK_RUNS=str(tmp_path / "runs"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,6 +40,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.logins.append(self.headers.get("Authorization", ""))
         if self.path == "/absent":
             self.send_error(404)
+            return
+        if self.path == "/overloaded":
+            self.send_error(503)
             return
         begun = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in self.headers else 0
         self.send_response(206 if begun else 200)
@@ -118,3 +122,11 @@ def test_a_full_disk_is_told_and_leaves_nothing(server: Server, tmp_path: Path) 
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_once_a_file_cannot_be_had_the_others_are_not_tried_again(server: Server, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    files = [server.file("overloaded"), server.file("absent")]
+    with pytest.raises(JobFailed, match="404"):
+        Downloader().fetch_all(files, tmp_path, lambda _: None)
+    assert time.monotonic() - begun < 5, "six tries take 15 s"

@@ -7,11 +7,14 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from stackctl.engines.hold import held
 from stackctl.images import lockfile
 from tests.integration.ship.conftest import IMAGE, AirGap, Checkout
 
@@ -43,6 +46,19 @@ def test_a_file_that_was_changed_is_fetched_again(checkout: Checkout, house: tup
     assert again.returncode == 0, again.stderr
     assert "small-cpu: 1 files to fetch" in again.stderr
     assert wheel.read_bytes() == right
+
+
+def test_one_at_a_time_fills_a_folder(checkout: Checkout, house: tuple[Path, str]) -> None:
+    heard = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with held(house[0], heard.set):
+            second = pool.submit(checkout.stackctl, "wheelhouse", "small", str(house[0]), "--wheels-only")
+            with pytest.raises(TimeoutError):
+                second.result(3)
+        done = second.result()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"waiting for another stackctl that fills {house[0]}\n")
+    assert not heard.is_set()
 
 
 @pytest.mark.needs("registry", "root", "linux")
