@@ -2,16 +2,22 @@
 
 import signal
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def main() -> None:
-    """Run the command line. Ctrl-C while it is still being imported ends it like any program, without a traceback."""
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # a shell's background job: leave it so
-    if not ignored:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Run the command line. Ctrl-C while it is still being imported ends it like any program, without a traceback.
+
+    After that SIGTERM and SIGHUP interrupt it as Ctrl-C does, so that it puts things right.
+    """
+    # A shell's background job, or nohup: leave it so.
+    heard = [number for number in _INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, signal.SIG_DFL)
     from stackctl.cli.main import main as run
 
-    if not ignored:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in heard:
+        signal.signal(number, signal.default_int_handler)
     run()
 
 

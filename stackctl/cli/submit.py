@@ -138,7 +138,12 @@ def _submit(cluster: Cluster, ready: Submission, *, preflight: bool) -> Run:
         for note in checks.check(cluster, ready):
             click.echo(f"note: {note}", err=True)
     options.note_registry(ready.placement.image)
-    uid, there = submitting.create(cluster, ready)
+    try:
+        uid, there = submitting.create(cluster, ready)
+    except KeyboardInterrupt:
+        # The cluster may have taken the Job, and its answer has not come.
+        click.echo(f"\nif {job.name} is there, remove it with: stackctl cancel {job.name} -n {namespace}", err=True)
+        raise
     store.submitted(folder, job, record)
     place = f"{summary.size(job)} on {cluster.context or cluster.host}, namespace {namespace}"
     click.echo(f"{job.name}: {'is there already' if there else 'submitted'} ({place})", err=True)

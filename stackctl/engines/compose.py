@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -34,7 +35,9 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
     base = ["docker", "compose", "--file", str(file), "--project-name", project]
     stops: list[subprocess.Popen[bytes]] = []
 
-    def stop(_number: int) -> None:
+    def stop(number: int) -> None:
+        if stops and number == signal.SIGHUP:
+            return  # a terminal that closes may send it twice
         stops.append(_start([*base, "kill" if stops else "stop"], env))
 
     try:
@@ -65,7 +68,7 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
         raise
     finally:
         with signals(lambda _number: None):
-            process.run([*base, "down", "--timeout", "0", "--remove-orphans"], env=env)
+            process.run([*base, "down", "--timeout", "0", "--remove-orphans"], env=env, apart=True)
             for running in stops:
                 running.wait()
 

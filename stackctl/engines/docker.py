@@ -20,8 +20,10 @@ from stackctl.errors import CommandFailed, MissingHere
 
 _INSTALL = "install Docker Engine with buildx and compose, or use `--on local`"
 _ENGINE_FAILED = 125
-_POLL_SECONDS = 0.2
 """Exit code of `docker run` when no container was started."""
+
+_POLL_SECONDS = 0.2
+_PATIENT_SIGNALS = 2
 
 
 class ImageInfo(msgspec.Struct, frozen=True):
@@ -124,9 +126,9 @@ def save(name: str, path: Path) -> None:
     process.run(["docker", "save", "--output", str(path), name])
 
 
-def load(path: Path) -> None:
-    """Give the engine the image of an archive, under the name that it was saved as."""
-    process.run(["docker", "load", "--quiet", "--input", str(path)])
+def load(path: Path) -> str:
+    """Give the engine the image of an archive, under the name that it was saved as; returns that name."""
+    return process.run(["docker", "load", "--quiet", "--input", str(path)]).strip().removeprefix("Loaded image: ")
 
 
 def tag(name: str, other: str) -> None:
@@ -154,19 +156,29 @@ def stop_seconds(image: str, name: str) -> float:
 
     Args:
         name: A name for the container.
+
+    Raises:
+        KeyboardInterrupt: A signal came meanwhile.
     """
     # Once its command speaks, its process 1 has set up its signals: one that came earlier would be lost.
     command = ["sh", "-c", "echo up; exec sleep 600"]
     argv = ["docker", "run", "--rm", "--name", name, "--network", "none", image, *command]
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as running:
-        try:
-            if running.stdout:
-                running.stdout.readline()
-            begun = time.monotonic()
-        finally:
-            process.run(["docker", "stop", "--time", "10", name])
+    stops: list[int] = []
+    with (
+        signals(_noting(stops)),
+        subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as running,
+    ):
+        if running.stdout:
+            running.stdout.readline()
+        begun = time.monotonic()
+        while running.poll() is None:
+            _stop(name, 10)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(_POLL_SECONDS)
+    if stops:
+        raise KeyboardInterrupt
     return round(time.monotonic() - begun, 2)
 
 
@@ -182,7 +194,7 @@ def run_container(argv: Sequence[str], name: str) -> tuple[int, str]:
     """
     stops: list[int] = []
     text: str | None = None
-    with signals(stops.append):
+    with signals(_noting(stops)):
         # A session of its own: Ctrl-C reaches the container through us, once.
         running = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -191,13 +203,29 @@ def run_container(argv: Sequence[str], name: str) -> tuple[int, str]:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 text, _ = running.communicate(timeout=_POLL_SECONDS)
             if stops and text is None:
-                with contextlib.suppress(CommandFailed):  # not there yet: the next round finds it
-                    process.run(["docker", "stop", "--time", "5", name])
+                _stop(name, 5)
     if stops:
         raise KeyboardInterrupt
     if running.returncode == _ENGINE_FAILED:
         raise MissingHere("Docker could not start the container", hint="the lines above say why")
     return running.returncode, text
+
+
+def _noting(stops: list[int]) -> Callable[[int], None]:
+    """Note signals, to be acted on where nothing is half-done; the third interrupts, should the engine not answer."""
+
+    def note(number: int) -> None:
+        stops.append(number)
+        if len(stops) > _PATIENT_SIGNALS:
+            raise KeyboardInterrupt
+
+    return note
+
+
+def _stop(name: str, seconds: int) -> None:
+    """Stop a container. One that is not there, or not yet, is no error: whoever waits for its end asks again."""
+    with contextlib.suppress(CommandFailed):
+        process.run(["docker", "stop", "--time", str(seconds), name], apart=True)
 
 
 def build(argv: Sequence[str], secrets: Mapping[str, str], hear: Callable[[str], None]) -> bool:

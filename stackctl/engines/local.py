@@ -77,6 +77,7 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False) -> l
                         preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
                     )
                 )
+            begun = time.monotonic()
             for number in early_signals:
                 pass_on(number)
             return _wait(started)

@@ -15,6 +15,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     text: str | None = None,
+    apart: bool = False,
     hint: str = "",
 ) -> str:
     """Run a program to its end and return its standard output.
@@ -24,6 +25,7 @@ def run(
         env: The whole environment; ours by default.
         cwd: Working folder.
         text: Standard input.
+        apart: In a session of its own: a Ctrl-C in the terminal, which goes to all that runs there, does not end it.
         hint: What to do if it fails or is absent.
 
     Raises:
@@ -31,7 +33,9 @@ def run(
         CommandFailed: It ended with another exit code than 0; carries its last lines.
     """
     try:
-        done = subprocess.run(argv, env=env, cwd=cwd, input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            argv, env=env, cwd=cwd, input=text, capture_output=True, text=True, check=False, start_new_session=apart
+        )
     except FileNotFoundError:
         raise MissingHere(f"the program {argv[0]!r} is not installed here", hint=hint) from None
     if done.returncode != 0:
@@ -79,6 +83,10 @@ def lines(
     except FileNotFoundError:
         raise MissingHere(f"the program {argv[0]!r} is not installed here", hint=hint) from None
     with running:
-        for line in running.stdout or ():
-            hear(line.rstrip("\n"))
+        try:
+            for line in running.stdout or ():
+                hear(line.rstrip("\n"))
+        except BaseException:
+            running.terminate()
+            raise
     return running.returncode

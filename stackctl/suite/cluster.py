@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -99,15 +98,17 @@ def run(cluster: Cluster, ready: Submission, *, check: bool, say: Say) -> Report
     """
     for note in preflight.check(cluster, ready) if check else []:
         say(f"note: {note}")
-    with _interrupted_by_signals():
+    run = Run(cluster, ready.job.name, ready.placement.namespace, ready.job, "")
+    try:
         uid, _ = submit.create(cluster, ready)
-        job = ready.job
-        run = Run(cluster, job.name, ready.placement.namespace, job, uid)
-        try:
-            return _gather(run, say)
-        finally:
-            with signals(lambda _number: None):  # a second Ctrl-C must not leave it there
-                _remove(run, say)
+    except KeyboardInterrupt:
+        _remove(run, say)  # its Job may be there, the cluster's answer had not come
+        raise
+    run = msgspec.structs.replace(run, uid=uid)
+    try:
+        return _gather(run, say)
+    finally:
+        _remove(run, say)
 
 
 def _gather(run: Run, say: Say) -> Report:
@@ -124,21 +125,11 @@ def _gather(run: Run, say: Say) -> Report:
 
 def _remove(run: Run, say: Say) -> None:
     try:
-        watch.cancel(run)
+        with signals(lambda _number: None):  # a second Ctrl-C must not leave it there
+            watch.cancel(run)
     except StackError as error:
         say(f"note: {run.name} could not be removed: {error.message}; stackctl cancel {run.name} -n {run.namespace}")
 
 
 def _count(amounts: Mapping[str, str], resource: str) -> int:
     return int(quantity.value(amounts.get(resource, "0")))
-
-
-@contextlib.contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Within the block, SIGTERM and SIGHUP end us as Ctrl-C does: by an exception, so that things are put right."""
-
-    def interrupt(_number: int) -> None:
-        raise KeyboardInterrupt
-
-    with signals(interrupt):
-        yield

@@ -47,6 +47,7 @@ def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, timeout:
 
     Raises:
         MissingHere, InvalidInput, JobFailed: As in_docker.
+        KeyboardInterrupt: It was stopped.
     """
     from stackctl.runs import execute
 
@@ -58,6 +59,8 @@ def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, timeout:
         Path(temporary).chmod(0o755)  # the containers' user looks in
         empty.mkdir()
         record = execute.compose(job, folder, image=image, workdir=empty, quiet_stdout=True)
+        if record.state == "stopped":
+            raise KeyboardInterrupt
         file = folder / plan.REPORT
         if not file.exists():
             raise JobFailed(

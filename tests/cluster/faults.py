@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +20,8 @@ FAULTS = {
 """Answers that the API server never sees the request of."""
 
 KINDS = (*FAULTS, "reset", "lost", "silent")
-"""`reset` ends the connection before the request is passed on, `lost` after it; `silent` answers too late."""
+"""`reset` ends the connection before the request is passed on, `lost` after it; `silent` answers too late.
+Beside these, `interrupts` sends this process SIGINT when the API server has done what was asked, and then answers."""
 
 
 class FaultyProxy(ThreadingHTTPServer):
@@ -71,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status, answer = self.passed_on(body)
+        if fault == "interrupts":
+            os.kill(os.getpid(), signal.SIGINT)
         if fault == "lost":
             self.close_connection = True
             self.connection.close()

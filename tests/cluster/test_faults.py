@@ -16,6 +16,7 @@ from stackctl.jobs import kubernetes, profiles
 from stackctl.jobs.placement import place
 from stackctl.runs import submission, submit, watch
 from stackctl.runs.submission import Submission
+from stackctl.suite import cluster as suite
 from tests.cluster.faults import KINDS, FaultyProxy
 from tests.cluster.harness.cluster import Cluster
 from tests.integration.running import wait_for
@@ -102,6 +103,26 @@ def test_a_submission_that_is_refused_half_way_leaves_nothing(
     proxy.spoil(number, "refused")
     with pytest.raises(ApiError, match="spoiled by the test"):
         submit.create(kube.Cluster(), prepared("refused", namespace, tmp_path))
+    wait_for(lambda: not names(cluster, namespace), 60)
+
+
+@pytest.mark.parametrize("number", range(2, 5))
+def test_ctrl_c_half_way_leaves_nothing(
+    number: int, proxy: FaultyProxy, through: None, cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    proxy.spoil(number, "interrupts")
+    with pytest.raises(KeyboardInterrupt):
+        submit.create(kube.Cluster(), prepared("interrupted", namespace, tmp_path))
+    wait_for(lambda: not names(cluster, namespace), 60)
+
+
+def test_ctrl_c_while_the_suites_job_is_being_created_leaves_nothing(
+    proxy: FaultyProxy, through: None, cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    proxy.spoil(1, "interrupts")
+    with pytest.raises(KeyboardInterrupt):
+        suite.run(kube.Cluster(), prepared("interrupted", namespace, tmp_path), check=False, say=print)
+    assert proxy.count > 1, "it was asked to remove the Job"
     wait_for(lambda: not names(cluster, namespace), 60)
 
 

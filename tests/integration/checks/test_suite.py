@@ -51,6 +51,18 @@ def containers(image: str) -> list[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
 
 
+def interrupt_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send us SIGINT when the next program is about to be started."""
+    start = subprocess.Popen
+
+    def interrupted(*words: Any, **more: Any) -> subprocess.Popen[str]:
+        monkeypatch.undo()
+        os.kill(os.getpid(), signal.SIGINT)
+        return start(*words, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+
+
 @pytest.mark.parametrize("reported", matrix())
 def test_no_check_fails_on_an_image_of_the_matrix(reported: str, reports: Reports) -> None:
     report = reports.of(reported)
@@ -152,15 +164,30 @@ def test_ctrl_c_ends_the_container(image: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_containers_left", "hears_ctrl_c")
 def test_ctrl_c_before_the_container_is_there_ends_it_too(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    start, begun = subprocess.Popen, time.monotonic()
-
-    def interrupted(*words: Any, **more: Any) -> subprocess.Popen[str]:
-        monkeypatch.undo()
-        os.kill(os.getpid(), signal.SIGINT)
-        return start(*words, **more)
-
-    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    begun = time.monotonic()
+    interrupt_at_the_next_start(monkeypatch)
     name = f"stackctl-test-{secrets.token_hex(4)}"
     with pytest.raises(KeyboardInterrupt):
         docker.run_container(["docker", "run", "--rm", "--init", "--name", name, image, "sleep", "60"], name)
     assert time.monotonic() - begun < 20
+
+
+@pytest.mark.usefixtures("no_containers_left")
+def test_ctrl_c_before_the_container_that_is_stopped_for_its_time(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_at_the_next_start(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        docker.stop_seconds(image, f"stackctl-test-{secrets.token_hex(4)}")
+
+
+@pytest.mark.usefixtures("no_containers_left")
+def test_sigterm_ends_the_suite_of_several_nodes(image: str, tmp_path: Path) -> None:
+    argv = [STACKCTL, "test", image, "--on", "compose", "--nodes", "2", "--tag", "network"]
+    with subprocess.Popen(argv, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        until = time.monotonic() + 60
+        while len(containers(image)) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        running.send_signal(signal.SIGTERM)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "error: interrupted" in said
