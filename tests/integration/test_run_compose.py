@@ -144,6 +144,23 @@ def test_a_signal_while_containers_are_being_started_stops_them_too(image: str, 
 
 @pytest.mark.needs("docker")
 @pytest.mark.usefixtures("leaves_nothing")
+@pytest.mark.parametrize("times", [1, 8])
+def test_ctrl_c_in_a_terminal_reaches_docker_too_and_leaves_nothing(
+    times: int, image: str, start: Callable[..., Running]
+) -> None:
+    run = start("--nodes", "2", "--procs", "1", "--on", "compose", "--", "python", "loop.py")
+    wait_for((run.out / "compose.yaml").exists, 30)
+    wait_for(lambda: bool(children(run.process.pid)), 30)
+    for _ in range(times):
+        if run.process.poll() is None:
+            os.killpg(run.process.pid, signal.SIGINT)
+        time.sleep(0.3)
+    assert run.process.wait(40) == 130, run.said()
+    assert read(run.out / "run.json")["state"] == "stopped"
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
 def test_a_name_that_containers_have_is_exit_4(image: str, start: Callable[..., Running], stackctl: Stackctl) -> None:
     run = start("--nodes", "1", "--on", "compose", "--", "python", "loop.py")
     run.wait_for_ranks(1)
