@@ -30,6 +30,7 @@ def last_line(commands: list[list[str]], folder: str) -> float:
     """Start commands at once; seconds until `RANKS` first lines have come, the processes then awaited untimed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("STACK_")}
     env |= {"PYTHONPATH": str(IMAGES), "STACK_PROCS": str(RANKS), "STACK_DEVICE": "cpu", "STACK_OUT": folder}
+    env["TMPDIR"] = folder  # torchrun leaves a folder there
     # Users have bytecode; with this set every import would compile again.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     readable, writable = os.pipe()

@@ -37,13 +37,13 @@ def outcomes(run: Copy, *words: str, **more: object) -> dict[str, str]:
 
 
 @pytest.fixture
-def faulty(image: str) -> Iterator[str]:
+def faulty(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The pytorch CPU image with a fault of every kind; the prefix of its name."""
     tag = image.replace(PREFIX, BAD)
-    text = FAULTY.format(image=image, password="hunter2")
-    subprocess.run(
-        ["docker", "build", "--quiet", "--tag", tag, "-"], input=text, text=True, check=True, capture_output=True
-    )
+    folder = tmp_path_factory.mktemp("faulty")
+    (folder / "Dockerfile").write_text(FAULTY.format(image=image, password="hunter2"))
+    # Not from standard input: buildx would leave a copy of it in /tmp.
+    subprocess.run(["docker", "build", "--quiet", "--tag", tag, str(folder)], check=True, capture_output=True)
     yield BAD
     subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
 
