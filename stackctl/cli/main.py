@@ -116,7 +116,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        code = _say(f"{type(error).__name__}: {error}\n  this is a fault of stackctl; --debug shows where", 1)
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Python wraps one that comes while it makes a class
+            code = _say("interrupted", 130)
+        else:
+            code = _say(f"{type(error).__name__}: {error}\n  this is a fault of stackctl; --debug shows where", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

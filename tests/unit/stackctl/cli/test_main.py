@@ -106,6 +106,20 @@ def test_a_fault_of_ours_is_told_without_a_traceback_unless_asked(
         entry.main()
 
 
+def test_ctrl_c_while_a_class_is_made_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python 3.11 gives a RuntimeError there, caused by the KeyboardInterrupt."""
+
+    class Interrupting:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("stackctl.jobs.workloads.load", lambda: type("Made", (), {"it": Interrupting()}))
+    assert run(monkeypatch, "workloads") == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_help_and_an_agreeing_line_in_the_table(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
