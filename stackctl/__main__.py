@@ -1,8 +1,11 @@
 """`stackctl`, and `python -m stackctl`."""
 
 import signal
+import sys
+from types import FrameType
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SOON = 0.01
 
 
 def main() -> None:
@@ -16,9 +19,23 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)
     from stackctl.cli.main import main as run
 
+    sys.unraisablehook = _interrupt_again
+    signal.signal(signal.SIGALRM, _as_ctrl_c)
     for number in heard:
         signal.signal(number, signal.default_int_handler)
     run()
+
+
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Have an interrupt come again that Python drops, since it came in a callback; the import system has such."""
+    if lost.exc_type is KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +186,25 @@ def test_a_run_that_goes_on_is_not_resumed(start: Callable[..., Running], stackc
     assert refused.returncode == 4
     assert "still going on" in refused.stderr
     assert run.process.poll() is None
+
+
+def test_an_interrupt_that_python_drops_comes_again() -> None:
+    """What is raised in a finalizer or in a callback of the import system is dropped."""
+    script = (
+        "import time\n"
+        "from stackctl import __main__ as entry\n"
+        "from stackctl.cli import main\n"
+        "class Dropped:\n"
+        "    def __del__(self): raise KeyboardInterrupt\n"
+        "def run():\n"
+        "    Dropped()\n"
+        "    time.sleep(60)\n"
+        "main.main = run\n"
+        "entry.main()\n"
+    )
+    argv = [sys.executable, "-c", script]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, preexec_fn=hear_signals)
+    assert (done.returncode, "ignored" in done.stderr) == (-signal.SIGINT, False), done.stderr
 
 
 def test_runs_side_by_side_do_not_meet(stackctl: Stackctl, tmp_path: Path) -> None:
