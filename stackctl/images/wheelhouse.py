@@ -28,9 +28,6 @@ IGNORED = "# Beside the wheels: a build takes these in other ways.\ndebs\nbases\
 DEVEL_STAGE = "\nFROM runtime AS devel\n"
 """Where a Dockerfile goes on to what only the image for development has."""
 
-DEBIAN = "http://deb.debian.org/debian"
-"""Debian's own mirror, which its images ask as well; what comes from it is checked by hash."""
-
 _LIST = """\
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE} AS listing
@@ -62,10 +59,7 @@ def base(target: Target, house: Path) -> Path:
 
 def collect_wheels(target: Target, settings: Settings, house: Path) -> list[Lacking]:
     """The files of an image's locks that are not in the folder yet with the right hash."""
-    found = [*sources.files(target, settings, assets.images_dir()), *unpacked(target, settings)]
-    wanted = [Lacking(file, house) for file in found if not _holds(house, file)]
-    sized = sources.with_sizes([row.file for row in wanted], sources.downloader(settings))
-    return [Lacking(file, house) for file in sized]
+    return _lacking(sources.files(target, settings, assets.images_dir()), settings, house)
 
 
 def collect_debs(target: Target, settings: Settings, house: Path) -> list[Lacking]:
@@ -105,7 +99,8 @@ def collect_debs(target: Target, settings: Settings, house: Path) -> list[Lackin
         if path.name not in names:
             path.unlink()
     _write(place / "Packages", local_index(index, found))
-    return [Lacking(file, place) for file in found if not _holds(place, file) and not _borrow(file, place)]
+    lacking = [Lacking(file, place) for file in found if not _holds(place, file) and not _borrow(file, place)]
+    return lacking + _lacking(unpacked(target, mirror(found)), settings, house)
 
 
 def collect_base(target: Target, settings: Settings, house: Path) -> Path | None:
@@ -189,12 +184,15 @@ def load_base(target: Target, settings: Settings, house: Path) -> None:
         docker.untag(carried)
 
 
-def unpacked(target: Target, settings: Settings | None = None) -> list[File]:
-    """The Debian packages that a build unpacks and does not install: nvcc, where no wheel has it."""
+def unpacked(target: Target, mirror: str = "") -> list[File]:
+    """The Debian packages that a build unpacks and does not install: nvcc, where no wheel has it.
+
+    Args:
+        mirror: Where to fetch them from; not needed for their names.
+    """
     package = target.toolkit.debian if target.toolkit else None
     if package is None:
         return []
-    mirror = (settings.apt_mirror if settings else "") or DEBIAN
     where = f"images/catalog.toml: horovod.cuda.{target.variant.cuda.split('.')[0]}.debian"
     return [File(package.path.rpartition("/")[2], f"{mirror}/{package.path}", None, (package.sha256,), where)]
 
@@ -217,6 +215,12 @@ def debian_files(uris: str) -> list[File]:
     ]
 
 
+def mirror(files: Sequence[File]) -> str:
+    """The mirror that apt asked for Debian packages: the base image's, or STACK_APT_MIRROR. Security's is another."""
+    roots = (file.url.partition("/pool/")[0] for file in files)
+    return next((root for root in roots if not root.endswith("-security")), "")
+
+
 def local_index(index: str, files: Sequence[File]) -> str:
     """A `Packages` index of a folder that holds the files themselves.
 
@@ -236,6 +240,11 @@ def prepare(house: Path) -> None:
     house.mkdir(parents=True, exist_ok=True)
     if not (house / ".dockerignore").exists():
         _write(house / ".dockerignore", IGNORED)
+
+
+def _lacking(files: Sequence[File], settings: Settings, house: Path) -> list[Lacking]:
+    wanted = [file for file in files if not _holds(house, file)]
+    return [Lacking(file, house) for file in sources.with_sizes(wanted, sources.downloader(settings))]
 
 
 def _holds(folder: Path, file: File) -> bool:

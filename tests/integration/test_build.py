@@ -94,7 +94,7 @@ def test_labels_say_what_it_is(image: str) -> None:
 
 
 def test_neither_the_ca_nor_package_lists_nor_caches_stay(image: str) -> None:
-    folders = ("/run", "/tmp", "/var/log", "/var/lib/apt/lists", "/var/cache/apt", "/var/cache/uv", "/root/.cache")
+    folders = ("/run", "/tmp", "/var/log", "/var/lib/apt/lists", "/var/cache/apt", "/var/cache/uv", "~root/.cache")
     script = f"find {' '.join(folders)} /etc/uv/uv.toml /etc/pip.conf -type f -size +0 2>/dev/null || true"
     assert in_image(image, "sh", "-c", script, options=("--user", "0")) == ""
     history = subprocess.run(["docker", "history", "--no-trunc", image], capture_output=True, text=True, check=True)

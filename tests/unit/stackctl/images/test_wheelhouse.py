@@ -7,7 +7,6 @@ import pytest
 from stackctl import assets
 from stackctl.errors import MissingHere
 from stackctl.images import catalog, lockfile, wheelhouse
-from stackctl.images.settings import Settings
 
 ZLIB = "a" * 64
 URIS = f"""\
@@ -59,11 +58,19 @@ def test_what_an_offline_build_lacks_is_said_before_it_starts(tmp_path: Path) ->
     wheelhouse.check(target, tmp_path)
 
 
+def test_the_mirror_is_the_one_that_apt_asked_and_not_that_of_security() -> None:
+    rows = [
+        "'http://mirror.example/debian-security/pool/updates/main/o/a.deb' a.deb 1 SHA256:" + "a" * 64,
+        "'http://mirror.example/debian/pool/main/t/b.deb' b.deb 1 SHA256:" + "b" * 64,
+    ]
+    assert wheelhouse.mirror(wheelhouse.debian_files("\n".join(rows))) == "http://mirror.example/debian"
+
+
 def test_the_package_that_is_unpacked_for_nvcc_is_collected_as_well(tmp_path: Path) -> None:
     (target,) = catalog.targets(catalog.load(), "horovod-tensorflow", "cuda")
     assert target.toolkit is not None
     assert target.toolkit.debian is not None
-    (file,) = wheelhouse.unpacked(target, Settings(apt_mirror="http://mirror.example/debian"))
+    (file,) = wheelhouse.unpacked(target, "http://mirror.example/debian")
     assert file.url == f"http://mirror.example/debian/{target.toolkit.debian.path}"
     assert file.sha256 == (target.toolkit.debian.sha256,)
     assert wheelhouse.unpacked(catalog.targets(catalog.load(), "horovod-pytorch", "cuda")[0]) == []
