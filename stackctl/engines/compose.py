@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stackctl.engines import process
-from stackctl.engines.local import STRAGGLER_SECONDS, signals
+from stackctl.engines.local import STRAGGLER_SECONDS, signals, undisturbed
 from stackctl.errors import CommandFailed, MissingHere
 
 
@@ -67,7 +67,7 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
             ) from None
         raise
     finally:
-        with signals(lambda _number: None):
+        with undisturbed():
             process.run([*base, "down", "--timeout", "0", "--remove-orphans"], env=env, apart=True)
             for running in stops:
                 running.wait()

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +164,8 @@ def stop_seconds(image: str, name: str) -> float:
     # Once its command speaks, its process 1 has set up its signals: one that came earlier would be lost.
     command = ["sh", "-c", "echo up; exec sleep 600"]
     argv = ["docker", "run", "--rm", "--name", name, "--network", "none", image, *command]
-    stops: list[int] = []
     with (
-        signals(_noting(stops)),
+        _interrupted_after(),
         subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
         ) as running,
@@ -177,8 +177,6 @@ def stop_seconds(image: str, name: str) -> float:
             _stop(name, 10)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.wait(_POLL_SECONDS)
-    if stops:
-        raise KeyboardInterrupt
     return round(time.monotonic() - begun, 2)
 
 
@@ -192,9 +190,8 @@ def run_container(argv: Sequence[str], name: str) -> tuple[int, str]:
         MissingHere: The engine could not start it; Docker has said why.
         KeyboardInterrupt: It was stopped.
     """
-    stops: list[int] = []
     text: str | None = None
-    with signals(_noting(stops)):
+    with _interrupted_after() as stops:
         # A session of its own: Ctrl-C reaches the container through us, once.
         running = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -204,22 +201,28 @@ def run_container(argv: Sequence[str], name: str) -> tuple[int, str]:
                 text, _ = running.communicate(timeout=_POLL_SECONDS)
             if stops and text is None:
                 _stop(name, 5)
-    if stops:
-        raise KeyboardInterrupt
     if running.returncode == _ENGINE_FAILED:
         raise MissingHere("Docker could not start the container", hint="the lines above say why")
     return running.returncode, text
 
 
-def _noting(stops: list[int]) -> Callable[[int], None]:
-    """Note signals, to be acted on where nothing is half-done; the third interrupts, should the engine not answer."""
+@contextmanager
+def _interrupted_after() -> Iterator[list[int]]:
+    """Within the block signals are only noted, in this list; after it they interrupt.
+
+    The third interrupts at once, should the engine not answer.
+    """
+    stops: list[int] = []
 
     def note(number: int) -> None:
         stops.append(number)
         if len(stops) > _PATIENT_SIGNALS:
             raise KeyboardInterrupt
 
-    return note
+    with signals(note):
+        yield stops
+    if stops:
+        raise KeyboardInterrupt
 
 
 def _stop(name: str, seconds: int) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -153,6 +153,11 @@ def signals(pass_on: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def undisturbed() -> AbstractContextManager[None]:
+    """Within the block those signals do nothing: a second Ctrl-C must not spoil a clean-up."""
+    return signals(lambda _number: None)
 
 
 def _end_with_parent() -> None:

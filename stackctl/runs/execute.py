@@ -146,7 +146,7 @@ def _recorded(begun: Record, folder: Path) -> Iterator[Callable[[Sequence[int]],
         final = msgspec.structs.replace(begun, state="stopped", exit_code=130)
         raise
     finally:
-        with local_engine.signals(lambda _number: None):
+        with local_engine.undisturbed():
             store.write_json(file, msgspec.structs.replace(final, ended=final.ended or store.now()))
 
 

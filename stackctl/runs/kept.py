@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from stackctl.engines.kube import Cluster
-from stackctl.engines.local import signals
+from stackctl.engines.local import undisturbed
 from stackctl.errors import MissingHere, StackError
 from stackctl.jobs import reader
 from stackctl.jobs.placement import OUT
@@ -124,7 +124,7 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
         uid = str(cluster.create(plan)[0]["metadata"]["uid"])
         text = _printed(cluster, name, source.namespace, uid)
     finally:
-        with signals(lambda _number: None), contextlib.suppress(StackError):  # it goes by itself, too
+        with undisturbed(), contextlib.suppress(StackError):  # it goes by itself, too
             cluster.delete("Job", name, source.namespace, uid=uid)
     kept = msgspec.json.decode(text, type=Kept)
     return Kept(kept.attempt, tuple(file for file in kept.files if file.changed > source.since - CLOCKS_DIFFER))

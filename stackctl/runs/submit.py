@@ -6,7 +6,7 @@ import contextlib
 import time
 
 from stackctl.engines.kube import ApiError, Cluster, Object
-from stackctl.engines.local import signals
+from stackctl.engines.local import undisturbed
 from stackctl.errors import InvalidInput, NameTaken, StackError
 from stackctl.jobs import kubernetes
 from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
@@ -125,7 +125,7 @@ def _undo(cluster: Cluster, first: Object, uid: str, error: BaseException) -> No
     """Remove a job that could not be made whole."""
     name, namespace = first["metadata"]["name"], first["metadata"]["namespace"]
     try:
-        with signals(lambda _number: None):  # a second Ctrl-C must not leave it there
+        with undisturbed():
             cluster.delete("Job", name, namespace, uid=uid)
     except StackError:
         if isinstance(error, StackError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster
-from stackctl.engines.local import signals
+from stackctl.engines.local import undisturbed
 from stackctl.errors import JobFailed, MissingHere, StackError
 from stackctl.jobs import quantity
 from stackctl.jobs.profiles import Profile
@@ -125,7 +125,7 @@ def _gather(run: Run, say: Say) -> Report:
 
 def _remove(run: Run, say: Say) -> None:
     try:
-        with signals(lambda _number: None):  # a second Ctrl-C must not leave it there
+        with undisturbed():
             watch.cancel(run)
     except StackError as error:
         say(f"note: {run.name} could not be removed: {error.message}; stackctl cancel {run.name} -n {run.namespace}")

@@ -7,6 +7,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from stackctl.runs.explain import Explanation
 from stackctl.runs.observe import View
 from tests.cluster.harness.cluster import Cluster
 from tests.commands import STACKCTL, environment
+from tests.integration.running import background
 
 
 def until(condition: Callable[[], bool], seconds: float, otherwise: Callable[[], object] = lambda: "") -> None:
@@ -50,20 +52,14 @@ class Submitter:
     def stackctl(self, command: str, *words: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a stackctl command in the namespace; returns the finished process."""
         with self.background(command, *words) as running:
-            try:
-                out, err = running.communicate(timeout=timeout)
-            except BaseException:
-                running.kill()
-                raise
+            out, err = running.communicate(timeout=timeout)
         return subprocess.CompletedProcess(running.args, running.returncode, out, err)
 
-    def background(self, command: str, *words: str) -> subprocess.Popen[str]:
-        """Start a stackctl command in the namespace."""
+    def background(self, command: str, *words: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        """A stackctl command in the namespace that goes on beside the test."""
         env = environment(KUBECONFIG=str(self.kubeconfig), STACK_RUNS=str(self.store))
         argv = [STACKCTL, command, "--namespace", self.namespace, *words]
-        return subprocess.Popen(
-            argv, env=env, cwd=self.store, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        return background(argv, env=env, cwd=self.store, stderr=subprocess.PIPE)
 
     def submit(self, name: str, *words: str) -> None:
         """Submit a run, which must go well."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.commands import STACKCTL, environment, hear_signals
 
@@ -51,6 +55,18 @@ def background(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
             yield process
         finally:
             process.kill()
+
+
+def interrupt_at_start(patch: pytest.MonkeyPatch, number: int = 0) -> None:
+    """Send this process SIGINT when the next program, or the `number`-th after it, is about to be started."""
+    start, numbers = subprocess.Popen, itertools.count()
+
+    def interrupted(*words: Any, **more: Any) -> subprocess.Popen[Any]:
+        if next(numbers) == number:
+            os.kill(os.getpid(), signal.SIGINT)
+        return start(*words, **more)
+
+    patch.setattr(subprocess, "Popen", interrupted)
 
 
 def children(pid: int) -> set[int]:

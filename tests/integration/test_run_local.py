@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
@@ -13,13 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stackctl.engines import local
 from tests.commands import STACKCTL, Stackctl, environment, hear_signals
-from tests.integration.running import Running, background, read, wait_until_gone
+from tests.integration.running import Running, background, interrupt_at_start, read, wait_until_gone
 
 
 def test_each_rank_has_a_log_and_the_run_a_record(stackctl: Stackctl, tmp_path: Path) -> None:
@@ -163,16 +161,8 @@ def test_ctrl_c_at_any_moment_is_130_without_a_traceback(tmp_path: Path) -> None
 @pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.parametrize("node", [0, 1])
 def test_ctrl_c_while_a_node_is_being_started_ends_every_node(node: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    start, begun = subprocess.Popen, time.monotonic()
-    started: list[subprocess.Popen[bytes]] = []
-
-    def interrupted(*words: Any, **more: Any) -> subprocess.Popen[bytes]:
-        if len(started) == node:
-            os.kill(os.getpid(), signal.SIGINT)
-        started.append(start(*words, **more))
-        return started[-1]
-
-    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    begun = time.monotonic()
+    interrupt_at_start(monkeypatch, node)
     commands = [local.Command(argv=("sleep", "60"), env=environment())] * 2
     assert local.run(commands, cwd=Path.cwd()) == [-signal.SIGTERM] * 2
     assert time.monotonic() - begun < 15

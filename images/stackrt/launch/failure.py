@@ -116,8 +116,9 @@ def write(content: Report, out: Path, termination_log: Path = TERMINATION_LOG) -
     write_termination_log(content, termination_log)
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "logs" / f"attempt-{content['attempt']}"
-    for folder in (kept, out) if kept.is_dir() else (out,):
-        _write_whole(content, folder)
+    if kept.is_dir():
+        _write_whole(content, kept)
+    _write_whole(content, out)
 
 
 def _write_whole(content: Report, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from stackctl.engines import docker
 from stackctl.images import catalog
 from tests.commands import PREFIX, ROOT, STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.checks.bench import Reports
-from tests.integration.running import background, wait_for
+from tests.integration.running import background, interrupt_at_start, wait_for
 
 pytestmark = pytest.mark.needs("docker")
 
@@ -49,18 +48,6 @@ def containers(image: str) -> list[str]:
     mine = ["--filter", "name=stackctl-test-", "--filter", f"ancestor={image}"]
     argv = ["docker", "ps", "--all", *mine, "--format", "{{.Names}}"]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-
-
-def interrupt_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send us SIGINT when the next program is about to be started."""
-    start = subprocess.Popen
-
-    def interrupted(*words: Any, **more: Any) -> subprocess.Popen[str]:
-        monkeypatch.undo()
-        os.kill(os.getpid(), signal.SIGINT)
-        return start(*words, **more)
-
-    monkeypatch.setattr(subprocess, "Popen", interrupted)
 
 
 @pytest.mark.parametrize("reported", matrix())
@@ -165,7 +152,7 @@ def test_ctrl_c_ends_the_container(image: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_containers_left", "hears_ctrl_c")
 def test_ctrl_c_before_the_container_is_there_ends_it_too(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = time.monotonic()
-    interrupt_at_the_next_start(monkeypatch)
+    interrupt_at_start(monkeypatch)
     name = f"stackctl-test-{secrets.token_hex(4)}"
     with pytest.raises(KeyboardInterrupt):
         docker.run_container(["docker", "run", "--rm", "--init", "--name", name, image, "sleep", "60"], name)
@@ -174,7 +161,7 @@ def test_ctrl_c_before_the_container_is_there_ends_it_too(image: str, monkeypatc
 
 @pytest.mark.usefixtures("no_containers_left")
 def test_ctrl_c_before_the_container_that_is_stopped_for_its_time(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt_at_the_next_start(monkeypatch)
+    interrupt_at_start(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         docker.stop_seconds(image, f"stackctl-test-{secrets.token_hex(4)}")
 
@@ -182,11 +169,8 @@ def test_ctrl_c_before_the_container_that_is_stopped_for_its_time(image: str, mo
 @pytest.mark.usefixtures("no_containers_left")
 def test_sigterm_ends_the_suite_of_several_nodes(image: str, tmp_path: Path) -> None:
     argv = [STACKCTL, "test", image, "--on", "compose", "--nodes", "2", "--tag", "network"]
-    with subprocess.Popen(argv, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
-        until = time.monotonic() + 60
-        while len(containers(image)) < 2:
-            assert time.monotonic() < until
-            time.sleep(0.05)
+    with background(argv, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE) as running:
+        wait_for(lambda: len(containers(image)) == 2, 60)
         running.send_signal(signal.SIGTERM)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
