@@ -101,8 +101,7 @@ def _install_rest(pins: list[Pin], lock: Path, index: str) -> None:
 
 def _uv(lock: Path, *options: str) -> None:
     argv = ["uv", "pip", "install", "--python", sys.executable, "--no-deps", "--require-hashes", "--compile-bytecode"]
-    env = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    process.stream([*argv, *options, "--requirements", str(lock)], env=env)
+    process.stream([*argv, *options, "--requirements", str(lock)])
 
 
 def _missing(pins: Iterable[Pin]) -> list[Pin]:

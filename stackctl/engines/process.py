@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from stackctl.errors import CommandFailed, MissingHere
+
+
+def find(program: str, env: Mapping[str, str] | None = None) -> str | None:
+    """The path of a program, or None: first what came with the tool, which lies beside its Python, then PATH's.
+
+    So stackctl finds its uv also where it is called by path and its virtual environment is not active. Where the folder
+    is on PATH, as that of a system's Python is, the order of PATH stands: a person's own `docker` may come before it.
+
+    Args:
+        program: Its name, or a path.
+        env: The environment whose PATH counts; ours by default.
+    """
+    path = (os.environ if env is None else env).get("PATH", os.defpath)
+    beside = str(Path(sys.executable).parent)
+    return shutil.which(program, path=path if beside in path.split(os.pathsep) else f"{beside}{os.pathsep}{path}")
 
 
 def run(
@@ -34,7 +52,15 @@ def run(
     """
     try:
         done = subprocess.run(
-            argv, env=env, cwd=cwd, input=text, capture_output=True, text=True, check=False, start_new_session=apart
+            argv,
+            executable=find(argv[0], env),
+            env=env,
+            cwd=cwd,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=apart,
         )
     except FileNotFoundError:
         raise MissingHere(f"the program {argv[0]!r} is not installed here", hint=hint) from None
@@ -61,7 +87,9 @@ def stream(
         CommandFailed: It ended with another exit code than 0.
     """
     try:
-        code = subprocess.run(argv, env=env, cwd=cwd, stdout=2 if to_stderr else None, check=False).returncode
+        code = subprocess.run(
+            argv, executable=find(argv[0], env), env=env, cwd=cwd, stdout=2 if to_stderr else None, check=False
+        ).returncode
     except FileNotFoundError:
         raise MissingHere(f"the program {argv[0]!r} is not installed here", hint=hint) from None
     if code != 0:
@@ -78,7 +106,13 @@ def lines(
     """
     try:
         running = subprocess.Popen(
-            argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            argv,
+            executable=find(argv[0], env),
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
     except FileNotFoundError:
         raise MissingHere(f"the program {argv[0]!r} is not installed here", hint=hint) from None

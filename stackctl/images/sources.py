@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 import tomllib
 import urllib.parse
@@ -91,8 +90,6 @@ def _of_lock(path: Path, target: Target, settings: Settings) -> list[tuple[Pin, 
 
 def _environment(settings: Settings) -> dict[str, str]:
     env = {**os.environ, "UV_HTTP_TIMEOUT": "30", "UV_HTTP_RETRIES": "5"}
-    # uv may lie beside our own Python, in a virtual environment that is not active.
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if settings.package_index:
         env["UV_DEFAULT_INDEX"] = settings.package_index
     if settings.ca_bundle:

