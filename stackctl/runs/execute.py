@@ -25,6 +25,7 @@ from stackctl.jobs.job import Job
 from stackctl.jobs.yaml_text import to_yaml
 from stackctl.runs import store, summary
 from stackctl.runs.store import Record, State
+from stackrt.launch import loopback
 
 
 def local(
@@ -51,7 +52,15 @@ def local(
     env["STACK_TOKEN"] = secrets.token_hex(32)
     with claimed(folder, job, resume=resume) as attempt:
         _announce(job, "processes", folder)
-        nodes = local_plan.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt, gpus=gpus)
+        nodes = local_plan.plan(
+            job,
+            python=sys.executable,
+            out=str(folder),
+            port=port,
+            loopback=loopback.interface(),
+            attempt=attempt,
+            gpus=gpus,
+        )
         commands = [local_engine.Command(node.argv, {**env, **node.env}) for node in nodes]
         with _recorded(Record(name=job.name, backend="local", attempt=attempt, started=store.now()), folder) as ended:
             codes = local_engine.run(commands, cwd=workdir, to_stderr=quiet_stdout)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from stackrt.launch import loopback
 from stackrt.launch.contract import is_loopback
 
 
@@ -133,7 +134,7 @@ def horovod(layout: Layout, node: int, local_rank: int) -> dict[str, str]:
         "HOROVOD_CROSS_SIZE": str(len(peers)),
     }
     if is_loopback(layout.address):
-        env["HOROVOD_GLOO_IFACE"] = "lo"
+        env["HOROVOD_GLOO_IFACE"] = loopback.interface()
     return env
 
 
