@@ -110,7 +110,8 @@ def reserved_port(wanted: int | None, first: int, *, tries: int = 100) -> Iterat
     """Within the block, a port on this machine's loopback that no other run of ours takes.
 
     The socket that holds it does not listen and allows reuse, so that the launcher can still take the port, while
-    another run's attempt to reserve it fails.
+    another run's attempt to reserve it fails. Only Linux lets a held port be taken so: elsewhere it is let go, and of
+    two runs that start in the same moment the second may find it taken.
 
     Args:
         wanted: This port and no other; by default the first free one from `first` on.
@@ -127,6 +128,8 @@ def reserved_port(wanted: int | None, first: int, *, tries: int = 100) -> Iterat
             except OSError:
                 continue
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "linux":
+                held.close()
             yield port
             return
     what = f"port {wanted} is in use" if wanted else f"no port from {first} to {first + tries - 1} is free"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.engines import local
+from stackctl.errors import MissingHere
 from tests.commands import STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.running import Running, background, interrupt_at_start, read, wait_until_gone
 
@@ -51,6 +52,26 @@ def test_a_command_that_does_not_exist(stackctl: Stackctl, tmp_path: Path) -> No
     assert failed.stderr.count("no-such-program") == 1
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "runs").exists(), "nothing is half-made"
+
+
+def test_a_launcher_can_take_the_port_that_is_reserved_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for platform in dict.fromkeys([sys.platform, "darwin"]):
+        monkeypatch.setattr(sys, "platform", platform)
+        with local.reserved_port(None, 29400) as port, socket.create_server(("127.0.0.1", port)):
+            pass
+
+
+@pytest.mark.needs("linux")
+def test_only_linux_can_hold_a_port_that_its_launcher_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        local.reserved_port(None, 29400) as port,
+        pytest.raises(MissingHere, match=f"port {port} is in use"),
+        local.reserved_port(port, 0),
+    ):
+        pass
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with local.reserved_port(None, 29400) as port, socket.socket() as launcher:
+        launcher.bind(("127.0.0.1", port))  # which macOS refuses while another socket is bound to it
 
 
 def test_a_port_in_use_is_named_and_none_is_chosen_by_default(stackctl: Stackctl) -> None:

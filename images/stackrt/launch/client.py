@@ -1,5 +1,6 @@
 """Another node's end of its control connection: finds node 0, waits for it with back-off, proves the token, joins."""
 
+import errno
 import os
 import socket
 
@@ -77,8 +78,11 @@ class Client:
         sock.setblocking(False)
         self._socket = sock
         self._deadline = self._loop.after(HANDSHAKE, lambda: self._again("no answer"))
-        sock.connect_ex(address)
-        self._loop.watch(sock, WRITE, lambda: self._connected(sock))
+        error = sock.connect_ex(address)
+        if error in (0, errno.EINPROGRESS):
+            self._loop.watch(sock, WRITE, lambda: self._connected(sock))
+        else:  # said here and only here: no route, or, on macOS, nobody who listens
+            self._again(os.strerror(error).lower())
 
     def _connected(self, sock: socket.socket) -> None:
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

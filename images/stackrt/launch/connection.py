@@ -24,7 +24,8 @@ class Connection:
         self._on_frame, self.on_closed = on_frame, on_closed
         self.closed = self._deaf = False
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # macOS refuses it once the other end has gone, which reading then tells
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.watch(sock, READ, self._ready)
 
     def authenticated(self, session: Session, on_message: Callable[[Message], None]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from stackrt.launch.contract import IS_LINUX
 
 PR_SET_PDEATHSIG = 1
+MOST_FILES = 1 << 20
+"""Descriptors to close where the system names no limit (macOS) or one in the billions, which would take minutes."""
 # Bound before any fork: looking it up in the child could meet a held lock of the dynamic loader.
 _prctl = ctypes.CDLL(None).prctl if IS_LINUX else None
 
@@ -72,7 +74,8 @@ def _keep_watch(pipe: int) -> None:
             signal.signal(number, signal.SIG_DFL)
         # Nothing that others wait for may stay open here: the launcher's output, sockets, the pipe's writing end.
         os.dup2(pipe, 0)
-        os.closerange(1, os.sysconf("SC_OPEN_MAX"))
+        limit = os.sysconf("SC_OPEN_MAX")
+        os.closerange(1, limit if 0 < limit < MOST_FILES else MOST_FILES)
         groups: set[int] = set()
         held = b""
         while data := os.read(0, 4096):

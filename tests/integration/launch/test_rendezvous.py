@@ -53,7 +53,12 @@ def test_a_node_that_never_comes_is_named(job: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "why"), [("127.0.0.1:9", "connection refused"), ("no-such-host.invalid:29400", "name")]
+    ("place", "why"),
+    [
+        ("127.0.0.1:9", "connection refused"),
+        ("no-such-host.invalid:29400", "name"),
+        ("255.255.255.255:29400", "network is unreachable"),
+    ],
 )
 def test_a_node_0_that_never_comes_is_named(job: Any, place: str, why: str) -> None:
     node = job.node(1, "true", STACK_RENDEZVOUS=place, STACK_TIMEOUT="1")
