@@ -82,8 +82,11 @@ def _image(name: str) -> str:
 
 def _install(folder: Path) -> None:
     """What the tests need beside the image: pytest and two small packages, in a folder of their own."""
-    argv = ["uv", "pip", "install", "--quiet", "--target", str(folder), "--require-hashes", "--no-deps"]
-    process.run([*argv, "--requirements", str(HERE / "packages.txt")], hint="install uv with `pip install uv`")
+    argv = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", str(folder), "--no-deps"]
+    process.run(
+        [*argv, "--require-hashes", "--requirements", str(HERE / "packages.txt")],
+        hint="install uv with `pip install uv`",
+    )
 
 
 def _run_file(image: str, tests: Path, file: str, work: Path, limit: float) -> dict[str, Verdict]:

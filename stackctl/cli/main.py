@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="stackctl", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+def cli(debug: bool) -> None:  # noqa: ARG001 - main reads it
     """Build GPU training images and run one job anywhere.
 
     \b
@@ -87,6 +87,8 @@ def cli(debug: bool) -> None:
     Exit codes: 0 done; 1 the job, build or check failed; 2 wrong usage; 3 something is missing on this machine;
     4 the name is taken; 130 interrupted.
     """
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path raises there
+        os.environ["HOME"] = "/"  # a uid without a name, and nobody said: as Docker and login do
 
 
 def main() -> None:

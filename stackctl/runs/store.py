@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from stackctl.errors import InvalidInput, NameTaken
+from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs.job import Job
 
 State = Literal["running", "succeeded", "failed", "stopped"]
@@ -64,6 +64,7 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
     Raises:
         NameTaken: The folder holds a run, and `resume` is not set.
         InvalidInput: There is something else in the folder.
+        MissingHere: It cannot be made.
     """
     file = folder / "job.json"
     if resume:
@@ -78,7 +79,7 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput("is there already, and is no run's folder", where=str(folder), hint="choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     try:
         with file.open("xb") as opened:  # exclusively: another stackctl may be claiming the same folder
             opened.write(_json(job))
@@ -110,7 +111,7 @@ def submitted(folder: Path, job: Job, record: Record) -> None:
     before = read_record(folder)
     if before is not None:
         _put_aside(folder, before.attempt)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     write_json(folder / "job.json", job)
     write_json(folder / "run.json", record)
 
@@ -147,6 +148,14 @@ def records(home: Path) -> list[Record]:
         return []
     found = [record for name in names if (record := read_record(home / name)) is not None]
     return sorted(found, key=lambda record: record.started, reverse=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "STACK_RUNS names another folder for runs"
+        raise MissingHere(f"cannot be made: {error.strerror}", where=str(folder), hint=hint) from None
 
 
 def _put_aside(folder: Path, attempt: int) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -146,6 +147,15 @@ def test_a_script_on_the_command_line_may_be_long(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("STACK_RUNS", str(tmp_path))
     result = CliRunner().invoke(cli, ["submit", "--dry-run", "--", "python", "-c", "print(1)\n" * 1000])
     assert result.exit_code == 0, result.output
+
+
+def test_a_user_without_a_name_or_a_home_is_at_home_in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STACK_RUNS", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.setenv(name, "/x")  # to be put back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert CliRunner().invoke(cli, ["run", "gpt", "--dry-run", "--port", "1"], catch_exceptions=False).exit_code == 0
+    assert os.environ["HOME"] == "/"
 
 
 def test_a_dry_run_as_json_is_json() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.errors import InvalidInput, NameTaken
+from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs import job as jobs
 from stackctl.runs import store
 
@@ -65,9 +65,16 @@ def test_names_of_runs_are_valid(stem: str, name: str) -> None:
     jobs.make(name=made, workload="gpt")
 
 
-def test_the_store_is_where_the_setting_says(tmp_path: Path) -> None:
+def test_the_store_is_where_the_setting_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert store.home({"STACK_RUNS": str(tmp_path)}) == tmp_path
     assert store.home({}).parts[-2:] == ("stackctl", "runs")
+
+
+def test_a_store_that_cannot_be_made_is_told_with_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MissingHere, match=r"file/runs/a: cannot be made: Not a directory\n  STACK_RUNS names another"):
+        store.create(tmp_path / "file" / "runs" / "a", JOB, resume=False)
 
 
 @pytest.mark.parametrize(
