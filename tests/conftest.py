@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def lacks_index() -> str:
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return "uv is not installed, or the package index does not answer"
     return "" if done.returncode == 0 else "the package index does not answer"
+
+
+@functools.cache
+def lacks_torch_index() -> str:
+    """Why torch's CPU build cannot be resolved here, which is on an index of its own; empty if it can."""
+    from stackctl import assets
+    from stackctl.images import build, catalog, settings
+
+    given, (target, *_) = settings.from_env(os.environ), catalog.targets(catalog.load(), "pytorch", "cpu")
+    if given.wheelhouse and build.wheels_at_hand(target, given.wheelhouse, assets.images_dir()):
+        return lacks_index()
+    try:
+        with urllib.request.urlopen(f"{(given.torch_index or target.variant.index).rstrip('/')}/torch/", timeout=30):
+            return lacks_index()
+    except OSError:
+        return "PyTorch's index does not answer, and no STACK_WHEELHOUSE holds torch"
 
 
 @functools.cache
@@ -119,6 +136,7 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "docker": lacks_docker,
     "torch": lacks_torch,
     "index": lacks_index,
+    "torch-index": lacks_torch_index,
     "registry": lacks_registry,
     "root": lacks_root,
     "linux": lacks_linux,

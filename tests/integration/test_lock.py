@@ -11,7 +11,7 @@ from tests.commands import ROOT, Stackctl
 from tests.integration.conftest import Copy
 
 
-@pytest.mark.needs("index")
+@pytest.mark.needs("torch-index")
 def test_locks_are_made_from_the_catalog(copy: tuple[Path, Copy]) -> None:
     root, stackctl = copy
     catalog = root / "images" / "catalog.toml"
@@ -36,7 +36,7 @@ def test_locks_are_made_from_the_catalog(copy: tuple[Path, Copy]) -> None:
 PLAIN = '"tensorboard==2.21.0"'
 
 
-@pytest.mark.needs("index")
+@pytest.mark.needs("torch-index")
 @pytest.mark.parametrize(
     ("old", "new", "variant", "sentence", "rows"),
     [
@@ -107,7 +107,7 @@ def test_two_cuda_majors_in_an_image_are_refused_by_package(copy: tuple[Path, Co
     assert "nvidia-nccl-cu12==2.32.3 is for CUDA 12" in failed.stderr
 
 
-@pytest.mark.needs("index")
+@pytest.mark.needs("torch-index")
 def test_a_lock_again_changes_only_what_was_asked_for(copy: tuple[Path, Copy]) -> None:
     root, stackctl = copy
     folder = root / "images" / "locks"
@@ -125,7 +125,7 @@ def test_a_lock_again_changes_only_what_was_asked_for(copy: tuple[Path, Copy]) -
     assert stackctl("lock", "pytorch", "--check").returncode == 0
 
 
-@pytest.mark.needs("index")
+@pytest.mark.needs("torch-index")
 def test_upgrade_takes_what_is_new_and_names_newer_releases(copy: tuple[Path, Copy]) -> None:
     root, stackctl = copy
     catalog = root / "images" / "catalog.toml"
@@ -164,7 +164,7 @@ def test_a_lock_edited_by_hand_is_named_by_file_and_line(copy: tuple[Path, Copy]
         lock.write_text(text)
 
 
-@pytest.mark.needs("index")
+@pytest.mark.needs("torch-index")
 def test_locking_again_heals_an_edited_lock(copy: tuple[Path, Copy]) -> None:
     root, stackctl = copy
     lock = root / "images/locks/pytorch-cpu.txt"
