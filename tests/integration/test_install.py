@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from stackctl import __version__
 from tests.commands import PREFIX, ROOT, STACKCTL, environment
 
 
@@ -58,6 +59,17 @@ def test_it_holds_catalog_templates_locks_and_payload(wheel: Path) -> None:
     for name in ("launch/__main__.py", "train/gpt.py", "train/data/shakespeare.txt", "train/data/digits.csv.gz"):
         assert f"stackrt/{name}" in names
     assert not [name for name in names if name.startswith(("tests", "bench", "scripts"))]
+
+
+def test_its_name_is_free_and_its_command_is_stackctl(wheel: Path) -> None:
+    """On the package index `stackctl` is another project."""
+    assert wheel.name == f"gpu_stackctl-{__version__}-py3-none-any.whl"
+    info = f"gpu_stackctl-{__version__}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(f"{info}/METADATA").decode()
+        scripts = archive.read(f"{info}/entry_points.txt").decode()
+    assert "\nName: gpu-stackctl\n" in metadata
+    assert scripts.split() == ["[console_scripts]", "stackctl", "=", "stackctl.__main__:main"]
 
 
 def test_an_installed_stackctl_plans_and_runs(installed: Callable[..., subprocess.CompletedProcess[str]]) -> None:
