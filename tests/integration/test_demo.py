@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,21 +15,6 @@ import pytest
 
 from tests.commands import PREFIX, ROOT, hear_signals
 from tests.integration.running import background
-
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A clone of the repository, with the changes of this working tree."""
-    folder = tmp_path / "clone"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
 
 
 def demo(clone: Path, **env: str) -> tuple[str, dict[str, object], float]:
