@@ -1,4 +1,4 @@
-"""Every command that README and docs show works: it is run here, or by a test that is named here."""
+"""Every command that a page shows works: it is run here, or by a test that is named here."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 
 from tests.commands import ROOT, Stackctl
 
-PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+PAGES = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 RUN_ELSEWHERE = {
     "make demo": "test_demo.py::test_without_docker_two_nodes_train_as_processes",
+    "make lint": "test_workflow.py::test_a_stranger_without_docker_uv_and_torch_can_run_the_steps",
+    "make test-fast": "test_workflow.py::test_a_stranger_without_docker_uv_and_torch_can_run_the_steps",
     "make test": "../../.ci/run",
     "make test-cluster": "../../.ci/run",  # its tests are part of all tests
     "python -m tests.cluster.harness up": "../cluster/test_harness.py::test_nothing_is_left_of_a_cluster",
@@ -118,5 +120,5 @@ def test_docs_name_no_machine_of_ours() -> None:
                             check=True).stdout.split()  # fmt: skip
     for name in listed:
         path = ROOT / name
-        if path.is_file() and path.suffix in {".md", ".py", ".toml", ".yaml", ".txt", ".j2", ""}:
+        if path.is_file() and path.suffix in {".md", ".py", ".toml", ".yaml", ".yml", ".txt", ".j2", ""}:
             assert str(ROOT) not in path.read_text(errors="ignore"), name
