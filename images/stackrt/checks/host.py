@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from stackrt.launch import cpus
+
 LIMITS = ("nofile", "memlock", "stack", "nproc", "core")
 GPU_FIELDS = ("index", "uuid", "name", "memory.total", "driver_version", "pci.bus_id", "mig.mode.current")
 SMI_SECONDS = 30
@@ -22,7 +24,7 @@ def facts() -> dict[str, Any]:
         "host": os.environ.get("STACK_HOST") or socket.gethostname(),
         "kernel": platform.release(),
         "machine": platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": cpus.usable().at_once,
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "cgroup": _cgroup(),
         "ulimits": {name: _limit(name) for name in LIMITS},

@@ -12,6 +12,7 @@ from stackrt.checks.files import walk
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped
 from stackrt.checks.words import NO_IMAGE, REBUILD, some
+from stackrt.launch import cpus
 
 FOLDERS = ("opt", "usr/lib", "usr/local")
 LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
@@ -74,7 +75,7 @@ def ldd_clean(context: Context) -> Result:
         own = brought if SITE in path.parts else set()
         return [name for name in absent(loader, path) if name not in own and not OPTIONAL.match(name)]
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cpus.usable().at_once) as pool:
         found = dict(zip(files, pool.map(ask, files), strict=True))
     wrong = [f"{path} needs {some(names)}" for path, names in found.items() if names]
     if wrong:

@@ -1,7 +1,6 @@
 """Run checks: those that may run side by side first, then the others one by one, then those of several nodes."""
 
 import dataclasses
-import os
 import selectors
 import shutil
 import signal
@@ -14,6 +13,7 @@ from stackrt.checks.context import Context
 from stackrt.checks.isolate import Running
 from stackrt.checks.registry import Check
 from stackrt.checks.result import Result, failed, skipped
+from stackrt.launch import cpus
 
 TICK = 1.0
 """Seconds between looks at checks whose supervisor may be stuck."""
@@ -85,7 +85,7 @@ def run(
         else:
             ended(Row(check, _absent(*reason, context.required)))
     local = [check for check in able if "multi-node" not in check.needs]
-    _several([check for check in local if check.parallel], len(os.sched_getaffinity(0)), context, ended)
+    _several([check for check in local if check.parallel], cpus.usable().at_once, context, ended)
     _several([check for check in local if not check.parallel], 1, context, ended)
     for check in able:
         if check not in local:

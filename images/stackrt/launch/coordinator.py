@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from stackrt.launch import failure
+from stackrt.launch import cpus, failure
 from stackrt.launch.contract import Contract
 from stackrt.launch.errors import CONFIG, PEERS, ConfigError, PeersError
 from stackrt.launch.failure import Failure, Report
@@ -157,7 +157,10 @@ class Coordinator:
 
     def _layout(self) -> Layout:
         ours, seats = self._contract, [self.seats[node] for node in range(self._contract.nodes)]
-        nodes = tuple(NodeLayout(seat.procs, seat.address, seat.ports) for seat in seats)
+        threads = cpus.threads([(seat.procs, seat.cpus) for seat in seats])
+        nodes = tuple(
+            NodeLayout(seat.procs, seat.address, seat.ports, share) for seat, share in zip(seats, threads, strict=True)
+        )
         return Layout(ours.run, self._attempt(), ours.framework, ours.device, seats[0].address, self._port, nodes)
 
     def _attempt(self) -> int:
@@ -169,7 +172,7 @@ class Coordinator:
             self._fail_now("config", CONFIG, error, node=0)
         elif not self.over and not self.started and not self._failures:
             self.started, layout = True, self._layout()
-            nodes = [[node.procs, node.address, list(node.ports)] for node in layout.nodes]
+            nodes = [[node.procs, node.address, list(node.ports), node.threads] for node in layout.nodes]
             start = {"address": layout.address, "port": layout.port, "attempt": layout.attempt, "nodes": nodes}
             self._broadcast({"type": "start"} | start)
 

@@ -7,6 +7,11 @@ from typing import NamedTuple
 from stackrt.launch import loopback
 from stackrt.launch.contract import is_loopback
 
+SPINS = "300"
+"""How often a thread of libgomp looks for its peers at a barrier before it sleeps. By default it looks for milliseconds
+on end: beside one other busy process training is then 20 to 30 times slower. Where it sleeps at once, training alone is
+half as fast (`python bench/load.py`)."""
+
 
 class NodeLayout(NamedTuple):
     """One node as all nodes agreed on it."""
@@ -17,6 +22,8 @@ class NodeLayout(NamedTuple):
     """What other nodes reach it by."""
     ports: tuple[int, ...]
     """One free port a rank, for frameworks whose ranks all listen (TensorFlow)."""
+    threads: int = 1
+    """CPU threads of each rank: its share of what this node may use."""
 
 
 class Layout(NamedTuple):
@@ -57,9 +64,10 @@ def rank_env(base: Mapping[str, str], layout: Layout, node: int, local_rank: int
     env |= {"STACK_ATTEMPT": str(layout.attempt), "STACK_DEVICE": layout.device}
     # Without it Python holds back what a rank printed last, and a killed rank takes it to the grave.
     env.setdefault("PYTHONUNBUFFERED", "1")
-    if layout.nodes[node].procs > 1:
-        # torchrun's rule: ranks on one node must not each start a thread a core.
-        env.setdefault("OMP_NUM_THREADS", "1")
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        env.setdefault(name, env.get("OMP_NUM_THREADS") or str(layout.nodes[node].threads))
+    if "OMP_WAIT_POLICY" not in env:
+        env.setdefault("GOMP_SPINCOUNT", SPINS)
     if layout.device == "cuda":
         env.setdefault("NCCL_DEBUG", "WARN")
         # The flight recorder's ring of recent collectives; torch renamed the variable, so both spellings.

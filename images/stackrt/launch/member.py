@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from stackrt.launch import failure
+from stackrt.launch import cpus, failure
 from stackrt.launch.contract import Contract
 from stackrt.launch.errors import PEERS, ConfigError
 from stackrt.launch.failure import Report
@@ -59,7 +59,7 @@ class Member:
         ports = self._ports.reserve(ours.procs) if ours.framework == "tensorflow" else []
         message: Message = {"type": "join", "run": ours.run, "attempt": ours.attempt, "nodes": ours.nodes}
         message |= {"node": ours.node, "procs": ours.procs, "framework": ours.framework, "ports": ports}
-        return message | {"host": ours.machine, "problem": problem}
+        return message | {"host": ours.machine, "problem": problem, "cpus": cpus.usable()}
 
     def receive(self, message: Message) -> None:
         """Do what node 0 says."""
@@ -134,7 +134,9 @@ class Member:
             self.leave(code)
 
     def _start(self, message: Message) -> None:
-        nodes = tuple(NodeLayout(procs, address, tuple(ports)) for procs, address, ports in message["nodes"])
+        nodes = tuple(
+            NodeLayout(procs, address, tuple(ports), threads) for procs, address, ports, threads in message["nodes"]
+        )
         ours, attempt, address = self._contract, int(message["attempt"]), str(message["address"])
         layout = Layout(ours.run, attempt, ours.framework, self._device, address, int(message["port"]), nodes)
         self._layout = layout

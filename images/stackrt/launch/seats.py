@@ -1,6 +1,7 @@
 """The nodes that have joined, and what they must agree on."""
 
 from stackrt.launch.contract import Contract
+from stackrt.launch.cpus import Cpus
 from stackrt.launch.errors import ConfigError
 from stackrt.launch.wire import Message
 
@@ -13,6 +14,8 @@ class Seat:
         self.procs, self.attempt = int(join["procs"]), int(join["attempt"])
         self.ports = tuple(int(port) for port in join["ports"])
         self.problem: str | None = join["problem"]
+        machine, allowed, quota, pool = join["cpus"]
+        self.cpus = Cpus(machine, tuple(allowed), quota, pool)
         self.heard = now
         """When it last spoke, on the loop's awake clock."""
         self.offset, self.round_trip = 0.0, float("inf")

@@ -33,7 +33,7 @@ def network(lr: float) -> tuple[keras.Model, keras.optimizers.Optimizer]:
 
 def make_deterministic(seed: int) -> None:
     """The same seed gives the same weights, bit for bit, for a number of ranks."""
-    tf.config.threading.set_intra_op_parallelism_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    tf.config.threading.set_intra_op_parallelism_threads(digits.THREADS)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
 

@@ -18,6 +18,7 @@ from stackrt.train.errors import BadInputError, TrainerError, complain
 Floats = npt.NDArray[np.float32]
 Whole = npt.NDArray[np.int64]
 DATA = Path(__file__).parent / "data" / "digits.csv.gz"
+THREADS = 1  # a network this small is no faster with more, and alone it trains bit for bit as beside others
 TEST = 261  # pictures kept for validation; 1,536 are left to train on
 
 

@@ -37,6 +37,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
+from stackrt.launch import cpus
 from stackrt.train import checkpoint, report, resume
 from stackrt.train import text as texts
 from stackrt.train.errors import INTERRUPTED, BadInputError, PeersGoneError, TrainerError, complain
@@ -47,18 +48,15 @@ from stackrt.train.ranks import Ranks, Stop, join, lost_peers
 # Compute
 
 
-def usable_cpus() -> int:
-    """Cores that this process may run on; fewer than the machine's under taskset, or a cluster's CPU manager."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def set_up_compute(o: Options, ranks: Ranks) -> int:
     """Make this rank deterministic and seed its initial weights.
 
     Returns:
-        CPU threads of this rank. Sums may be split by thread, so the number must not depend on the node layout.
+        CPU threads of this rank. Sums may be split by thread, so with several ranks the number must not depend on the
+        machine that a rank is on; alone it is the launcher's OMP_NUM_THREADS.
     """
-    threads = o.threads or int(os.environ.get("OMP_NUM_THREADS") or (1 if ranks.world_size > 1 else usable_cpus()))
+    alone = int(os.environ.get("OMP_NUM_THREADS") or cpus.usable().at_once)
+    threads = o.threads or (1 if ranks.world_size > 1 else alone)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(texts.mix(o.seed, "weights"))

@@ -6,7 +6,6 @@
 Each rank computes its part of a step's pictures; Horovod averages the gradients, so any number of ranks trains alike.
 """
 
-import os
 import sys
 
 import horovod.torch as hvd
@@ -32,7 +31,7 @@ def network(lr: float) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def make_deterministic(seed: int) -> None:
     """The same seed gives the same weights, bit for bit, for a number of ranks."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(digits.THREADS)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
 

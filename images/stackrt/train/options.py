@@ -216,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     add("weight_decay", float, "AdamW weight decay, on matrices only", metavar="X")
     add("clip", float, "largest gradient norm; 0 turns clipping off", metavar="X")
     add("dtype", str, "fp32, or bf16 by autocast over fp32 weights", choices=("fp32", "bf16"))
-    add("threads", int, "CPU threads per rank (default $OMP_NUM_THREADS, else 1 with several ranks)", metavar="N")
+    add("threads", int, "CPU threads per rank (default 1; with one rank $OMP_NUM_THREADS, else all)", metavar="N")
 
     group = parser.add_argument_group("reports and checkpoints")
     add("log_every", int, "steps between lines of the report", metavar="N")

@@ -41,6 +41,7 @@ class Drill:
     def join(self, node: int, **changes: Any) -> int:
         message = {"run": "run", "nodes": self.contract.nodes, "framework": "torch", "node": node, "procs": 2}
         message |= {"attempt": 1, "ports": [], "host": f"host-{node}", "problem": None}
+        message |= {"cpus": [f"machine-{node}", [0, 1, 2, 3], None, ""]}
         joined = self.coordinator.join(message | changes, f"10.0.0.{node}")
         self.coordinator.joined(joined)
         return joined
@@ -83,7 +84,7 @@ def test_starts_when_all_are_there_with_the_highest_attempt() -> None:
     drill.join(1, attempt=4, procs=3)
     start = dict(drill.sent)[1]
     expected = {"type": "start", "address": "10.0.0.0", "port": 4000, "attempt": 4}
-    assert start == expected | {"nodes": [[2, "10.0.0.0", []], [3, "10.0.0.1", []]]}
+    assert start == expected | {"nodes": [[2, "10.0.0.0", [], 2], [3, "10.0.0.1", [], 1]]}
 
 
 def test_all_clean_is_0() -> None:
@@ -184,7 +185,9 @@ def test_clock_offsets_decide_who_was_first() -> None:
 
 
 def test_the_shortest_round_trip_sets_the_clock() -> None:
-    seat = Seat({"host": "h", "procs": 1, "attempt": 1, "ports": [], "problem": None}, "a", 0.0)
+    seat = Seat(
+        {"host": "h", "procs": 1, "attempt": 1, "ports": [], "problem": None, "cpus": ["m", [0], None, ""]}, "a", 0.0
+    )
     seat.measure_clock({"sent": 10.0, "time": 20.0}, 14.0)
     assert seat.offset == 8.0
     seat.measure_clock({"sent": 30.0, "time": 35.5}, 31.0)

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from stackrt.launch import loopback
-from stackrt.launch.frameworks import Layout, NodeLayout, horovod_hosts, rank_env
+from stackrt.launch.frameworks import SPINS, Layout, NodeLayout, horovod_hosts, rank_env
 
-NODES = (NodeLayout(1, "10.0.0.1", (5001,)), NodeLayout(3, "10.0.0.2", (6001, 6002, 6003)))
+NODES = (NodeLayout(1, "10.0.0.1", (5001,)), NodeLayout(3, "10.0.0.2", (6001, 6002, 6003), 2))
 
 
 def layout(framework: str = "torch", device: str = "cpu", address: str = "node-0") -> Layout:
@@ -31,7 +31,9 @@ def test_torch_on_uneven_nodes() -> None:
         "TORCHELASTIC_RUN_ID": "run",
         "TORCHELASTIC_USE_AGENT_STORE": "False",
         "TORCHELASTIC_ERROR_FILE": "/errors.json",
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "2",
+        "TF_NUM_INTRAOP_THREADS": "2",
+        "GOMP_SPINCOUNT": SPINS,
         "PYTHONUNBUFFERED": "1",
         "STACK_ATTEMPT": "2",
         "STACK_DEVICE": "cpu",
@@ -44,8 +46,12 @@ def test_the_token_does_not_pass_and_the_rest_does() -> None:
     assert (env["STACK_RUN"], env["HOME"]) == ("run", "/h")
 
 
-def test_one_rank_may_use_all_cores() -> None:
-    assert "OMP_NUM_THREADS" not in rank_env({}, layout(), 0, 0, "")
+def test_tensorflow_gets_as_many_threads_as_openmp() -> None:
+    assert rank_env({"OMP_NUM_THREADS": "7"}, layout("tensorflow"), 0, 0, "")["TF_NUM_INTRAOP_THREADS"] == "7"
+
+
+def test_a_wait_policy_of_the_users_leaves_the_spinning_to_it() -> None:
+    assert "GOMP_SPINCOUNT" not in rank_env({"OMP_WAIT_POLICY": "active"}, layout(), 0, 0, "")
 
 
 def test_the_users_values_win() -> None:
