@@ -60,6 +60,7 @@ def _inside(tag: str) -> Inventory | None:
 
     reason = f"{tag} is not built here"
     try:
+        docker.require()  # a client without an engine is no better than none
         if docker.images([tag]):
             return inventory.take(tag)
     except MissingHere as error:

@@ -44,6 +44,13 @@ def test_without_the_image_the_bill_is_of_the_locks(stackctl: Stackctl) -> None:
     assert "horovod" in {one["name"] for one in json.loads(done.stdout)["components"]}
 
 
+def test_a_client_whose_engine_does_not_answer_is_no_better_than_none(stackctl: Stackctl) -> None:
+    done = stackctl("sbom", "pytorch", "--variant", "cpu", env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+    assert done.returncode == 0, done.stderr
+    assert "without Debian's packages and licences" in done.stderr
+    assert json.loads(done.stdout)["components"]
+
+
 def test_a_bill_is_of_one_variant(stackctl: Stackctl) -> None:
     refused = stackctl("sbom", "pytorch")
     assert refused.returncode == 2
