@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 IMAGES ?=
 VARIANT ?=
+LANES ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo images test test-fast test-cluster lint format render locks bench train-env clean
@@ -18,10 +19,10 @@ demo: $(VENV)/user.done ## See a GPT learn Shakespeare on two nodes: in containe
 images: $(VENV)/user.done ## Build all images, CPU and CUDA; IMAGES="pytorch" and VARIANT=cpu|cuda narrow it
 	@$(BIN)/stackctl build $(IMAGES) $(if $(VARIANT),--variant $(VARIANT))
 
-test: $(VENV)/dev.done ## Run all tests that can run here; STACK_REQUIRE=docker,cluster turns those skips into failures
+test: $(VENV)/dev.done ## Run all tests that can run here, in lanes; LANES="checks runs" names some
 	@if [ -n "$$STACK_WHEELHOUSE" ]; then $(MAKE) --no-print-directory train-env; fi
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m tests.lanes $(LANES)
 
 test-fast: $(VENV)/dev.done ## Run the tests that take seconds
 	@$(BIN)/python -m pytest tests/unit

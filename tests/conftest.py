@@ -2,151 +2,45 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
+import fcntl
 import os
 import re
-import shutil
 import subprocess
-import sys
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests import lanes
 from tests.commands import PREFIX, ROOT, STACKCTL, Stackctl, environment
-
-REQUIRED = frozenset(filter(None, os.environ.get("STACK_REQUIRE", "").split(",")))
-
-
-@functools.cache
-def lacks_docker() -> str:
-    """Why no container can run here; empty if one can."""
-    if shutil.which("docker") is None:
-        return "the docker client is not installed"
-    answer = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        return "no Docker engine answers"
-    for plugin in ("buildx", "compose"):
-        if subprocess.run(["docker", plugin, "version"], capture_output=True, check=False).returncode != 0:
-            return f"the Docker plugin {plugin} is not installed"
-    return ""
+from tests.machine import CAPABILITIES, REQUIRED, lacks_docker, lacks_torch
 
 
-@functools.cache
-def lacks_torch() -> str:
-    """Why nothing can be trained outside a container; empty if it can."""
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(missing)} not installed (make train-env)" if missing else ""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lane", choices=lanes.load(), help="only the tests of one lane of tests/lanes.toml")
 
 
-@functools.cache
-def lacks_index() -> str:
-    """Why no package can be resolved here; empty if one can."""
-    uv = str(Path(sys.executable).parent / "uv")
-    try:
-        argv = [uv, "pip", "compile", "--quiet", "--no-cache", "-"]
-        done = subprocess.run(argv, input="iniconfig\n", capture_output=True, text=True, timeout=60, check=False)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return "uv is not installed, or the package index does not answer"
-    return "" if done.returncode == 0 else "the package index does not answer"
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spare the collection of files that are another lane's."""
+    lane = config.getoption("--lane")
+    if lane in (None, lanes.QUIET) or not collection_path.name.startswith("test_"):
+        return None
+    path = collection_path.relative_to(ROOT).as_posix()
+    return True if lanes.lane_of(path, lanes.load()) != lane else None
 
 
-@functools.cache
-def lacks_torch_index() -> str:
-    """Why torch's CPU build cannot be resolved here, which is on an index of its own; empty if it can."""
-    from stackctl import assets
-    from stackctl.images import build, catalog, settings
-
-    given, (target, *_) = settings.from_env(os.environ), catalog.targets(catalog.load(), "pytorch", "cpu")
-    if given.wheelhouse and build.wheels_at_hand(target, given.wheelhouse, assets.images_dir()):
-        return lacks_index()
-    try:
-        with urllib.request.urlopen(f"{(given.torch_index or target.variant.index).rstrip('/')}/torch/", timeout=30):
-            return lacks_index()
-    except OSError:
-        return "PyTorch's index does not answer, and no STACK_WHEELHOUSE holds torch"
-
-
-@functools.cache
-def lacks_compiler() -> str:
-    """Why no C can be compiled here; empty if it can."""
-    return "" if shutil.which("cc") else "there is no C compiler (cc)"
-
-
-CUDA_IMAGES_GB = 20
-"""Of disk, to build all that are built by default from nothing."""
-
-
-@functools.cache
-def lacks_cuda_images() -> str:
-    """Why the CUDA images cannot be built here; empty if they can. What the builder holds takes no more room."""
-    from stackctl.images import catalog
-
-    root = subprocess.run(
-        ["docker", "info", "--format", "{{.DockerRootDir}}"], capture_output=True, text=True, check=False
-    )
-    folder = root.stdout.strip()
-    if root.returncode != 0 or not Path(folder).is_dir():
-        return "the Docker engine's disk is not here"
-    free = shutil.disk_usage(folder).free / 1e9
-    if free >= CUDA_IMAGES_GB:
-        return ""
-    argv = ["docker", "buildx", "du", "--verbose"]
-    held = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
-    defaults = [target for target in catalog.targets(catalog.load()) if target.image.default and target.variant.cuda]
-    # The builder's record of the step that copies an image's locks into it names them.
-    absent = [target.tag for target in defaults if f"locks/{target.packages_lock} " not in held]
-    if not absent:
-        return ""
-    return f"CUDA images take {CUDA_IMAGES_GB} GB, {free:.0f} GB are free, and {', '.join(absent)} would be built anew"
-
-
-def lacks_cluster() -> str:
-    """Why no test can have a Kubernetes; empty if it can."""
-    from tests.cluster.harness import cluster, programs
-
-    return "" if cluster.GIVEN else programs.lacks()
-
-
-def registry_program() -> str:
-    """The registry of Debian's package docker-registry; empty if there is none. CI unpacks it beside its caches."""
-    unpacked = Path(os.environ.get("STACK_CI_STATE", "/var/tmp/stackctl-ci"), "registry/usr/bin/docker-registry")
-    return shutil.which("docker-registry") or (str(unpacked) if unpacked.exists() else "")
-
-
-def lacks_registry() -> str:
-    """Why no image can be pushed here; empty if one can."""
-    return "" if registry_program() else "docker-registry is not installed"
-
-
-def lacks_root() -> str:
-    """Why nothing can be mounted here; empty if it can."""
-    return "" if os.getuid() == 0 else "mounting needs root"
-
-
-def lacks_linux() -> str:
-    """Why Linux's own features are absent; empty on Linux."""
-    return "" if sys.platform == "linux" else "needs Linux"
-
-
-CAPABILITIES: dict[str, Callable[[], str]] = {
-    "docker": lacks_docker,
-    "torch": lacks_torch,
-    "index": lacks_index,
-    "torch-index": lacks_torch_index,
-    "registry": lacks_registry,
-    "root": lacks_root,
-    "linux": lacks_linux,
-    "compiler": lacks_compiler,
-    "cuda-images": lacks_cuda_images,
-    "cluster": lacks_cluster,
-}
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the quiet tests to their lane."""
+    if lane := config.getoption("--lane"):
+        those = [item for item in items if (item.get_closest_marker("quiet") is not None) == (lane == lanes.QUIET)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in those])
+        items[:] = those
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "quiet: its bound of time needs a machine without other work: the last lane")
     config.addinivalue_line("markers", f"needs(*names): what a test needs of the machine: {', '.join(CAPABILITIES)}")
     unknown = REQUIRED - CAPABILITIES.keys()
     if unknown:
@@ -209,11 +103,23 @@ def lacks() -> Callable[[str], str]:
     return lambda name: CAPABILITIES[name]()
 
 
+@contextmanager
+def _other_lanes_wait(name: str) -> Iterator[None]:
+    """Within the block no other lane builds this image."""
+    folder = os.environ.get("STACK_TEST_LANES")
+    if folder is None:
+        yield
+        return
+    with (Path(folder) / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def built() -> Iterator[Callable[[str], str]]:
     """Build an image from this tree, once a run, and return its tag: `pytorch` on a CPU, `pytorch:cuda`.
 
-    The tags go when the tests end; their layers stay in the cache.
+    The tags go when the tests end, or with lanes when the last of them has; their layers stay in the cache.
     """
     reason = lacks_docker()
     if reason and "docker" in REQUIRED:
@@ -224,7 +130,7 @@ def built() -> Iterator[Callable[[str], str]]:
     one_at_a_time = threading.Lock()
 
     def build(name: str) -> str:
-        with one_at_a_time:
+        with one_at_a_time, _other_lanes_wait(name):
             if name not in tags:
                 image, _, variant = name.partition(":")
                 argv = [STACKCTL, "build", image, "--variant", variant or "cpu"]
@@ -236,7 +142,7 @@ def built() -> Iterator[Callable[[str], str]]:
             return tags[name]
 
     yield build
-    if tags:
+    if tags and "STACK_TEST_LANES" not in os.environ:
         subprocess.run(["docker", "image", "rm", "--force", *tags.values()], capture_output=True, check=True)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from tests.cluster.harness import images, programs
 from tests.cluster.harness.cluster import OwnCluster
 from tests.cluster.submitting import until
-from tests.conftest import registry_program
+from tests.machine import registry_program
 
 NOBODY = "nobody:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n"
 """A line of htpasswd's form: there is one user, and no test knows the password."""

@@ -28,7 +28,7 @@ from tests.cluster.submitting import until
 from tests.commands import STACKCTL, environment
 from tests.timing import fastest
 
-pytestmark = pytest.mark.needs("cluster")
+pytestmark = [pytest.mark.needs("cluster"), pytest.mark.quiet]
 
 NODES, RUNS = 1000, 5000
 MOST_SECONDS, MOST_PREFLIGHT_SECONDS, MOST_MEBIBYTES, MOST_REQUESTS = 1.0, 2.0, 150, 4

@@ -103,6 +103,7 @@ def test_neither_the_ca_nor_package_lists_nor_caches_stay(image: str) -> None:
         assert ca not in history.stdout
 
 
+@pytest.mark.quiet
 def test_a_no_op_and_a_payload_edit_are_quick(image: str, tmp_path: Path) -> None:
     """Bounds of the issue: 2 s and 3 s."""
     copy, numbers = tmp_path / "checkout", itertools.count()

@@ -93,7 +93,7 @@ def test_it_takes_nothing_but_two_actions_and_may_only_read() -> None:
 
 
 def test_it_requires_what_the_tests_know() -> None:
-    from tests.conftest import CAPABILITIES
+    from tests.machine import CAPABILITIES
 
     required = JOBS["everything"]["env"]["STACK_REQUIRE"].split(",")
     assert set(required) == {"docker", "index", "compiler", "linux"}

@@ -18,7 +18,7 @@ from typing import IO, TypeVar
 import pytest
 
 from tests.commands import PREFIX, ROOT, environment
-from tests.conftest import registry_program
+from tests.machine import registry_program
 
 CATALOG = """\
 schema = 1

@@ -36,7 +36,7 @@ class Case:
     what: str
     function: Function
     needs: tuple[str, ...]
-    """What it needs of the machine, in the words of tests/conftest.py."""
+    """What it needs of the machine, in the words of tests/machine.py."""
     image: str = ""
     """The image whose whole report it looks into, if it does."""
 
