@@ -7,7 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("startup.py", "submit.py", "launcher.py", "rebuild.py", "cold.py", "size.py", "container.py", "suite.py")
+SCRIPTS = (
+    "startup.py",
+    "submit.py",
+    "launcher.py",
+    "rebuild.py",
+    "cold.py",
+    "size.py",
+    "container.py",
+    "load.py",
+    "suite.py",
+)
 
 
 def main() -> int:

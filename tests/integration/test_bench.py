@@ -11,12 +11,20 @@ import pytest
 from tests.commands import ROOT, environment
 
 
-@pytest.mark.parametrize("script", ["startup.py", pytest.param("launcher.py", marks=pytest.mark.needs("torch"))])
-def test_start_up_keeps_its_bounds(script: str) -> None:
+@pytest.mark.quiet
+@pytest.mark.parametrize(
+    ("script", "runs"),
+    [
+        ("startup.py", 7),
+        pytest.param("launcher.py", 7, marks=pytest.mark.needs("torch")),
+        pytest.param("load.py", 1, marks=pytest.mark.needs("torch")),
+    ],
+)
+def test_a_measurement_keeps_its_bounds(script: str, runs: int) -> None:
     """The best of three measurements, since other work may share the machine."""
     said = []
     for _ in range(3):
-        argv = [sys.executable, str(ROOT / "bench" / script), "--runs", "7", "--json", "--check"]
+        argv = [sys.executable, str(ROOT / "bench" / script), "--runs", str(runs), "--json", "--check"]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
         said.append(done.stdout + done.stderr)
         if done.returncode == 0:
