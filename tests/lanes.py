@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from stackrt.launch import cpus
 from tests.commands import PREFIX, ROOT, STACKCTL, environment
 from tests.machine import REQUIRED, lacks_cuda_images, lacks_docker
 
@@ -165,14 +166,15 @@ def remove_images() -> None:
         subprocess.run(["docker", "image", "rm", "--force", *tags], capture_output=True, check=False)
 
 
-def run(lanes: Sequence[Lane], folder: Path, preparing: Preparing) -> list[Running]:
-    """Run lanes at once, until the last has ended; says when one has, and now and then where the others are."""
+def run(lanes: Sequence[Lane], folder: Path, preparing: Preparing, jobs: int) -> list[Running]:
+    """Run lanes, `jobs` at once, until the last has ended; says when one has, and now and then where the others are."""
     waiting, running = list(lanes), list[Running]()
     told: set[str] = set()
     news = time.monotonic() + NEWS_SECONDS
     try:
         while len(told) < len(lanes):
-            ready = [lane for lane in waiting if preparing.done() or not lane.built]
+            free = jobs - len(running) + len(told)
+            ready = [lane for lane in waiting if preparing.done() or not lane.built][:free]
             running += [Running(lane, folder) for lane in ready]
             waiting = [lane for lane in waiting if lane not in ready]
             time.sleep(POLL_SECONDS)
@@ -194,6 +196,11 @@ def run(lanes: Sequence[Lane], folder: Path, preparing: Preparing) -> list[Runni
             process.wait()
         raise
     return running
+
+
+def cores() -> int:
+    """CPUs that may be used here."""
+    return cpus.usable().at_once
 
 
 def clock(seconds: float) -> str:
@@ -220,10 +227,9 @@ def show(lanes: Sequence[Running], seconds: float) -> None:
         took, budget = clock(one.seconds), f"{one.lane.minutes:g} min"
         print(f"  {one.lane.name:10} {len(one.tests()):5}  {took:>12} {budget:>9}{note}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = (used.ru_utime + used.ru_stime) / seconds / cores
+    share = (used.ru_utime + used.ru_stime) / seconds / cores()
     # Containers and pods are not our children: their engine starts them.
-    print(f"  in all     {len(tests):5}  {clock(seconds):>12}   {share:.0%} of {cores} cores, containers apart")
+    print(f"  in all     {len(tests):5}  {clock(seconds):>12}   {share:.0%} of {cores()} cores, containers apart")
 
 
 def main() -> int:
@@ -231,6 +237,7 @@ def main() -> int:
     lanes = load()
     parser = argparse.ArgumentParser(description="Run the tests in lanes, side by side.")
     parser.add_argument("lanes", nargs="*", metavar="LANE", help=f"{', '.join(lanes)} (default: all)")
+    parser.add_argument("--jobs", type=int, default=max(2, cores()), metavar="N", help="lanes at once (default: cores)")
     parser.add_argument("--check", action="store_true", help="a lane above its budget is a failure")
     arguments = parser.parse_args()
     if unknown := set(arguments.lanes) - lanes.keys():
@@ -242,9 +249,9 @@ def main() -> int:
         os.environ["STACK_TEST_LANES"] = folder
         try:
             preparing = Preparing(chosen, Path(folder))
-            done = run([lane for lane in chosen if not lane.alone], Path(folder), preparing)
+            done = run([lane for lane in chosen if not lane.alone], Path(folder), preparing, arguments.jobs)
             for lane in chosen:
-                done += run([lane], Path(folder), preparing) if lane.alone else []
+                done += run([lane], Path(folder), preparing, 1) if lane.alone else []
         finally:
             remove_images()
         seconds = time.monotonic() - begun

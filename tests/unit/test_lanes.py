@@ -9,7 +9,7 @@ def test_a_file_belongs_to_the_longest_path_that_holds_it() -> None:
     assert lane_of("tests/cluster/test_submit.py", lanes) == "cluster"
     assert lane_of("tests/integration/images/test_devel.py", lanes) == "images"
     assert lane_of("tests/integration/test_build.py", lanes) == "images"
-    assert lane_of("tests/integration/launch/test_happy.py", lanes) == "runs"
+    assert lane_of("tests/integration/launch/test_happy.py", lanes) == "launch"
     assert lane_of("tests/integration/test_new.py", lanes) == "runs", "a new file needs no row"
 
 
