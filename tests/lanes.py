@@ -25,7 +25,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from stackrt.launch import cpus
-from tests.commands import PREFIX, ROOT, STACKCTL, environment
+from tests.commands import PREFIX, ROOT, STACKCTL, environment, hear_signals
 from tests.machine import REQUIRED, lacks_cuda_images, lacks_docker
 
 QUIET = "quiet"
@@ -85,7 +85,14 @@ class Running:
         self.log, self._report = folder / f"{lane.name}.log", folder / f"{lane.name}.xml"
         argv = [sys.executable, "-m", "pytest", f"--lane={lane.name}", "--junitxml", str(self._report)]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                argv,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=hear_signals,
+            )
 
     def done(self) -> bool:
         """Whether it has ended; takes note of when."""

@@ -46,6 +46,7 @@ def check(said: str, result: dict[str, object], seconds: float) -> None:
     assert seconds < 300, "under 5 minutes, downloads included here, where they are cached"
 
 
+@pytest.mark.quiet
 @pytest.mark.needs("torch")
 def test_without_docker_two_nodes_train_as_processes(clone: Path) -> None:
     said, result, seconds = demo(clone, DOCKER_HOST="unix:///nowhere/docker.sock")
@@ -57,6 +58,7 @@ def test_without_docker_two_nodes_train_as_processes(clone: Path) -> None:
     check(said, result, seconds)
 
 
+@pytest.mark.quiet
 @pytest.mark.needs("docker")
 def test_with_docker_two_nodes_train_in_containers(clone: Path, image: str) -> None:
     try:

@@ -18,6 +18,7 @@ RUN_ELSEWHERE = {
     "make lint": "test_workflow.py::test_a_stranger_without_docker_uv_and_torch_can_run_the_steps",
     "make test-fast": "test_workflow.py::test_a_stranger_without_docker_uv_and_torch_can_run_the_steps",
     "make test": "../../.ci/run",
+    "make test LANES=checks runs": "test_lanes.py::test_make_passes_lanes_and_options_on",
     "make test-cluster": "../../.ci/run",  # its tests are part of all tests
     "python -m tests.cluster.harness up": "../cluster/test_harness.py::test_nothing_is_left_of_a_cluster",
     "pip install .": "test_install.py::test_an_installed_stackctl_plans_and_runs",
