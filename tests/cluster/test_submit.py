@@ -89,7 +89,9 @@ def test_code_is_shipped_to_every_pod(shared_submitter: Submitter, tmp_path: Pat
     (tmp_path / "mine.py").write_text("import os, helper; print(helper.WORD, os.environ['RANK'], os.getcwd())\n")
     (tmp_path / "helper.py").write_text("WORD = 'shipped'\n")
     shared_submitter.submit("mine", "--nodes", "2", "--code", str(tmp_path), "--wait", "--", "python", "mine.py")
-    said = shared_submitter.stackctl("logs", "mine").stdout.splitlines()
+    lines = shared_submitter.stackctl("logs", "mine").stdout.splitlines()
+    # On a busy machine one node waits long enough for the other to say so.
+    said = [line for line in lines if not line.startswith("stackrt.launch: waiting for")]
     assert sorted(said) == ["[0] shipped 0 /workspace", "[1] shipped 1 /workspace"]
 
 
