@@ -14,6 +14,7 @@ import argparse
 import functools
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -196,10 +197,11 @@ def run(lanes: Sequence[Lane], folder: Path, preparing: Preparing, jobs: int) ->
                     if one.lane.name not in told:
                         print(f"  {one.lane.name:10} {one.last_test()}", flush=True)
     except BaseException:
-        processes = [*preparing.processes, *(one.process for one in running)]
-        for process in processes:
+        for process in preparing.processes:
             process.terminate()
-        for process in processes:
+        for one in running:
+            one.process.send_signal(signal.SIGINT)  # pytest then puts away what its fixtures made
+        for process in (*preparing.processes, *(one.process for one in running)):
             process.wait()
         raise
     return running
@@ -250,6 +252,7 @@ def main() -> int:
     if unknown := set(arguments.lanes) - lanes.keys():
         parser.error(f"no lane {', '.join(sorted(unknown))}; there are {', '.join(lanes)}")
     chosen = [lane for lane in lanes.values() if not arguments.lanes or lane.name in arguments.lanes]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begun = time.monotonic()
     print(f"lanes: {', '.join(lane.name for lane in chosen)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="stackctl-lanes-") as folder:
@@ -279,4 +282,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted: what the lanes had started is put away")
