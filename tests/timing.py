@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import subprocess
@@ -22,10 +23,18 @@ def slowdown() -> float:
     return max(1.0, (time.monotonic() - start) / computed)
 
 
+@functools.cache
+def slower() -> float:
+    """How much slower this machine is, alone, than the one that the bounds are of."""
+    from bench.startup import INTERPRETER, WAYS, seconds
+
+    return max(1.0, min(seconds(WAYS["python -c pass"]) for _ in range(10)) / INTERPRETER)
+
+
 def fastest(seconds: Callable[[], float], bound: float) -> float:
     """The shortest of a few times of something, as on a quiet machine; within the bound it is not tried again."""
     found = math.inf
     for _ in range(TRIES):
         if found > bound:
-            found = min(found, seconds() / slowdown())
+            found = min(found, seconds() / max(slowdown(), slower()))
     return found

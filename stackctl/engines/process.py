@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,8 @@ def find(program: str, env: Mapping[str, str] | None = None) -> str | None:
         program: Its name, or a path.
         env: The environment whose PATH counts; ours by default.
     """
+    import shutil  # with its archives' modules it is a tenth of a dry run, which starts no program
+
     path = (os.environ if env is None else env).get("PATH", os.defpath)
     beside = str(Path(sys.executable).parent)
     return shutil.which(program, path=path if beside in path.split(os.pathsep) else f"{beside}{os.pathsep}{path}")
