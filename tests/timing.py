@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -26,9 +27,9 @@ def slowdown() -> float:
 @functools.cache
 def slower() -> float:
     """How much slower this machine is, alone, than the one that the bounds are of."""
-    from bench.startup import INTERPRETER, WAYS, seconds
+    from bench.startup import PROBE, PROBE_SECONDS, WAYS, seconds
 
-    return max(1.0, min(seconds(WAYS["python -c pass"]) for _ in range(10)) / INTERPRETER)
+    return max(1.0, statistics.median(seconds(WAYS[PROBE]) for _ in range(9)) / PROBE_SECONDS)
 
 
 def fastest(seconds: Callable[[], float], bound: float) -> float:
