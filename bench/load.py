@@ -3,9 +3,8 @@
     python bench/load.py [--runs N] [--json] [--check]
 
 `alone` is the reference GPT with one rank; `beside` the same with one busy loop on the machine. Of a few rounds, in
-which all take turns, the fastest counts of what runs alone, the median of what runs beside the loop. The quota is
-measured in a container, where Docker answers and the image is built: with one CPU's worth of time, threads of all CPUs
-only wait.
+which all take turns, the median counts. The quota is measured in a container, where Docker answers and the image is
+built: with one CPU's worth of time, threads of all CPUs only wait.
 """
 
 import argparse
@@ -89,7 +88,7 @@ def measure(runs: int, image: str) -> dict[str, float]:
             add("quota of 1 CPU", below_quota(image, {}))
             cpus = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
             add("quota of 1 CPU, a thread a core", below_quota(image, OPENMP | cpus))
-    return {name: (max if "alone" in name else statistics.median)(values) for name, values in found.items()}
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def built_image() -> str:

@@ -12,12 +12,13 @@ from tests.commands import ROOT, environment
 
 
 @pytest.mark.quiet
+@pytest.mark.timeout(1600)
 @pytest.mark.parametrize(
     ("script", "runs"),
     [
         ("startup.py", 7),
         pytest.param("launcher.py", 7, marks=pytest.mark.needs("torch")),
-        pytest.param("load.py", 1, marks=pytest.mark.needs("torch")),
+        pytest.param("load.py", 2, marks=pytest.mark.needs("torch")),
     ],
 )
 def test_a_measurement_keeps_its_bounds(script: str, runs: int) -> None:
@@ -25,7 +26,7 @@ def test_a_measurement_keeps_its_bounds(script: str, runs: int) -> None:
     said = []
     for _ in range(3):
         argv = [sys.executable, str(ROOT / "bench" / script), "--runs", str(runs), "--json", "--check"]
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
         said.append(done.stdout + done.stderr)
         if done.returncode == 0:
             assert json.loads(done.stdout)["ok"] is True
