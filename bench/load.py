@@ -10,6 +10,7 @@ built: with one CPU's worth of time, threads of all CPUs only wait.
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from stackctl.engines import docker
+from stackctl.errors import MissingHere
+from stackctl.images import catalog
+from stackctl.images.settings import from_env
 
 IMAGES = Path(__file__).parents[1] / "images"
 STEPS = 40
@@ -62,13 +68,14 @@ def tokens_per_second(settings: dict[str, str]) -> float:
 def below_quota(image: str, settings: dict[str, str]) -> float:
     """The same in a container that gets one CPU's worth of time."""
     given = [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
-    script = f"{' '.join(TRAIN)} >&2; cat /out/result.json"
+    tell = "import json; print(json.load(open('/out/result.json'))['tokens_per_second'])"
+    script = f'{shlex.join(TRAIN)} >/dev/null && python -c "{tell}"'
     argv = ["docker", "run", "--rm", "--network", "none", "--cpus", "1", "--env", "STACK_DEVICE=cpu", *given, image]
     argv += ["python", "-P", "-m", "stackrt.launch", "--", "sh", "-c", script]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"did not run: {done.stdout}{done.stderr}")
-    return float(json.loads(done.stdout[done.stdout.index("{") :].replace("\n[0] ", "\n"))["tokens_per_second"])
+    return float(done.stdout.split()[-1])
 
 
 def measure(runs: int, image: str) -> dict[str, float]:
@@ -93,12 +100,12 @@ def measure(runs: int, image: str) -> dict[str, float]:
 
 def built_image() -> str:
     """The PyTorch image of this machine; empty where there is none."""
-    name = f"{os.environ.get('STACK_IMAGE_PREFIX', 'stack-')}pytorch:cpu"
+    (target,) = catalog.targets(catalog.load(), "pytorch", "cpu", from_env(os.environ).image_prefix)
     try:
-        done = subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False)
-    except FileNotFoundError:
+        docker.require()
+    except MissingHere:
         return ""
-    return name if done.returncode == 0 else ""
+    return target.tag if docker.image(target.tag) else ""
 
 
 def main() -> int:

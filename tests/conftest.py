@@ -28,15 +28,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if lane in (None, lanes.QUIET) or not collection_path.name.startswith("test_"):
         return None
     path = collection_path.relative_to(ROOT).as_posix()
-    return True if lanes.lane_of(path, lanes.load()) != lane else None
+    return True if lanes.lane_of(path) != lane else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the quiet tests to their lane."""
     if lane := config.getoption("--lane"):
-        those = [item for item in items if (item.get_closest_marker("quiet") is not None) == (lane == lanes.QUIET)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in those])
-        items[:] = those
+        split: dict[bool, list[pytest.Item]] = {True: [], False: []}
+        for item in items:
+            split[(item.get_closest_marker("quiet") is not None) == (lane == lanes.QUIET)].append(item)
+        items[:] = split[True]
+        config.hook.pytest_deselected(items=split[False])
 
 
 def pytest_configure(config: pytest.Config) -> None:

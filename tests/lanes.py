@@ -56,11 +56,11 @@ def load() -> dict[str, Lane]:
     return {name: Lane(name, **{**row, "tests": tuple(row.get("tests", ()))}) for name, row in rows.items()}
 
 
-def lane_of(path: str, lanes: dict[str, Lane]) -> str:
+def lane_of(path: str) -> str:
     """The lane of a test file, given its path from the root: that of the longest path that holds it."""
     found = [
         (len(test), lane.name)
-        for lane in lanes.values()
+        for lane in load().values()
         for test in lane.tests
         if path == test or path.startswith(f"{test}/")
     ]
@@ -143,7 +143,8 @@ class Preparing:
         self.begun = time.monotonic()
         self.seconds = 0.0
         commands = []
-        if not lacks_docker():
+        shared = any(lane.built for lane in lanes)  # else nothing would wait for what is built here
+        if shared and not lacks_docker():
             variants = ["--variant", "cpu"] if lacks_cuda_images() else []
             commands.append([STACKCTL, "build", *variants])
         if "cluster" in REQUIRED and any(lane.name == "cluster" for lane in lanes):

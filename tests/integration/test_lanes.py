@@ -28,4 +28,4 @@ def test_every_test_is_in_one_lane_and_runs_once() -> None:
 
     files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(files) > 100
-    assert {lane_of(path, load()) for path in files} == load().keys() - {QUIET}
+    assert {lane_of(path) for path in files} == load().keys() - {QUIET}

@@ -9,8 +9,8 @@ from stackrt.launch.contract import is_loopback
 
 SPINS = "400"
 """How often a thread of libgomp looks for its peers at a barrier before it sleeps. By default it looks for milliseconds
-on end: beside one other busy process training is then 20 to 30 times slower. Where it sleeps at once, training alone is
-half as fast (`python bench/load.py`)."""
+on end: beside one other busy process training is then 20 to 30 times slower (`python bench/load.py`). Where it sleeps
+at once, training alone is slower."""
 
 
 class NodeLayout(NamedTuple):
