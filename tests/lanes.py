@@ -228,7 +228,7 @@ def show(lanes: Sequence[Running], seconds: float) -> None:
             skipped = [line for line in text.splitlines() if line.startswith("SKIPPED")]
             print("\n".join(f"  {one.lane.name:10} {line}" for line in skipped), end="\n" if skipped else "")
     tests = [(one.lane.name, test) for one in lanes for test in one.tests()]
-    print(f"\nslowest {SLOWEST} of {len(tests)} tests")
+    print(f"\nslowest {min(SLOWEST, len(tests))} of {len(tests)} tests")
     for lane, test in sorted(tests, key=lambda row: -row[1].seconds)[:SLOWEST]:
         print(f"  {test.seconds:6.1f} s  {lane:10} {test.name[:110]}")
     print("\nlane         tests      took      budget")
