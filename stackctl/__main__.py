@@ -4,14 +4,14 @@ import signal
 import sys
 from types import FrameType
 
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SOON = 0.01
 
 
 def main() -> None:
     """Run the command line. Ctrl-C while it is still being imported ends it like any program, without a traceback.
 
-    After that SIGTERM and SIGHUP interrupt it as Ctrl-C does, so that it puts things right.
+    After that SIGTERM, SIGHUP and SIGQUIT interrupt it as Ctrl-C does, so that it puts things right.
     """
     # A shell's background job, or nohup: leave it so.
     heard = [number for number in _INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN]

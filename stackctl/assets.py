@@ -30,6 +30,23 @@ def payload_dir() -> Path:
     return _PACKAGE.parent if _INSTALLED.is_dir() else _CHECKOUT
 
 
+def payload_path(folder: Path) -> Path:
+    """A folder to put on a module search path that holds the payload, and of an installed stackctl nothing else.
+
+    Beside an installed stackrt lie all packages of that environment; those are not for ranks of another.
+
+    Args:
+        folder: A run's folder, where a link is made if need be.
+    """
+    if in_checkout():
+        return _CHECKOUT
+    link = folder / ".payload" / "stackrt"
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(payload_dir() / "stackrt")
+    return link.parent
+
+
 def build_context() -> Path:
     """The folder to build images from: it holds images/build, images/facts, images/locks, images/patches and
     images/stackrt.

@@ -92,6 +92,7 @@ def stackctl(tmp_path: Path) -> Stackctl:
             cwd=cwd or tmp_path,
             capture_output=True,
             text=True,
+            errors="surrogateescape",
             timeout=timeout,
             check=False,
         )

@@ -15,6 +15,7 @@ import msgspec
 from stackctl.errors import InvalidInput, StackError
 from stackctl.jobs.job import Job
 from stackctl.runs import store, summary
+from stackctl.runs.settle import settled
 from stackctl.runs.store import Record
 
 if TYPE_CHECKING:  # they import the client of the cluster, which a run of this machine does not need
@@ -46,6 +47,12 @@ def text(folder: Path, record: Record) -> str:
     """What the run's folder tells of how it ended."""
     if record.state == "failed":
         return f"{record.name}: failed\n{summary.failure(record, folder, store.read_json(folder / 'failure.json'))}"
+    if record.state == "unknown":
+        how = f"--out {folder}" if folder.parent != store.home(os.environ) else f"--name {record.name}"
+        return (
+            f"{record.name}: has ended, and its stackctl could not write down how; its logs are in {folder / 'logs'}\n"
+            f"  go on from its last checkpoint with `stackctl run --resume {how}`"
+        )
     if record.backend == "kubernetes" and record.state == "running":
         return f"{record.name}: not on the cluster any more, and nobody saw how it ended"
     return summary.text(store.read_job(folder), record, folder, store.read_json(folder / "result.json"))
@@ -70,8 +77,11 @@ def log_lines(
 
 
 def settle(folder: Path) -> Record:
-    """The record of a run that the cluster has no more; if nobody saw how it ended, as its claim tells it."""
-    record = record_of(folder)
+    """The record of a run of this machine, or of one that the cluster has no more, by what is left of it.
+
+    If nobody saw how it ended, its folder or its claim tells.
+    """
+    record = settled(folder, record_of(folder))
     if record.state != "running" or not record.claim:
         return record
     found = of_record(folder, record)

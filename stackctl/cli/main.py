@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import signal
 import sys
+from typing import Any
 
 import click
 
 from stackctl import __version__
 from stackctl.errors import StackError
+from stackrt.launch.signals import STOPS
 
 COMMANDS = {
     "build": ("stackctl.cli.build", "Build images, and say what came of it."),
@@ -38,8 +42,19 @@ _ATTRIBUTES = {"list": "list_"}
 """Where a command's name is one of Python's own."""
 
 
+class _ReaderGone(Exception):
+    """The reader of our output (`| head`) has gone: nothing is left to say, and nobody to say it to."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's, which for a reader that has gone would exit with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command's name."""
@@ -94,35 +109,51 @@ def cli(debug: bool) -> None:  # noqa: ARG001 - main reads it
 def main() -> None:
     """Run the command line; print an expected error once, without a traceback, and exit with its code."""
     debug = "--debug" in sys.argv[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
+    code: object
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _say("interrupted", 130)
+    except SystemExit as ended:
+        code = ended.code
+    except _ReaderGone:
+        code = 0
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        code = _interrupted()
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except KeyboardInterrupt:
-        code = _say("interrupted", 130)
-    except BrokenPipeError:
-        # The reader (`| head`) has gone: nothing is left to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 0
-    except StackError as error:
-        if debug:
-            raise
-        code = _say(str(error), error.exit_code)
-    except OSError as error:
-        if debug:
-            raise
-        code = _say(f"{error.filename or 'the system'}: {error.strerror or error}", 3)
     except Exception as error:
         if debug:
             raise
-        if isinstance(error.__cause__, KeyboardInterrupt):  # Python wraps one that comes while it makes a class
-            code = _say("interrupted", 130)
-        else:
-            code = _say(f"{type(error).__name__}: {error}\n  this is a fault of stackctl; --debug shows where", 1)
+        code = _explain(error)
+    _hear_no_more()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails as it flushes at its own end
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, StackError):
+        return _say(str(error), error.exit_code)
+    if isinstance(error, OSError):
+        return _say(f"{error.filename or 'the system'}: {error.strerror or error}", 3)
+    if isinstance(error.__cause__, KeyboardInterrupt):  # Python wraps one that comes while it makes a class
+        return _interrupted()
+    return _say(f"{type(error).__name__}: {error}\n  this is a fault of stackctl; --debug shows where", 1)
+
+
+def _interrupted() -> int:
+    _hear_no_more()
+    return _say("interrupted", 130)
+
+
+def _hear_no_more() -> None:
+    """Ignore further stops: Python, as it ends, lets go of its handlers, and one more Ctrl-C would kill it."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _say(text: str, code: int) -> int:

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from stackctl.cli import complete
-from stackctl.errors import InvalidInput
+from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.jobs.job import Job
 from stackctl.runs import store
+from stackrt.launch.contract import FRAMEWORKS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +49,11 @@ _JOB_OPTIONS = (
     click.option("--procs", type=int, metavar="P", help="Ranks on each node, on the CPU. [default: 1]"),
     click.option("--gpus", type=int, default=0, metavar="G", help="GPUs on each node, with a rank for each."),
     click.option("--image", metavar="NAME", help="Image of the catalog, or any image. [default: the workload's]"),
+    click.option(
+        "--framework",
+        type=click.Choice(FRAMEWORKS),
+        help="Whose variables the ranks of your own command get. [default: the image's; torch]",
+    ),
     click.option("--name", metavar="NAME", help="Name of the run. [default: workload and time]"),
     click.option("--seed", type=int, metavar="S", help="Seed: a workload's --seed, or SEED for your own command."),
     click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Environment of the ranks; NAME alone: yours."),
@@ -69,7 +75,7 @@ _JOB_OPTIONS = (
     ),
 )
 
-JOB_PARAMETERS = ("nodes", "procs", "gpus", "image", "seed", "env", "timeout", "grace")
+JOB_PARAMETERS = ("nodes", "procs", "gpus", "image", "framework", "seed", "env", "timeout", "grace")
 """The options that a job is made of; its name and folder are the run's."""
 
 
@@ -173,12 +179,29 @@ def free_name(words: tuple[str, ...]) -> str:
     return next(name for name in [base, *(f"{base}-{n}" for n in range(2, 1000))] if not (home / name).exists())
 
 
-def framework(name: str | None) -> str | None:
-    """What ranks in an image of the catalog expect of the launcher; None for another image."""
+def framework(image: str | None, given: str | None, workload: str) -> str | None:
+    """What ranks expect of the launcher: what was given, else what the catalog says of the image.
+
+    Of an image that the catalog does not know that it means torch is said; a name that may be a slip of the pen is
+    none of ours and has no tag.
+
+    Raises:
+        InvalidInput: A workload has its own, or the image's name is nearly one of the catalog.
+    """
+    if workload and given:
+        raise InvalidInput(f"the workload {workload!r} has its own", where=f"--framework {given}", hint="leave it out")
+    if not image:
+        return given
     from stackctl.images import catalog
 
-    rows = catalog.load().images if name else {}
-    return rows[name].launcher if name in rows else None
+    rows = catalog.load().images
+    if image in rows:
+        return given or rows[image].launcher
+    if not set("/:@") & set(image) and (guess := did_you_mean(image, rows)).startswith("did"):
+        raise InvalidInput("is no image of the catalog", where=f"--image {image}", hint=f"{guess} Or add its tag")
+    if not (given or workload):
+        click.echo(f"note: {image} is not of the catalog: its ranks get torch's variables (--framework)", err=True)
+    return given
 
 
 def image(job: Job) -> str:

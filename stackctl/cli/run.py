@@ -85,14 +85,15 @@ def run(
         run_name = name or options.free_name(words)
         folder = _folder(run_name, out)
         job = _new_job(words, backend, run_name, given)
+    workdir = _workdir(folder) if resume else _here()
     if dry_run:
-        _show(job, backend, folder, port, as_json)
+        _show(job, backend, folder, port, workdir, as_json)
         return
     if not (resume or words or options.rest()):
         click.echo("no workload and no command: running the reference workload, gpt", err=True)
     while True:
         try:
-            record = _carry_out(job, backend, folder, port, resume=resume, quiet_stdout=as_json)
+            record = _carry_out(job, backend, folder, port, workdir, resume=resume, quiet_stdout=as_json)
             break
         except NameTaken:
             if name or out:
@@ -130,26 +131,47 @@ def _job_to_resume(ctx: click.Context, folder: Path, words: tuple[str, ...]) -> 
 
 def _new_job(words: tuple[str, ...], backend: str, name: str, given: Mapping[str, Any]) -> Job:
     workload, arguments = options.split_words(words)
+    if backend == "compose":
+        jobs.check_text(arguments)
     return jobs.make(
         name=name,
         workload=workload,
         arguments=arguments,
         device="cpu" if backend == "compose" and not given["gpus"] else None,
-        framework=options.framework(given["image"]),
-        **{**given, "env": options.environment(given["env"])},
+        **{
+            **given,
+            "env": options.environment(given["env"]),
+            "framework": options.framework(given["image"], given["framework"], workload),
+        },
     )
 
 
-def _carry_out(job: Job, backend: str, folder: Path, port: int | None, *, resume: bool, quiet_stdout: bool) -> Record:
+def _carry_out(
+    job: Job, backend: str, folder: Path, port: int | None, workdir: Path, *, resume: bool, quiet_stdout: bool
+) -> Record:
     from stackctl.engines.local import reserved_port
     from stackctl.runs import execute
 
     if backend == "compose":
         return execute.compose(
-            job, folder, image=options.image(job), workdir=_here(), resume=resume, quiet_stdout=quiet_stdout
+            job, folder, image=options.image(job), workdir=workdir, resume=resume, quiet_stdout=quiet_stdout
         )
     with reserved_port(port, jobs.PORT) as number:
-        return execute.local(job, folder, port=number, workdir=_here(), resume=resume, quiet_stdout=quiet_stdout)
+        return execute.local(job, folder, port=number, workdir=workdir, resume=resume, quiet_stdout=quiet_stdout)
+
+
+def _workdir(folder: Path) -> Path:
+    """The folder that a run was started in, which its command may mean by `./`; ours, if it was not written down."""
+    record = store.read_record(folder)
+    if record is None or not record.workdir:
+        return _here()
+    if not os.path.isdir(record.workdir):  # noqa: PTH112 - pathlib's raises where we may not look
+        raise InvalidInput(
+            f"the folder that this run was started in has gone: {record.workdir}",
+            where=str(folder),
+            hint="put it back, or start another run",
+        )
+    return Path(record.workdir)
 
 
 def _here() -> Path:
@@ -169,13 +191,15 @@ def _report(job: Job, record: Record, folder: Path, as_json: bool) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(outcome), indent=2))
     if record.state == "failed":
         raise JobFailed(summary.failure(record, folder, failed), hint=f"files of this run: {folder}")
-    if not as_json:
-        click.echo(summary.text(job, record, folder, result))
-    if record.state == "stopped":
-        sys.exit(130)
+    try:
+        if not as_json:
+            click.echo(summary.text(job, record, folder, result))
+    finally:
+        if record.state == "stopped":
+            sys.exit(130)
 
 
-def _show(job: Job, backend: str, folder: Path, port: int | None, as_json: bool) -> None:
+def _show(job: Job, backend: str, folder: Path, port: int | None, workdir: Path, as_json: bool) -> None:
     from stackctl.engines import local as local_engine
 
     gpus = local_engine.gpu_ids(job.nodes * job.gpus, check=False)
@@ -183,8 +207,8 @@ def _show(job: Job, backend: str, folder: Path, port: int | None, as_json: bool)
         from stackctl.jobs import compose
         from stackctl.jobs.yaml_text import to_yaml
 
-        uid, gid = store.container_user()
-        volumes = compose.mounts(job, out=str(folder), workdir=str(_here()))
+        uid, gid = store.container_user(workdir)
+        volumes = compose.mounts(job, out=str(folder), workdir=str(workdir))
         document = compose.document(job, image=options.image(job), user=f"{uid}:{gid}", volumes=volumes, gpus=gpus)
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2) if as_json else to_yaml(document))
         return

@@ -189,13 +189,14 @@ _PLACEMENT = (*options.POD_PARAMETERS, "volumes", "secret_env", "retries")
 
 def _job(words: tuple[str, ...], name: str, given: Mapping[str, Any]) -> Job:
     workload, arguments = options.split_words(words)
+    jobs.check_text(arguments)
     return jobs.make(
         name=name,
         workload=workload,
         arguments=arguments,
         device=given["device"] or (None if given["gpus"] else "cpu"),
-        framework=options.framework(given["image"]),
-        **{key: given[key] for key in options.JOB_PARAMETERS if key != "env"},
+        framework=options.framework(given["image"], given["framework"], workload),
+        **{key: given[key] for key in options.JOB_PARAMETERS if key not in ("env", "framework")},
         env=options.environment(given["env"]),
     )
 

@@ -15,6 +15,7 @@ from stackctl.cli import complete, keeping, options
 from stackctl.engines import kubeconfig
 from stackctl.errors import InvalidInput, JobFailed, StackError
 from stackctl.runs import observe, store, summary
+from stackctl.runs.settle import settled
 from stackctl.runs.store import Record
 
 RUN = click.argument("name", metavar="RUN", shell_complete=complete.runs)
@@ -30,7 +31,8 @@ def list_(namespace: str | None, context: str | None, limit: int, as_json: bool)
 
     Runs on the cluster are those of one namespace, whoever submitted them.
     """
-    kept = store.records(store.home(os.environ))
+    home = store.home(os.environ)
+    kept = [settled(home / record.name, record) for record in store.records(home)]
     chosen = kubeconfig.current(os.environ, context or "")
     place = (chosen.name, namespace or chosen.namespace)
     rows = {record.name: _row(record) for record in kept}

@@ -13,6 +13,7 @@ from pathlib import Path
 from stackctl.engines import process
 from stackctl.engines.local import STRAGGLER_SECONDS, signals, undisturbed
 from stackctl.errors import CommandFailed, MissingHere
+from stackrt.launch.signals import NOTICES, STOPS, TOGETHER
 
 
 def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool = False) -> list[int]:
@@ -21,8 +22,8 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
     Returns:
         The containers' exit codes, in the order of their services' names.
 
-    SIGINT and SIGTERM stop the containers (Compose sends SIGTERM and waits for the stop_grace_period); a second
-    one kills them.
+    A stop signal stops the containers (Compose sends SIGTERM and waits for the stop_grace_period); a later one kills
+    them. SIGUSR1 and SIGUSR2 go on to the launchers.
 
     Args:
         secrets: Environment variables that the file refers to.
@@ -34,14 +35,22 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
     env = {**os.environ, **secrets}
     base = ["docker", "compose", "--file", str(file), "--project-name", project]
     stops: list[subprocess.Popen[bytes]] = []
+    notices: list[subprocess.Popen[bytes]] = []
+    stopped_at = 0.0
 
-    def stop(number: int) -> None:
-        if stops and number == signal.SIGHUP:
-            return  # a terminal that closes may send it twice
-        stops.append(_start([*base, "kill" if stops else "stop"], env))
+    def hear(number: int) -> None:
+        nonlocal stopped_at
+        now = time.monotonic()
+        if number in NOTICES:
+            notices.append(_start([*base, "kill", "--signal", signal.Signals(number).name], env))
+        elif not stops:
+            stopped_at = now
+            stops.append(_start([*base, "stop"], env))
+        elif now - stopped_at > TOGETHER and number != signal.SIGHUP:  # a terminal that closes may send it twice
+            stops.append(_start([*base, "kill"], env))
 
     try:
-        with signals(stop):
+        with signals(hear, (*STOPS, *NOTICES)):
             process.run([*base, "up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"], env=env)
             if stops:
                 stops.append(_start([*base, "stop"], env))  # the first saw only the containers that were there
@@ -69,14 +78,15 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
     finally:
         with undisturbed():
             process.run([*base, "down", "--timeout", "0", "--remove-orphans"], env=env, apart=True)
-            for running in stops:
+            for running in (*stops, *notices):
                 running.wait()
 
 
-def containers(project: str) -> list[str]:
-    """The names of a project's containers, running or not."""
+def containers(project: str, *, running: bool = False) -> list[str]:
+    """The names of a project's containers, running or not, or of those that run."""
     label = f"label=com.docker.compose.project={project}"
-    return process.run(["docker", "ps", "--all", "--filter", label, "--format", "{{.Names}}"]).split()
+    every = [] if running else ["--all"]
+    return process.run(["docker", "ps", *every, "--filter", label, "--format", "{{.Names}}"]).split()
 
 
 def _wait(base: list[str], rows: list[dict[str, str]], env: Mapping[str, str]) -> list[int]:

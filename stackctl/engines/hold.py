@@ -1,18 +1,23 @@
-"""One stackctl at a time in a folder."""
+"""One stackctl at a time in a folder, and whether one is there."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LOOK_SECONDS = 0.05
+"""More than `is_held` takes."""
+
 
 @contextmanager
-def held(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
+def held(folder: Path, busy: Callable[[], None]) -> Iterator[int]:
     """Within the block no other stackctl holds this folder; the kernel lets go of it when we end, however that is.
 
+    Gives the descriptor that holds it: a program that inherits it holds the folder, too, for as long as it lives.
     Where the file system knows no such locks (some of NFS), nothing is held.
 
     Args:
@@ -21,12 +26,35 @@ def held(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            busy()
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            if not _lock(handle, fcntl.LOCK_EX):
+                time.sleep(_LOOK_SECONDS)  # it may only be looked at
+                if not _lock(handle, fcntl.LOCK_EX):
+                    busy()
+                    fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:  # no locks here
             pass
-        yield
+        yield handle
     finally:
         os.close(handle)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether somebody holds this folder, as far as can be known."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _lock(handle, fcntl.LOCK_SH)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -19,6 +19,7 @@ from types import FrameType
 import msgspec
 
 from stackctl.errors import MissingHere
+from stackrt.launch.signals import NOTICES, STOPS
 
 _PR_SET_PDEATHSIG = 1
 _START_UP_SECONDS = 1.0
@@ -36,14 +37,15 @@ class Command(msgspec.Struct, frozen=True):
     env: dict[str, str]
 
 
-def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False) -> list[int]:
+def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False, keep: Sequence[int] = ()) -> list[int]:
     """Start every command, wait for all, return their exit codes (negative: minus the signal's number).
 
-    SIGINT, SIGTERM and SIGHUP go on to each command; we then wait for them to end in their own time. Once one has
-    failed the others end by themselves; one that cannot is ended after a while.
+    Stop signals go on to each command, and we then wait for them to end in their own time; so do SIGUSR1 and SIGUSR2.
+    Once one has failed the others end by themselves; one that cannot is ended after a while.
 
     Args:
         to_stderr: Send their output to our standard error, so that our own stays data.
+        keep: Descriptors that stay open in them.
 
     Raises:
         MissingHere: A program is not installed; those already started are killed.
@@ -62,7 +64,7 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False) -> l
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM if early else number)
 
-    with signals(pass_on):
+    with signals(pass_on, (*STOPS, *NOTICES)):
         try:
             for command in commands:
                 # A session of its own: Ctrl-C then reaches a node once, through us, and not twice.
@@ -74,7 +76,8 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False) -> l
                         stdin=subprocess.DEVNULL,
                         stdout=2 if to_stderr else None,
                         start_new_session=True,
-                        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+                        pass_fds=keep,
+                        preexec_fn=_prepare,  # noqa: PLW1509
                     )
                 )
             begun = time.monotonic()
@@ -137,8 +140,8 @@ def reserved_port(wanted: int | None, first: int, *, tries: int = 100) -> Iterat
 
 
 @contextmanager
-def signals(pass_on: Callable[[int], None]) -> Iterator[None]:
-    """Within the block, SIGINT, SIGTERM and SIGHUP call `pass_on` with their number in place of ending us.
+def signals(pass_on: Callable[[int], None], numbers: Sequence[int] = STOPS) -> Iterator[None]:
+    """Within the block, these signals call `pass_on` with their number in place of ending us.
 
     One that we were started to ignore (under nohup, or in a shell's background) stays ignored.
     """
@@ -146,11 +149,7 @@ def signals(pass_on: Callable[[int], None]) -> Iterator[None]:
     def handle(number: int, _frame: FrameType | None) -> None:
         pass_on(number)
 
-    before = {
-        number: signal.signal(number, handle)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) != signal.SIG_IGN
-    }
+    before = {number: signal.signal(number, handle) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
     finally:
@@ -163,9 +162,12 @@ def undisturbed() -> AbstractContextManager[None]:
     return signals(lambda _number: None)
 
 
-def _end_with_parent() -> None:
+def _prepare() -> None:
     """In the child, before exec: be told to end when stackctl is killed, so that no training is orphaned."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    for number in NOTICES:
+        signal.signal(number, signal.SIG_IGN)  # till the launcher hears them, or one would end it
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def gpu_ids(count: int, *, check: bool = True) -> list[str]:
@@ -205,8 +207,22 @@ def has_module(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def environment() -> dict[str, str]:
-    """Our environment, with the interpreter's own folder first on PATH, so that `python` is the one that runs us."""
+def environment(program: str = "") -> dict[str, str]:
+    """Our environment, with the interpreter's own folder first on PATH, so that `python` is the one that runs us.
+
+    Where a virtual or conda environment is active, a program of the user's own is that one's.
+
+    Args:
+        program: What the user asked for, if it is theirs; if this has another `python` than their shell, that is said.
+    """
     env = dict(os.environ)
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+    ours, path = str(Path(sys.executable).parent), env.get("PATH", "")
+    if program and (env.get("VIRTUAL_ENV") or env.get("CONDA_PREFIX")):
+        env["PATH"] = os.pathsep.join([path, ours])
+        return env
+    env["PATH"] = os.pathsep.join([ours, path])
+    if program.startswith("python"):
+        theirs, found = shutil.which(program, path=path), shutil.which(program, path=env["PATH"])
+        if theirs and found and os.path.realpath(Path(theirs).parent) != os.path.realpath(Path(found).parent):
+            print(f"note: {program} is {found}, not {theirs}: no environment is active", file=sys.stderr)
     return env

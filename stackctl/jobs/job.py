@@ -127,6 +127,20 @@ def make(
     )
 
 
+def check_text(words: Sequence[str]) -> None:
+    """See that a command can be put into a manifest, which is text.
+
+    Raises:
+        InvalidInput: It holds bytes that are not UTF-8, as names of old files do; processes take them as they are.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = word.encode(errors="surrogateescape").decode(errors="replace")
+            raise InvalidInput("is not UTF-8, and manifests are", where=shown, hint="rename that file") from None
+
+
 def launcher(python: str, job: Job) -> tuple[str, ...]:
     """The command line of a node's launcher. `-P` keeps modules of the working folder from standing in for its own."""
     return (python, "-P", "-m", "stackrt.launch", "--grace", str(job.grace), "--", *job.command)
@@ -163,11 +177,21 @@ def _between(option: str, value: int, low: int, high: int) -> None:
 
 
 def _checked_env(env: Mapping[str, str]) -> dict[str, str]:
+    if not env:
+        return {}
+    from stackrt.launch.frameworks import layout_names
+
+    placed = layout_names()
     for key, value in env.items():
         if not _ENV_NAME.fullmatch(key):
             raise InvalidInput("is not a name for an environment variable", where=f"--env {key}")
         if key.startswith(_RESERVED):
             raise InvalidInput("names that start with STACK_ are the launcher's own", where=f"--env {key}")
+        if key in placed:
+            raise InvalidInput(
+                "is the launcher's to set: each rank has its own", where=f"--env {key}", hint="see docs/launcher.md"
+            )
         if "\0" in value:
             raise InvalidInput("a value cannot hold a zero byte", where=f"--env {key}")
+        check_text([value])
     return dict(env)

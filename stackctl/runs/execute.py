@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from stackctl.jobs.yaml_text import to_yaml
 from stackctl.runs import store, summary
 from stackctl.runs.store import Record, State
 from stackrt.launch import loopback
+from stackrt.launch.signals import STOPS
 
 
 def local(
@@ -43,15 +43,15 @@ def local(
         MissingHere: The workload's packages, or the GPUs, are not here.
         NameTaken: The folder holds a run.
     """
-    env = local_engine.environment()
+    env = local_engine.environment(job.command[0] if not job.workload else "")
     _need_packages(job)
     if not local_engine.has_program(job.command[0], env["PATH"]):
         raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
     gpus = local_engine.gpu_ids(job.nodes * job.gpus)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(assets.payload_dir()), env.get("PYTHONPATH", "")]))
     env["STACK_TOKEN"] = secrets.token_hex(32)
-    with claimed(folder, job, resume=resume) as attempt:
+    with claimed(folder, job, resume=resume) as (attempt, hold):
         _announce(job, "processes", folder)
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(assets.payload_path(folder))]))
         nodes = local_plan.plan(
             job,
             python=sys.executable,
@@ -62,8 +62,10 @@ def local(
             gpus=gpus,
         )
         commands = [local_engine.Command(node.argv, {**env, **node.env}) for node in nodes]
-        with _recorded(Record(name=job.name, backend="local", attempt=attempt, started=store.now()), folder) as ended:
-            codes = local_engine.run(commands, cwd=workdir, to_stderr=quiet_stdout)
+        begun = Record(name=job.name, backend="local", attempt=attempt, started=store.now(), workdir=str(workdir))
+        with _recorded(begun, folder) as ended:
+            # The launchers hold the folder as well: if we are killed, the run goes on until they have ended.
+            codes = local_engine.run(commands, cwd=workdir, to_stderr=quiet_stdout, keep=[hold])
             return ended([128 - code if code < 0 else code for code in codes])
 
 
@@ -92,25 +94,37 @@ def compose(
             where=f"--name {job.name}",
             hint=f"choose another, or remove them with `docker compose -p {job.name} down`",
         )
-    with claimed(folder, job, resume=resume) as attempt:
-        user = _container_user(folder)
+    with claimed(folder, job, resume=resume) as (attempt, _):
+        user = _container_user(folder, workdir)
         _announce(job, "containers", folder)
+        if not job.workload and user != ROOTLESS and not store.can_write(workdir, store.container_user(workdir)):
+            print(f"note: containers run as uid {user.partition(':')[0]}, which cannot write into {workdir}: save to "
+                  f"$STACK_OUT, or give it the folder first: chown -R {user} .", file=sys.stderr)  # fmt: skip
         volumes = compose_plan.mounts(job, out=str(folder), workdir=str(workdir))
         gpus = local_engine.gpu_ids(job.nodes * job.gpus, check=False)  # Docker's own daemon knows better
         document = compose_plan.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
         file = folder / "compose.yaml"
+        file.touch(mode=store.PRIVATE)
         file.write_text(to_yaml(document), encoding="utf-8")
-        begun = Record(name=job.name, backend="compose", attempt=attempt, started=store.now(), image=info.id)
+        begun = Record(
+            name=job.name,
+            backend="compose",
+            attempt=attempt,
+            started=store.now(),
+            image=info.id,
+            workdir=str(workdir),
+        )
         with _recorded(begun, folder) as ended:
             token = {"STACK_TOKEN": secrets.token_hex(32)}
             return ended(compose_engine.run(file, job.name, token, to_stderr=quiet_stdout))
 
 
 @contextmanager
-def claimed(folder: Path, job: Job, *, resume: bool) -> Iterator[int]:
+def claimed(folder: Path, job: Job, *, resume: bool) -> Iterator[tuple[int, int]]:
     """Take a run's folder as `store.create` does, and keep others from going on with the run within the block.
 
-    Two that go on at once would write over each other's checkpoints.
+    Two that go on at once would write over each other's checkpoints. Gives the attempt, and the descriptor that
+    holds the folder.
 
     Raises:
         NameTaken: As `store.create`, or the run is still going on.
@@ -120,12 +134,12 @@ def claimed(folder: Path, job: Job, *, resume: bool) -> Iterator[int]:
         raise NameTaken("this run is still going on", where=str(folder), hint="wait for its end, or stop it")
 
     if resume:
-        with held(folder, busy):
-            yield store.create(folder, job, resume=True)
+        with held(folder, busy) as hold:
+            yield store.create(folder, job, resume=True), hold
     else:
         attempt = store.create(folder, job, resume=False)
-        with held(folder, busy):
-            yield attempt
+        with held(folder, busy) as hold:
+            yield attempt, hold
 
 
 def _announce(job: Job, what: str, folder: Path) -> None:
@@ -134,17 +148,18 @@ def _announce(job: Job, what: str, folder: Path) -> None:
 
 @contextmanager
 def _recorded(begun: Record, folder: Path) -> Iterator[Callable[[Sequence[int]], Record]]:
-    """Keep run.json true: running inside the block, then how it ended, also where the nodes could not be started."""
-    file = folder / "run.json"
-    store.write_json(file, begun)
+    """Keep run.json true: running inside the block, then how it ended, also where the nodes could not be started.
+
+    Where it cannot be written that is said; a job's outcome does not depend on it.
+    """
+    _write(folder, begun)
     final = msgspec.structs.replace(begun, state="failed")
 
     def ended(codes: Sequence[int]) -> Record:
         nonlocal final
         code = next((code for code in codes if code != 0), 0)
         # No failure.json, and a signal's code: the job was asked to end, and did.
-        by_signal = [128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
-        stopped = code in by_signal and not (folder / "failure.json").exists()
+        stopped = code in [128 + number for number in STOPS] and not (folder / "failure.json").exists()
         state: State = "succeeded" if code == 0 else "stopped" if stopped else "failed"
         final = msgspec.structs.replace(begun, state=state, exit_code=code, ended=store.now())
         return final
@@ -156,7 +171,15 @@ def _recorded(begun: Record, folder: Path) -> Iterator[Callable[[Sequence[int]],
         raise
     finally:
         with local_engine.undisturbed():
-            store.write_json(file, msgspec.structs.replace(final, ended=final.ended or store.now()))
+            _write(folder, msgspec.structs.replace(final, ended=final.ended or store.now()))
+
+
+def _write(folder: Path, record: Record) -> None:
+    try:
+        store.write_json(folder / "run.json", record)
+    except OSError as error:
+        why = f"{folder / 'run.json'}: could not be written: {error.strerror}"
+        print(f"note: {why}; what became of the run is told here only", file=sys.stderr)
 
 
 def _need_packages(job: Job) -> None:
@@ -170,11 +193,15 @@ def _need_packages(job: Job) -> None:
         )
 
 
-def _container_user(folder: Path) -> str:
+ROOTLESS = "0:0"
+"""The user that a rootless engine maps to the caller."""
+
+
+def _container_user(folder: Path, workdir: Path) -> str:
     """`uid:gid` for the containers: the caller's, so that outputs are the caller's own."""
     if docker.is_rootless():
-        return "0:0"  # which this engine maps to the caller
-    uid, gid = store.container_user()
+        return ROOTLESS
+    uid, gid = store.container_user(workdir)
     if os.getuid() == 0:
         for path in [folder, *folder.rglob("*")]:
             os.chown(path, uid, gid, follow_symlinks=False)

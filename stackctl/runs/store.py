@@ -6,15 +6,20 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs.job import Job
 
-State = Literal["running", "succeeded", "failed", "stopped"]
+T = TypeVar("T")
 
+State = Literal["running", "succeeded", "failed", "stopped", "unknown"]
+"""`unknown`: it has ended, and nobody wrote down how: its stackctl was killed, or the disk was full."""
+
+PRIVATE = 0o600
+"""Mode of files with a job's environment, which may hold a key."""
 
 IMAGE_USER = (1000, 1000)
 """The uid and gid that our images name."""
@@ -23,8 +28,8 @@ IMAGE_USER = (1000, 1000)
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """run.json: what is known of a run beside its job. Times are UTC, ISO 8601.
 
-    `namespace` and `context` say where in which cluster a run on Kubernetes is, and `claim` which volume claim keeps
-    its outputs; `state` is then as last seen.
+    `workdir` is the folder that it was started in. `namespace` and `context` say where in which cluster a run on
+    Kubernetes is, and `claim` which volume claim keeps its outputs; `state` is then as last seen.
     """
 
     name: str
@@ -35,6 +40,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ended: str = ""
     exit_code: int | None = None
     image: str = ""
+    workdir: str = ""
     namespace: str = ""
     context: str = ""
     claim: str = ""
@@ -81,10 +87,12 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
         raise InvalidInput("is there already, and is no run's folder", where=str(folder), hint="choose another --out")
     _make(folder)
     try:
-        with file.open("xb") as opened:  # exclusively: another stackctl may be claiming the same folder
-            opened.write(_json(job))
+        write_json(file, job, mode=PRIVATE, new=True)
     except FileExistsError:
         raise NameTaken("another run has just taken this folder", where=str(folder)) from None
+    except OSError as error:
+        hint = "make room, or choose another --out; nothing was started"
+        raise MissingHere(f"cannot be written: {error.strerror}", where=str(file), hint=hint) from None
     return 1
 
 
@@ -96,12 +104,12 @@ def read_job(folder: Path) -> Job:
     """
     file = folder / "job.json"
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Job)
+        return _decode(file.read_bytes(), Job)
     except FileNotFoundError:
         raise InvalidInput(
             "there is no run to resume", where=str(folder), hint="leave out --resume to start one"
         ) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise InvalidInput(f"is not a job: {error}", where=str(file)) from None
 
 
@@ -112,7 +120,7 @@ def submitted(folder: Path, job: Job, record: Record) -> None:
     if before is not None:
         _put_aside(folder, before.attempt)
     _make(folder)
-    write_json(folder / "job.json", job)
+    write_json(folder / "job.json", job, mode=PRIVATE)
     write_json(folder / "run.json", record)
 
 
@@ -135,8 +143,8 @@ def free_for(folder: Path, record: Record) -> None:
 def read_record(folder: Path) -> Record | None:
     """The record of a run; None if the folder holds none."""
     try:
-        return msgspec.json.decode((folder / "run.json").read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError):
+        return _decode((folder / "run.json").read_bytes(), Record)
+    except (OSError, msgspec.DecodeError, ValueError):
         return None
 
 
@@ -167,18 +175,56 @@ def _put_aside(folder: Path, attempt: int) -> None:
             (folder / name).replace(logs / name)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write one JSON file whole or not at all."""
+def write_json(path: Path, value: object, *, mode: int = 0o666, new: bool = False) -> None:
+    """Write one JSON file whole or not at all.
+
+    Args:
+        mode: Who may read it, less what the umask takes away.
+        new: Only if it is not there; another stackctl may be about to write the same.
+
+    Raises:
+        FileExistsError: It is there, with `new`.
+        OSError: It cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}")  # several may write it: `wait` beside `logs -f`
     try:
-        part.write_bytes(_json(value))
-        part.replace(path)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with open(handle, "wb") as opened:  # noqa: PTH123 - of a descriptor, for its mode
+            opened.write(_json(value))
+        if new:
+            _put_new(part, path, mode)
+        else:
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
+def _put_new(part: Path, path: Path, mode: int) -> None:
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, mode))
+        part.replace(path)
+
+
 def _json(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    try:
+        return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    except UnicodeEncodeError:  # names of files need not be UTF-8; JSON can hold them in escapes
+        import json
+
+        return json.dumps(msgspec.to_builtins(value), indent=2).encode() + b"\n"
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError:
+        import json
+
+        return msgspec.convert(json.loads(data), kind)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -195,12 +241,23 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def container_user() -> tuple[int, int]:
+def container_user(workdir: Path) -> tuple[int, int]:
     """The uid and gid that containers run as and that their outputs belong to: the caller's.
 
-    Under sudo it is who called sudo. Root's own containers run as the images' user: training never needs root.
+    Under sudo it is who called sudo. Root's containers run as the owner of the working folder, or as the images' user
+    if that is root as well: training never needs root.
     """
     uid, gid = os.getuid(), os.getgid()
     if uid == 0 and os.environ.get("SUDO_UID", "").isdigit():
         uid, gid = int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID", os.environ["SUDO_UID"]))
+    if uid == 0:
+        about = workdir.stat()
+        uid, gid = about.st_uid, about.st_gid
     return IMAGE_USER if uid == 0 else (uid, gid)
+
+
+def can_write(folder: Path, user: tuple[int, int]) -> bool:
+    """Whether the mode of a folder lets a user make files in it."""
+    about = folder.stat()
+    bit = 0o200 if about.st_uid == user[0] else 0o020 if about.st_gid == user[1] else 0o002
+    return bool(about.st_mode & bit)

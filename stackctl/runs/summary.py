@@ -28,7 +28,8 @@ def size(job: Job) -> str:
 def failure(record: Record, folder: Path, report: Mapping[str, Any] | None) -> str:
     """Why a run failed: the launcher's own sentence and the last lines of the rank that failed first."""
     if not report:
-        return f"{record.name} failed with exit code {record.exit_code}; its logs are in {folder / 'logs'}"
+        where = f"its logs are in {folder / 'logs'}" if (folder / "logs").is_dir() else "what it said is above"
+        return f"{record.name} failed with exit code {record.exit_code}, and left no failure.json; {where}"
     lines = [str(report.get("sentence") or f"{record.name} failed with exit code {record.exit_code}")]
     last = report.get("last_lines") or []
     lines += [f"  | {line}" for line in last[-15:]]

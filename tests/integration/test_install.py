@@ -80,6 +80,17 @@ def test_an_installed_stackctl_plans_and_runs(installed: Callable[..., subproces
     assert "[1] hello" in done.stdout
 
 
+def test_ranks_get_no_package_of_an_installed_stackctl_but_the_payload(
+    installed: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "other")], check=True)
+    script = (
+        "import importlib.util as u; print([n for n in ('stackrt', 'stackctl', 'yaml', 'click') if u.find_spec(n)])"
+    )
+    done = installed("run", "--", str(tmp_path / "other" / "bin" / "python"), "-c", script)
+    assert "[0] ['stackrt']" in done.stdout, done.stderr
+
+
 def test_an_installed_stackctl_has_no_sources_to_change(
     installed: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:

@@ -11,7 +11,7 @@ from stackrt.launch import failure
 from stackrt.launch.client import Client
 from stackrt.launch.contract import Contract
 from stackrt.launch.coordinator import Coordinator
-from stackrt.launch.errors import ConfigError, LaunchError
+from stackrt.launch.errors import CONFIG, ConfigError, LaunchError
 from stackrt.launch.helper import Helper
 from stackrt.launch.loop import Loop
 from stackrt.launch.member import Member, forget_failure
@@ -19,6 +19,7 @@ from stackrt.launch.output import Console, drain, fill_standard_streams, standar
 from stackrt.launch.ports import Ports
 from stackrt.launch.ranks import Ranks
 from stackrt.launch.server import Server
+from stackrt.launch.signals import NOTICES, STOPS
 from stackrt.launch.timing import HEARTBEAT, TICK
 
 USAGE = """usage: python -m stackrt.launch [--grace SECONDS] -- COMMAND [ARGUMENT ...]
@@ -30,6 +31,8 @@ STACK_PROCS STACK_DEVICE STACK_RENDEZVOUS STACK_TOKEN STACK_FRAMEWORK STACK_OUT 
   --grace SECONDS  on SIGTERM or SIGINT, kill ranks that have not ended by then (default 30)
 """
 GRACE = 30.0
+MOST_SHOWN = 80
+"""Characters of a program's name in a message."""
 
 
 def main() -> int:
@@ -51,6 +54,10 @@ def main() -> int:
             )
         )
         return error.exit_code
+    except OSError as error:
+        # No state of a file system or of the network is a fault of ours, so none is worth a traceback.
+        console.say(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return CONFIG
     finally:
         drain({out, err})
 
@@ -69,8 +76,10 @@ def launch(loop: Loop, ranks: Ranks, console: Console) -> int:
 
     ports, helper = Ports(), Helper(loop)
     member = Member(loop, contract, device, command, grace, ranks=ranks, ports=ports, console=console)
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-    loop.on_signals(signals, lambda number: ranks.reap() if number == signal.SIGCHLD else member.on_signal(number))
+    loop.on_signals(
+        (*STOPS, *NOTICES, signal.SIGCHLD),
+        lambda number: ranks.reap() if number == signal.SIGCHLD else member.on_signal(number),
+    )
     if contract.node == 0:
         coordinate(loop, contract, member, ports, helper, problem, console)
     else:
@@ -183,12 +192,15 @@ def choose_driver(console: Console) -> str | None:
 def wrong_command(program: str) -> str | None:
     """Tell why a program can't be started, if so; looks where `exec` looks."""
     folders = [""] if "/" in program else os.environ.get("PATH", os.defpath).split(os.pathsep)
-    found = [path for folder in folders if (path := Path(folder) / program).is_file()]
+    # Not pathlib's is_file, which raises for a folder that may not be searched and for a name that is too long.
+    found = [path for folder in folders if os.path.isfile(path := os.path.join(folder, program))]  # noqa: PTH113, PTH118
     if any(os.access(path, os.X_OK) for path in found):
         return None
     if found:
         return f"{found[0]}: not executable; allow it with chmod +x, or name its interpreter in the command"
-    return f"{program}: command not found; check the command after --, and PATH, on this node"
+    shown = program if len(program) <= MOST_SHOWN else f"{program[:MOST_SHOWN]}…"
+    quoted = " (it has spaces: were its words meant to be several?)" if " " in program else ""
+    return f"{shown}: command not found{quoted}; check the command after --, and PATH, on this node"
 
 
 def wrong_folder(out: Path) -> str | None:

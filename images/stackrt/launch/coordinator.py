@@ -11,8 +11,11 @@ from stackrt.launch.failure import Failure, Report
 from stackrt.launch.frameworks import Layout, NodeLayout
 from stackrt.launch.output import Console
 from stackrt.launch.seats import Seat, agree, named
+from stackrt.launch.signals import STOPS, TOGETHER
 from stackrt.launch.timing import FIRST_NEWS, NEWS, PROBLEM_WAIT, SETTLE, SETTLE_CAUSE, SILENCE, SUSPICIOUS
 from stackrt.launch.wire import Message
+
+_BY_STOP = {128 + number for number in STOPS}
 
 
 class Coordinator:
@@ -35,6 +38,7 @@ class Coordinator:
         self._failures: list[Failure] = []
         self._failed_at = 0.0
         self._stop_signal: int | None = None
+        self._noticed: dict[int, float] = {}
         self._opened = awake()
         self._next_news = self._opened + FIRST_NEWS
         self._problem_deadline = float("inf")
@@ -88,6 +92,8 @@ class Coordinator:
             self._check_end()
         elif kind == "stop":
             self._stop(node, int(message["signal"]), bool(message["now"]))
+        elif kind == "notice":
+            self._notice(int(message["signal"]))
         elif kind == "problem":
             self._fail_now("config", CONFIG, str(message["sentence"]), node=node, host=seat.host)
         elif kind == "cut-off":
@@ -181,12 +187,12 @@ class Coordinator:
         if self._stop_signal is not None:
             return
         when = float(message["time"]) - seat.offset
-        sentence = failure.rank_sentence(rank, node, local_rank, seat.host, code)
+        sentence = failure.rank_sentence(rank, node, local_rank, seat.host, code, message["raised"])
         where: dict[str, Any] = {"node": node, "rank": rank, "local_rank": local_rank, "host": seat.host}
         where |= {"signal": failure.signal_name(-code) if code < 0 else None, "last_lines": message["last_lines"]}
         exit_code = failure.exit_code(code)
         report = self._report(sentence, when, reason="rank-failed", code=exit_code, **where)
-        self._failure(Failure(when, bool(message["cause"]), exit_code, report))
+        self._failure(Failure(when, bool(message["cause"]), exit_code, report, bool(message["echo"])))
 
     def _failure(self, new: Failure) -> None:
         if not self._failures:
@@ -202,7 +208,8 @@ class Coordinator:
             if max(quiet, default=0) > SUSPICIOUS:
                 # Perhaps these ranks failed because that node was cut off; a little later we know.
                 return
-            if age < SETTLE and not self._all_ended():
+            # Who stopped the job may have signalled its ranks, too, and we hear of it a little later.
+            if age < SETTLE and (chosen.exit_code in _BY_STOP or not self._all_ended()):
                 return
         elif age < SETTLE_CAUSE:
             return
@@ -224,11 +231,19 @@ class Coordinator:
                 self.lost(node, f"stopped by {failure.signal_name(signal)}")
             return
         if self._failures and not now:
-            return  # the ranks are being ended already, and sooner
+            if any(known.exit_code not in _BY_STOP for known in self._failures):
+                return  # the ranks are being ended already, and sooner
+            self._failures.clear()  # who stopped the job signalled its ranks, too, and theirs came first
         if self._stop_signal is None and not self._failures:
             self._stop_signal = signal
         self._broadcast({"type": "stop", "signal": signal, "now": now})
         self._check_end()
+
+    def _notice(self, signal: int) -> None:
+        now = self._awake()
+        if self.started and now - self._noticed.get(signal, -TOGETHER) >= TOGETHER:
+            self._noticed[signal] = now
+            self._broadcast({"type": "notice", "signal": signal})
 
     def _report(self, sentence: str, when: float, **where: Any) -> Report:
         return failure.report(self._contract.run, self._attempt(), sentence=sentence, when=when, **where)

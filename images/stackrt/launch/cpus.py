@@ -65,7 +65,10 @@ def _smallest_quota(proc: Path) -> tuple[float | None, str]:
     for folder in _cgroups(proc):
         quota = _quota(folder)
         if quota is not None and (found[0] is None or quota < found[0]):
-            about = folder.stat()
+            try:
+                about = folder.stat()
+            except OSError:
+                continue  # it has gone since
             found = quota, f"{about.st_dev}:{about.st_ino}"
     return found
 

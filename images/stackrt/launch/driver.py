@@ -1,6 +1,7 @@
 """Whether this host's NVIDIA driver is new enough for the image's CUDA; a newer user-mode driver where it is not."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,13 +46,13 @@ def image_facts(path: Path = FACTS) -> Mapping[str, str]:
     """Read what the image says of itself; nothing outside of an image."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (OSError, ValueError):
         return {}
 
 
 def compat_version(folder: Path = COMPAT) -> str:
     """Return the driver version of a folder of compatibility libraries, by the name of its libcuda; "" if none."""
-    if not (folder / "libcuda.so.1").exists():
+    if not os.path.exists(folder / "libcuda.so.1"):  # noqa: PTH110 - pathlib's raises where we may not look
         return ""
     names = [path.name for path in folder.glob("libcuda.so.*.*")]
     return max((name.removeprefix("libcuda.so.") for name in names), key=_parts, default="")

@@ -33,15 +33,17 @@ class Failure(NamedTuple):
     exit_code: int
     """What all launchers exit with if this failure came first."""
     report: Report
+    echo: bool = False
+    """Whether the rank itself says that a peer was gone."""
 
 
 def first(failures: Iterable[Failure]) -> Failure:
-    """Choose the failure that started it: the earliest real cause, else the earliest of all.
+    """Choose the failure that started it: the earliest real cause, else the earliest that says no peer was gone.
 
     A rank whose peer has died soon fails too, often before the launcher has seen the peer's end. So a death that
-    cannot be an echo wins over exits that can.
+    cannot be an echo wins over exits that can, and among those one that does not say that it is.
     """
-    return min(failures, key=lambda failure: (not failure.cause, failure.time))
+    return min(failures, key=lambda failure: (not failure.cause, failure.echo, failure.time))
 
 
 def is_cause(code: int, signalled: bool, killed: bool) -> bool:
@@ -83,9 +85,15 @@ def report(
     return head | {"exit_code": code, "time": stamp} | nowhere | where
 
 
-def rank_sentence(rank: int, node: int, local_rank: int, host: str, code: int) -> str:
-    """Say in one sentence how a rank ended."""
+def rank_sentence(rank: int, node: int, local_rank: int, host: str, code: int, raised: str | None = None) -> str:
+    """Say in one sentence how a rank ended.
+
+    Args:
+        raised: the exception that it was leaving with when it had to be ended.
+    """
     who = f"rank {rank} (node {node}, local rank {local_rank}, host {host})"
+    if raised is not None:
+        return f"{who} failed first: it raised {raised}"
     if code >= 0:
         return f"{who} failed first: it exited with code {code}"
     name = signal_name(-code)
@@ -146,20 +154,20 @@ def write_termination_log(content: Report, path: Path = TERMINATION_LOG) -> None
         shorter = [line[:TERMINATION_LINE] for line in lines]
         lines = shorter if shorter != lines else lines[1:]
         data = json.dumps(content | {"last_lines": lines}, ensure_ascii=False).encode(errors="replace")
-    if path.exists():
-        with contextlib.suppress(OSError), path.open("r+b") as file:
-            file.write(data[:TERMINATION_BYTES])
-            file.truncate()
+    _overwrite(path, data[:TERMINATION_BYTES])
 
 
 def write_result(out: Path, path: Path = TERMINATION_LOG) -> None:
     """Put a succeeded job's result.json where Kubernetes looks for a last message, if it fits there."""
-    if not path.exists():
-        return
     with contextlib.suppress(OSError, ValueError):
         result = json.loads((out / "result.json").read_bytes())
         data = json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode()
         if len(data) <= TERMINATION_BYTES:
-            with path.open("r+b") as file:
-                file.write(data)
-                file.truncate()
+            _overwrite(path, data)
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Write to a file that is there; where it is not, nobody asks for it."""
+    with contextlib.suppress(OSError), path.open("r+b") as file:
+        file.write(data)
+        file.truncate()

@@ -4,9 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from stackrt.launch import loopback
-from stackrt.launch.contract import is_loopback
-
 SPINS = "400"
 """How often a thread of libgomp looks for its peers at a barrier before it sleeps. By default it looks for milliseconds
 on end: beside one other busy process training is then 20 to 30 times slower (`python bench/load.py`). Where it sleeps
@@ -39,6 +36,8 @@ class Layout(NamedTuple):
     port: int
     """The port for it."""
     nodes: tuple[NodeLayout, ...]
+    loopback: str = ""
+    """This machine's loopback interface, if all nodes are on it."""
 
     @property
     def world(self) -> int:
@@ -141,9 +140,16 @@ def horovod(layout: Layout, node: int, local_rank: int) -> dict[str, str]:
         "HOROVOD_CROSS_RANK": str(peers.index(node)),
         "HOROVOD_CROSS_SIZE": str(len(peers)),
     }
-    if is_loopback(layout.address):
-        env["HOROVOD_GLOO_IFACE"] = loopback.interface()
+    if layout.loopback:
+        env["HOROVOD_GLOO_IFACE"] = layout.loopback
     return env
+
+
+def layout_names() -> set[str]:
+    """Return every variable, of all frameworks, that tells a rank its place in the job."""
+    smallest = Layout("", 1, "", "cpu", "", 0, (NodeLayout(1, "", (0,)),))
+    made = {name for maker in (torch, tensorflow, horovod) for name in maker(smallest, 0, 0)}
+    return made - {*HOROVOD_DEFAULTS, "TORCHELASTIC_USE_AGENT_STORE"}
 
 
 def horovod_host(node: int) -> str:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 from stackrt.launch.contract import IS_LINUX
+from stackrt.launch.signals import NOTICES, STOPS
 
 PR_SET_PDEATHSIG = 1
 MOST_FILES = 1 << 20
@@ -70,8 +71,9 @@ def _keep_watch(pipe: int) -> None:
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        # Who signals every process of a service means the launcher, whose end is ours.
+        for number in (*STOPS, *NOTICES):
+            signal.signal(number, signal.SIG_IGN)
         # Nothing that others wait for may stay open here: the launcher's output, sockets, the pipe's writing end.
         os.dup2(pipe, 0)
         limit = os.sysconf("SC_OPEN_MAX")

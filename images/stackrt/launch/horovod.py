@@ -4,7 +4,10 @@
 `RendezvousServer` always takes a random port, so this starts the HTTP server below it on the agreed one.
 """
 
+import signal
 import sys
+
+from stackrt.launch.signals import NOTICES, STOPS
 
 READY = b"ready\n"
 
@@ -20,6 +23,8 @@ def main() -> None:
         RendezvousHTTPServer,
     )
 
+    for number in (*STOPS, *NOTICES):
+        signal.signal(number, signal.SIG_IGN)  # the launcher ends us, once the ranks have ended
     hosts = parse_hosts(sys.argv[2])
     server = RendezvousHTTPServer(("", int(sys.argv[1])), RendezvousHandler, 0)
     server.init(get_host_assignments(hosts, sum(host.slots for host in hosts)))

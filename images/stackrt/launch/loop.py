@@ -99,7 +99,8 @@ class Loop:
             signal.siginterrupt(number, False)
 
         def deliver() -> None:
-            for number in os.read(readable, 4096):
+            # Ended children last: who signals every process at once ends a rank before we hear of it ourselves.
+            for number in sorted(os.read(readable, 4096), key=lambda number: number == signal.SIGCHLD):
                 if number in signals:
                     call(number)
 

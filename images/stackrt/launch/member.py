@@ -5,19 +5,25 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from stackrt.launch import cpus, failure
-from stackrt.launch.contract import Contract
+from stackrt.launch import cpus, failure, loopback
+from stackrt.launch.contract import Contract, is_loopback
 from stackrt.launch.errors import PEERS, ConfigError
 from stackrt.launch.failure import Report
 from stackrt.launch.frameworks import Layout, NodeLayout, rank_env
 from stackrt.launch.loop import Loop
 from stackrt.launch.output import Console
 from stackrt.launch.ports import Ports
+from stackrt.launch.raised import is_echo
 from stackrt.launch.rank import Rank
 from stackrt.launch.ranks import Ranks
+from stackrt.launch.signals import NOTICES, TOGETHER, for_rank
 from stackrt.launch.timing import FAILURE_GRACE
 from stackrt.launch.wire import Message
+
+PYTHON_RAISED = 1
+"""Exit code of a Python program that an exception ends."""
 
 
 class Member:
@@ -41,7 +47,9 @@ class Member:
         self._layout: Layout | None = None
         self._stop_signal: int | None = None
         self._verdict: int | None = None
-        self._failing = self._signalled = False
+        self._failing_since: float | None = None
+        self._stops_since: float | None = None
+        """When the first stop signal came to this launcher itself, on the system's monotonic clock."""
         self.send: Callable[[Message], None] = lambda _: None
         """Tells node 0; set by the link."""
         self.leave: Callable[[int], None] = loop.finish
@@ -72,17 +80,26 @@ class Member:
             self._end_ranks()
         elif kind == "stop" and self._verdict is None:
             self._stop(int(message["signal"]), bool(message["now"]))
+        elif kind == "notice":
+            self._ranks.notify(int(message["signal"]))
         elif kind == "verdict":
             self.conclude(int(message["code"]), message["report"])
 
     def on_signal(self, number: int) -> None:
-        """Act on a signal to this launcher: the first asks the ranks of all nodes to end, a second kills them."""
+        """Act on a signal to this launcher: a first stop asks the ranks of all nodes to end, a later one kills them."""
         name = failure.signal_name(number)
-        # A stop that came from another node is no first signal: whoever ends a job often signals every node at once.
-        # A terminal that closes may send SIGHUP twice: once itself, once through its shell.
-        repeated = self._signalled and number != signal.SIGHUP
-        again = repeated or self._verdict is not None or self._failing
-        self._signalled = True
+        if number in NOTICES:
+            self._console.say(f"{name}: {'passing it on to every rank' if self.started else 'no rank to pass it to'}")
+            self.send({"type": "notice", "signal": number})
+            return
+        now, first = time.monotonic(), self._stops_since
+        if first is None:
+            # A stop that came from another node is no first signal: whoever ends a job often signals every node.
+            self._stops_since = now
+        elif now - first < TOGETHER or number == signal.SIGHUP:
+            return  # a terminal that closes may send SIGHUP twice: once itself, once through its shell
+        failing = self._failing_since is not None and now - self._failing_since > TOGETHER
+        again = first is not None or self._verdict is not None or failing
         self.send({"type": "stop", "signal": number, "now": again})
         if not self.started:
             self._console.say(f"{name} before the start: nothing to stop")
@@ -138,20 +155,21 @@ class Member:
             NodeLayout(procs, address, tuple(ports), threads) for procs, address, ports, threads in message["nodes"]
         )
         ours, attempt, address = self._contract, int(message["attempt"]), str(message["address"])
-        layout = Layout(ours.run, attempt, ours.framework, self._device, address, int(message["port"]), nodes)
+        interface = loopback.interface() if is_loopback(address) else ""
+        layout = Layout(
+            ours.run, attempt, ours.framework, self._device, address, int(message["port"]), nodes, interface
+        )
         self._layout = layout
         if ours.node != 0:
             forget_failure(ours)
         logs, first = ours.out / "logs" / f"attempt-{attempt}", layout.first_rank(ours.node)
+        errors = [str(logs / f"rank-{first + local_rank}.error.json") for local_rank in range(ours.procs)]
         base = os.environ | {"STACK_RUN": ours.run, "STACK_NODES": str(ours.nodes), "STACK_NODE_RANK": str(ours.node)}
         base |= {"STACK_PROCS": str(ours.procs), "STACK_FRAMEWORK": ours.framework, "STACK_OUT": str(ours.out)}
-        envs = [
-            rank_env(base, layout, ours.node, local_rank, str(logs / f"rank-{first + local_rank}.error.json"))
-            for local_rank in range(ours.procs)
-        ]
+        envs = [rank_env(base, layout, ours.node, local_rank, errors[local_rank]) for local_rank in range(ours.procs)]
         self._ports.hand_over()
         try:
-            self._ranks.start(self._command, envs, first, layout.world, logs)
+            self._ranks.start(self._command, envs, first, layout.world, logs, [Path(file) for file in errors])
         except (ConfigError, OSError) as error:
             self.send({"type": "problem", "sentence": f"node {ours.node}: {error}" if ours.nodes > 1 else str(error)})
             self._ranks.kill()
@@ -161,11 +179,12 @@ class Member:
             self._ranks.kill()
         elif self._stop_signal is None:
             self._stop_signal = number
-            # SIGHUP asks for the same, and programs that save on SIGTERM seldom know it.
-            self._ranks.signal(signal.SIGTERM if number == signal.SIGHUP else number, self._grace)
+            self._ranks.signal(for_rank(number), self._grace)
 
     def _end_ranks(self) -> None:
-        self._failing = True
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            self._tell_raised()
         if self._stop_signal is None:
             self._ranks.signal(signal.SIGTERM, FAILURE_GRACE)
 
@@ -174,9 +193,23 @@ class Member:
         cause = failure.is_cause(code, rank.signalled, rank.killed)
         if code == 0 or self._stop_signal is not None or (rank.signalled and not cause):
             return
-        message: Message = {"type": "failed", "rank": rank.rank, "local_rank": rank.local_rank, "code": code}
-        self.send(message | {"time": rank.ended_at, "cause": cause, "last_lines": rank.lines.last()})
+        raised = rank.raised()
+        last = rank.lines.last()
+        message = self._failed(rank, code, raised.time if raised else rank.ended_at)
+        self.send(message | {"cause": cause, "echo": raised.echo if raised else is_echo("\n".join(last))})
         self._end_ranks()
+
+    def _tell_raised(self) -> None:
+        """Tell of ranks that are on their way out by themselves; to be ended now must not hide why."""
+        for rank in self._ranks.running():
+            raised = rank.raised()
+            if raised is not None:
+                message = self._failed(rank, PYTHON_RAISED, raised.time)
+                self.send(message | {"cause": False, "echo": raised.echo, "raised": raised.text})
+
+    def _failed(self, rank: Rank, code: int, when: float) -> Message:
+        message: Message = {"type": "failed", "rank": rank.rank, "local_rank": rank.local_rank, "code": code}
+        return message | {"time": when, "last_lines": rank.lines.last(), "raised": None}
 
     def _ranks_ended(self) -> None:
         self.send({"type": "ended", "clean": self._ranks.clean})

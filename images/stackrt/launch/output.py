@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stackrt.launch.contract import IS_LINUX
 from stackrt.launch.loop import WRITE, Loop
+from stackrt.launch.raised import Watch
 
 LONGEST = 65_536
 """Bytes of a line that are shown in one piece; a longer line continues on the next, with the prefix again."""
@@ -104,6 +105,7 @@ class Lines:
         self._prefix = prefix
         self._partial = b""
         self._last: collections.deque[bytes] = collections.deque(maxlen=LAST_LINES)
+        self.exceptions = Watch()
 
     def feed(self, data: bytes) -> bytes:
         """Take output as it comes; return the lines it completes, prefixed.
@@ -140,6 +142,7 @@ class Lines:
         for start in range(0, len(line), LONGEST) or (0,):
             piece = line[start : start + LONGEST]
             self._last.append(piece)
+            self.exceptions.line(piece, time.time())
             out += self._prefix + piece + b"\n"
         return bytes(out)
 

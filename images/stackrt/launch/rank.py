@@ -1,5 +1,6 @@
 """One rank: its process, its pipe, its log file."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -9,6 +10,7 @@ from typing import BinaryIO
 
 from stackrt.launch.guard import die_with
 from stackrt.launch.output import Lines
+from stackrt.launch.raised import Raised, recorded
 
 PF_EXITING = 0x4
 """A flag of a Linux process (include/linux/sched.h)."""
@@ -17,8 +19,10 @@ PF_EXITING = 0x4
 class Rank:
     """One process of the job, leader of its own session and process group."""
 
-    def __init__(self, rank: int, local_rank: int, prefix: bytes, log: BinaryIO | None) -> None:
-        self.rank, self.local_rank = rank, local_rank
+    def __init__(self, rank: int, local_rank: int, prefix: bytes, log: BinaryIO | None, error_file: Path) -> None:
+        self.rank, self.local_rank, self._error_file = rank, local_rank, error_file
+        with contextlib.suppress(OSError):
+            error_file.unlink(missing_ok=True)  # of an earlier attempt of this number
         self.lines = Lines(prefix)
         self.log = log
         self.pid = self.pipe = -1
@@ -68,6 +72,10 @@ class Rank:
             return False
         # The fields after the name, which is in brackets and may hold anything; flags are the ninth of all (proc(5)).
         return bool(int(stat.rpartition(")")[2].split()[6]) & PF_EXITING)
+
+    def raised(self) -> Raised | None:
+        """The exception that ended it or is about to, if it has told of one."""
+        return recorded(self._error_file) or self.lines.exceptions.raised
 
     def ended(self, status: int) -> None:
         """Take note of the wait status."""

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from stackrt.launch.errors import ConfigError
 from stackrt.launch.guard import Guard
@@ -49,19 +50,29 @@ class Ranks:
         """Whether all ranks have ended with exit code 0."""
         return all(rank.code == 0 for rank in self._ranks)
 
-    def start(self, command: Sequence[str], envs: Sequence[dict[str, str]], first: int, world: int, logs: Path) -> None:
+    def start(
+        self,
+        command: Sequence[str],
+        envs: Sequence[dict[str, str]],
+        first: int,
+        world: int,
+        logs: Path,
+        error_files: Sequence[Path],
+    ) -> None:
         """Start one process an environment, numbered from rank `first` of `world`.
+
+        Args:
+            error_files: where each may write the exception that ends it.
 
         Raises:
             ConfigError: the command can't be started.
         """
         self._guard = Guard()
-        logs.mkdir(parents=True, exist_ok=True)
         width = len(str(world - 1)) if world > 10 else 1
         for local_rank, env in enumerate(envs):
             number = first + local_rank
-            log = (logs / f"rank-{number}.log").open("wb", buffering=0)
-            rank = Rank(number, local_rank, f"[{number:{width}}] ".encode(), log)
+            prefix = f"[{number:{width}}] ".encode()
+            rank = Rank(number, local_rank, prefix, self._log(logs, number), error_files[local_rank])
             try:
                 rank.spawn(command, env)
             except OSError as error:
@@ -72,13 +83,22 @@ class Ranks:
             self._guard.add(rank.pid)
             self._listen(rank)
 
+    def _log(self, logs: Path, number: int) -> BinaryIO | None:
+        """Open a rank's log file. None where that can't be: a job does not fail for want of its log."""
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+            return (logs / f"rank-{number}.log").open("wb", buffering=0)
+        except OSError as error:
+            self._console.say(f"rank {number}: no log file: {error.strerror}; the job goes on")
+            return None
+
     def signal(self, number: int, grace: float) -> None:
         """Ask the ranks to end with a signal, and kill what is left after `grace` seconds."""
         if self.ended:
             return
-        self._ending = number
+        known, self._ending = self._ending == number, number
         for rank in self._ranks:
-            if rank.code is None and not rank.dying:
+            if rank.code is None and not rank.dying and not known:
                 rank.signalled = True
                 # The rank alone: its data-loading workers must live while it writes a checkpoint.
                 with contextlib.suppress(ProcessLookupError):
@@ -88,6 +108,20 @@ class Ranks:
         self._kill_timer = self._loop.after(grace, lambda: self._grace_is_over(grace))
         self._resume()
         self._settle()
+
+    def running(self) -> list[Rank]:
+        """Those that have not ended, with what they have printed so far read."""
+        found = [rank for rank in self._ranks if rank.code is None]
+        for rank in found:
+            self._read_rest(rank)
+        return found
+
+    def notify(self, number: int) -> None:
+        """Pass a signal on that asks for no end."""
+        for rank in self._ranks:
+            if rank.code is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rank.pid, number)
 
     def kill(self) -> None:
         """Kill every process of every rank now."""

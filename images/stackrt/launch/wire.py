@@ -18,7 +18,7 @@ from stackrt.launch.errors import WireError, WrongTokenError
 
 Message = dict[str, Any]
 
-MAGIC = b"stackrt-launch/2"
+MAGIC = b"stackrt-launch/3"
 NONCE = 32
 MAC = 32
 LENGTH = 4

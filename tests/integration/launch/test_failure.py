@@ -103,6 +103,46 @@ time.sleep(600)
     assert job.failure()["rank"] == 0
 
 
+LINGERS = """
+import atexit, os, socket, sys, time
+rank, master = int(os.environ["RANK"]), (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+def record(text):
+    import json
+    with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w") as file:
+        json.dump({{"message": {{"message": text, "extraInfo": {{}}}}}}, file)
+if rank == {victim}:
+    server = socket.create_server(master)
+    peers = [server.accept()[0] for _ in range(3)]
+    atexit.register(time.sleep, 1.5)
+    atexit.register(lambda: [peer.close() for peer in peers])
+    if {recorded}:
+        record("ValueError: bad sample")
+        sys.exit(1)
+    raise ValueError("bad sample")
+while True:
+    try:
+        peer = socket.create_connection(master)
+        break
+    except OSError:
+        time.sleep(0.02)
+peer.recv(1)
+if {recorded}:
+    record("RuntimeError: Connection closed by peer")
+raise RuntimeError("Connection closed by peer")
+"""
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("victim", [0, 3])
+def test_a_rank_that_takes_a_while_to_leave_is_named_still(job: Any, victim: int, recorded: bool) -> None:
+    """Its exit handlers run on after its peers have lost their connections, failed, and left."""
+    nodes = job.pair(sys.executable, "-c", LINGERS.format(victim=victim, recorded=recorded))
+    assert [node.wait() for node in nodes] == [1, 1]
+    report = job.failure()
+    assert (report["rank"], report["exit_code"]) == (victim, 1), report
+    assert report["sentence"].endswith("failed first: it raised ValueError: bad sample")
+
+
 def test_the_earliest_of_equals_is_named(job: Any) -> None:
     script = "r = int(os.environ['RANK']); time.sleep(0.2 * ((r + 1) % 4)); os._exit(10 + r)"
     nodes = job.pair(sys.executable, "-c", job.READY + script)

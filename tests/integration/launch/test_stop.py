@@ -1,5 +1,6 @@
 """Signals to launchers, and launchers that die."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from stackrt.launch.signals import NOTICES, STOPS, TOGETHER
+
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 
 HANDLER = """
@@ -17,11 +20,19 @@ def finish(number, frame):
     time.sleep(0.5)
     print("checkpoint after", signal.Signals(number).name, "worker", worker.poll(), flush=True)
     sys.exit(0)
-for number in (signal.SIGTERM, signal.SIGINT):
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, finish)
 worker = subprocess.Popen(["sleep", "600"])
 print("up", flush=True)
 time.sleep(600)
+"""
+HEARS = """
+import os, signal, time
+for number in (signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, lambda number, _: print("heard", signal.Signals(number).name, flush=True))
+print("up", flush=True)
+while not os.path.exists(os.environ["STACK_OUT"] + "/go"):
+    time.sleep(0.01)
 """
 DEAF = """
 import signal, time
@@ -59,13 +70,65 @@ def test_ranks_that_do_not_end_are_killed_after_the_grace(job: Any) -> None:
 def test_a_second_signal_kills_at_once(job: Any) -> None:
     nodes = job.pair(sys.executable, "-c", DEAF)
     job.all_started()
-    nodes[1].signal(signal.SIGINT)
-    time.sleep(0.5)
-    assert nodes[0].running
-    assert nodes[1].running
+    for pause in (0.2, TOGETHER + 0.1):  # the second is the same request still
+        nodes[1].signal(signal.SIGINT)
+        time.sleep(pause)
+        assert nodes[0].running
+        assert nodes[1].running
     nodes[1].signal(signal.SIGINT)
     assert [node.wait(10) for node in nodes] == [130, 130]
     job.gone()
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("first", ["launchers", "ranks"])
+def test_every_process_signalled_at_once(first: str, number: signal.Signals, job: Any) -> None:
+    """As `systemctl stop`, a shutdown and Slurm do it: ranks hear of it twice, and guards as well."""
+    nodes = job.pair(sys.executable, "-c", HANDLER)
+    ranks = job.all_started()
+    own = {node.pid for node in nodes}
+    others = set(job.processes()) - own - set(ranks.values())
+    for pid in [*own, *others, *ranks.values()][:: 1 if first == "launchers" else -1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    assert [node.wait() for node in nodes] == [128 + number] * 2, nodes[0].err
+    assert all("checkpoint after" in job.log(rank) for rank in range(4)), [node.err for node in nodes]
+    assert not (job.out / "failure.json").exists(), nodes[0].err
+    job.gone()
+
+
+def test_ranks_that_die_of_a_stop_before_their_launcher_hears_of_it(job: Any) -> None:
+    nodes = job.pair(sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)")
+    for pid in job.all_started().values():
+        with contextlib.suppress(ProcessLookupError):  # the launcher ends the others once it sees one's end
+            os.kill(pid, signal.SIGTERM)
+    time.sleep(0.3)
+    for node in nodes:
+        node.signal(signal.SIGTERM)
+    assert [node.wait() for node in nodes] == [143, 143], nodes[0].err
+    assert not (job.out / "failure.json").exists(), nodes[0].err
+
+
+@pytest.mark.parametrize("number", NOTICES)
+@pytest.mark.parametrize("targets", [[0], [1], [0, 1]])
+def test_a_notice_reaches_every_rank_once(targets: list[int], number: signal.Signals, job: Any) -> None:
+    nodes = job.pair(sys.executable, "-c", HEARS)
+    job.all_started()
+    for target in targets:
+        nodes[target].signal(number)
+    time.sleep(0.5)
+    job.go()
+    assert [node.wait() for node in nodes] == [0, 0], nodes[0].err
+    assert [job.log(rank).count(f"heard {number.name}") for rank in range(4)] == [1] * 4
+
+
+def test_a_notice_before_the_start_is_nothing(job: Any, until: Callable[..., None]) -> None:
+    node = job.node(0, "true")
+    until(lambda: "waiting for" in node.err)
+    node.signal(signal.SIGUSR1)
+    until(lambda: "SIGUSR1: no rank to pass it to" in node.err)
+    assert job.node(1, "true").wait() == 0
+    assert node.wait() == 0
 
 
 @pytest.mark.parametrize("between", [0, 0.2])

@@ -1,12 +1,10 @@
 """What cannot work: one line, from rank 0, with the option or file in it; the right exit code; nothing half-made."""
 
 import contextlib
-import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,22 +122,6 @@ def test_the_real_program_is_quiet_and_debugs_on_demand(environment: dict[str, s
     done = subprocess.run([*command, "--data", "/absent"], env=environment | {"STACK_DEBUG": "1"}, capture_output=True,
                           text=True, timeout=120, check=False)  # fmt: skip
     assert "Traceback" in done.stderr
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB, unmounted whatever happens."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"this machine cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_disk_that_fills_keeps_the_last_good_checkpoint(trainers: Any, tmp_path: Path, small_disk: Path) -> None:

@@ -17,5 +17,5 @@ def test_a_run_that_goes_on_is_not_resumed(resume: bool, tmp_path: Path) -> None
     again = claimed(tmp_path / "a", JOB, resume=True)
     with claimed(tmp_path / "a", JOB, resume=resume), pytest.raises(NameTaken, match="still going on"), again:
         pass
-    with claimed(tmp_path / "a", JOB, resume=True) as attempt:
+    with claimed(tmp_path / "a", JOB, resume=True) as (attempt, _):
         assert attempt == 1

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
+import stat
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -78,17 +82,70 @@ def test_a_store_that_cannot_be_made_is_told_with_the_setting(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("uid", "sudo", "expected"),
-    [(1001, "", (1001, 1002)), (0, "", store.IMAGE_USER), (0, "501", (501, 20))],
+    ("uid", "sudo", "owner", "expected"),
+    [
+        (1001, "", 0, (1001, 1002)),
+        (0, "", 0, store.IMAGE_USER),
+        (0, "501", 0, (501, 20)),
+        (0, "501", 1234, (501, 20)),
+        (0, "", 1234, (1234, 1234)),
+    ],
 )
 def test_containers_run_as_the_caller_and_never_as_root(
-    uid: int, sudo: str, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    uid: int, sudo: str, owner: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    about = SimpleNamespace(st_uid=owner, st_gid=owner)
+    workdir = cast(Path, SimpleNamespace(stat=lambda: about))
     monkeypatch.setattr("os.getuid", lambda: uid)
     monkeypatch.setattr("os.getgid", lambda: uid and uid + 1)
     monkeypatch.setenv("SUDO_UID", sudo)
     monkeypatch.setenv("SUDO_GID", "20")
-    assert store.container_user() == expected
+    assert store.container_user(workdir) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "user", "writable"),
+    [(0o755, (0, 0), True), (0o755, (1000, 1000), False), (0o775, (1000, 0), True), (0o777, (1000, 1000), True)],
+)
+def test_whether_a_user_may_write_into_a_folder(mode: int, user: tuple[int, int], writable: bool) -> None:
+    about = SimpleNamespace(st_uid=0, st_gid=0, st_mode=mode)
+    assert store.can_write(cast(Path, SimpleNamespace(stat=lambda: about)), user) is writable
+
+
+def test_a_jobs_environment_is_for_its_owners_eyes(tmp_path: Path) -> None:
+    job = jobs.make(name="a", arguments=["true"], env={"WANDB_API_KEY": "secret"})
+    store.create(tmp_path / "a", job, resume=False)
+    assert stat.S_IMODE((tmp_path / "a" / "job.json").stat().st_mode) == store.PRIVATE
+
+
+def test_a_job_that_cannot_be_written_down_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_value: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_json", full)
+        with pytest.raises(MissingHere, match=r"job.json: cannot be written: No space left on device\n  make room"):
+            store.create(tmp_path / "a", JOB, resume=False)
+    assert store.create(tmp_path / "a", JOB, resume=False) == 1
+
+
+def test_words_that_are_not_utf8_come_back_as_they_were(tmp_path: Path) -> None:
+    job = jobs.make(name="a", arguments=["python", "donn\udce9es.txt"])
+    store.create(tmp_path / "a", job, resume=False)
+    assert store.read_job(tmp_path / "a") == job
+
+
+def test_a_file_system_without_hard_links_holds_runs_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", none)
+    assert store.create(tmp_path / "a", JOB, resume=False) == 1
+    assert store.read_job(tmp_path / "a") == JOB
+    with pytest.raises(NameTaken):
+        store.create(tmp_path / "a", JOB, resume=False)
 
 
 def on_cluster(**given: str) -> store.Record:

@@ -39,4 +39,6 @@ def test_a_failure_is_told_in_the_launchers_words(tmp_path: Path) -> None:
     report = {"sentence": "rank 1 on node 0 was killed by SIGKILL", "last_lines": ["step 3", "step 4"]}
     told = summary.failure(RECORD, tmp_path, report)
     assert told == "rank 1 on node 0 was killed by SIGKILL\n  | step 3\n  | step 4"
-    assert "logs" in summary.failure(RECORD, tmp_path, None)
+    assert "what it said is above" in summary.failure(RECORD, tmp_path, None)
+    (tmp_path / "logs").mkdir()
+    assert "its logs are in" in summary.failure(RECORD, tmp_path, None)

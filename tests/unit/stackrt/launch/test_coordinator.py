@@ -70,7 +70,14 @@ class Drill:
 
     def fail(self, node: int, local_rank: int, code: int, cause: bool = False, at: float | None = None) -> None:
         when = time.time() if at is None else at
-        message = {"type": "failed", "rank": 2 * node + local_rank, "local_rank": local_rank, "code": code}
+        message = {
+            "type": "failed",
+            "rank": 2 * node + local_rank,
+            "local_rank": local_rank,
+            "code": code,
+            "echo": False,
+            "raised": None,
+        }
         self.coordinator.receive(node, message | {"time": when, "cause": cause, "last_lines": ["x"]})
 
     def end(self, node: int, clean: bool = True) -> None:

@@ -8,8 +8,8 @@ from stackrt.launch import failure
 from stackrt.launch.failure import Failure
 
 
-def fail(time: float, cause: bool, name: str) -> Failure:
-    return Failure(time, cause, 1, {"name": name})
+def fail(time: float, cause: bool, name: str, echo: bool = False) -> Failure:
+    return Failure(time, cause, 1, {"name": name}, echo)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,9 @@ def fail(time: float, cause: bool, name: str) -> Failure:
         ([fail(2, False, "a"), fail(1, False, "b")], "b"),
         ([fail(1.0, False, "echo"), fail(1.2, True, "cause")], "cause"),
         ([fail(1.2, True, "later"), fail(1.1, True, "sooner")], "sooner"),
+        ([fail(1.0, False, "echo", echo=True), fail(1.2, False, "raised")], "raised"),
+        ([fail(1.2, False, "echo", echo=True), fail(1.1, False, "first echo", echo=True)], "first echo"),
+        ([fail(1.0, False, "raised"), fail(1.2, True, "cause", echo=True)], "cause"),
     ],
 )
 def test_first(failures: list[Failure], chosen: str) -> None:

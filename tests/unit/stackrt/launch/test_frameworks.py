@@ -2,14 +2,13 @@ import json
 
 import pytest
 
-from stackrt.launch import loopback
 from stackrt.launch.frameworks import SPINS, Layout, NodeLayout, horovod_hosts, rank_env
 
 NODES = (NodeLayout(1, "10.0.0.1", (5001,)), NodeLayout(3, "10.0.0.2", (6001, 6002, 6003), 2))
 
 
-def layout(framework: str = "torch", device: str = "cpu", address: str = "node-0") -> Layout:
-    return Layout("run", 2, framework, device, address, 4000, NODES)
+def layout(framework: str = "torch", device: str = "cpu", address: str = "node-0", loopback: str = "") -> Layout:
+    return Layout("run", 2, framework, device, address, 4000, NODES, loopback)
 
 
 def test_torch_on_uneven_nodes() -> None:
@@ -100,5 +99,5 @@ def test_horovod() -> None:
 def test_horovod_cross_communicator_has_only_nodes_with_that_local_rank() -> None:
     env = rank_env({}, layout("horovod"), 1, 2, "")
     assert (env["HOROVOD_CROSS_RANK"], env["HOROVOD_CROSS_SIZE"]) == ("0", "1")
-    here = rank_env({}, layout("horovod", address="127.0.0.1"), 0, 0, "")
-    assert here["HOROVOD_GLOO_IFACE"] == loopback.interface()
+    here = rank_env({}, layout("horovod", address="127.0.0.1", loopback="lo0"), 0, 0, "")
+    assert here["HOROVOD_GLOO_IFACE"] == "lo0"
