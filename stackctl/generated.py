@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
+from stackctl.errors import InvalidInput
 from stackctl.images import catalog, render
+from stackctl.images.catalog import Target
 from stackctl.jobs import compose, kubernetes, profiles
 from stackctl.jobs import job as jobs
 from stackctl.jobs.placement import place
@@ -44,6 +48,7 @@ def two_nodes() -> dict[str, object]:
         image="${STACK_IMAGE:-stack-pytorch:cpu}",
         user="${STACK_UID:-1000}:${STACK_GID:-1000}",
         volumes=["${STACK_OUT:-out}:/out"],
+        out="/out/two-node",  # beside the trainer's, which is another run
         # The network is this project's own, and private to it.
         token="${STACK_TOKEN:-private-to-this-compose-network}",  # noqa: S106 - not a secret
     )
@@ -77,6 +82,24 @@ def _example(job: jobs.Job, command: str, claims: Sequence[str]) -> str:
     placement = place(job, namespace="training", profile=profile, image=image, volumes=claims)
     header = EXAMPLE_HEADER.format(command=command, how="openssl rand -hex 32")
     return header + kubernetes.to_yaml(kubernetes.manifests(job, placement, token=EXAMPLE_TOKEN))
+
+
+def need_fresh(targets: Sequence[Target], images: Path) -> None:
+    """See that the Dockerfiles of some targets, and what these images say of themselves, are as rendered.
+
+    Raises:
+        InvalidInput: One is not: it was edited, or catalog or templates were and nobody has rendered since.
+    """
+    plain = [msgspec.structs.replace(target, prefix=catalog.PREFIX, development=False) for target in targets]
+    made = {images / "dockerfiles" / name: text for name, text in render.dockerfiles(plain, images).items()}
+    made |= {images / "facts" / f"{target.key}.json": render.facts(target, images) for target in plain}
+    for path, text in made.items():
+        if _read(path) != text:
+            raise InvalidInput(
+                "is not what catalog, templates and locks give",
+                where=str(path),
+                hint="run `stackctl render`; changes of your own belong into images/catalog.toml or images/templates",
+            )
 
 
 def stale(made: Mapping[str, str], root: Path) -> list[str]:

@@ -20,6 +20,9 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
     /run/apt-install \
       ca-certificates \
+      ibverbs-providers \
+      libibverbs1 \
+      librdmacm1 \
       python3 \
       tini
 
@@ -63,7 +66,9 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
     && install -d -m 1777 /home/stack /workspace /out \
     && python3 -m venv --without-pip /opt/venv \
-    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth
+    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth \
+    && install -d -m 1777 /home/stack/.cache
+COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.11/site-packages/
 
 # torch==2.13.0, in a layer of its own: large, and changed rarely.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
@@ -143,6 +148,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
 COPY --link --from=compiler /compiler /
 
 ENV PATH=/opt/venv/bin:$PATH \
+    VIRTUAL_ENV=/opt/venv \
     HOME=/home/stack \
     USER=stack \
     PYTHONUNBUFFERED=1 \
@@ -158,7 +164,7 @@ LABEL org.opencontainers.image.title="stack-horovod-pytorch:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="d8f81f5a26ae64a6e6a0679472963d15308e2b494a6d0bf58f574a8e21d8c7cc" \
+      io.stackctl.lock="308a4e69100318fd8e84e3f69524564184ce8224495c30d9eec8cafa1aad6c92" \
       io.stackctl.torch="2.13.0" \
       io.stackctl.horovod="0.28.1"
 WORKDIR /workspace
@@ -202,8 +208,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
 ENV CUDA_HOME=/opt/venv/lib/python3.11/site-packages/nvidia/cu13
 RUN --mount=type=bind,source=images/build/cuda-links,target=/run/cuda-links /run/cuda-links "${CUDA_HOME}"
 ENV PATH=${CUDA_HOME}/bin:$PATH
-# Files that belong to another user than uid 1000 are mounted here, and git would not read them.
-RUN git config --system --add safe.directory '*'
+# Files that belong to another user than uid 1000 are mounted here, and git would not read them. Any user may install more
+# packages, from a notebook say; those of the lock stay root's.
+RUN git config --system --add safe.directory '*' \
+    && chmod 1777 /opt/venv/bin /opt/venv/lib/python3.11/site-packages
 LABEL org.opencontainers.image.title="stack-horovod-pytorch:cuda-devel"
 COPY --link images/locks/horovod-pytorch-cuda.devel.txt /opt/stack/locks/
 USER 1000:1000

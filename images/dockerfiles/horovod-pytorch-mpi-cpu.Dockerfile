@@ -65,7 +65,9 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
     && install -d -m 1777 /home/stack /workspace /out \
     && python3 -m venv --without-pip /opt/venv \
-    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth
+    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth \
+    && install -d -m 1777 /home/stack/.cache
+COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.11/site-packages/
 
 # torch==2.13.0+cpu, in a layer of its own: large, and changed rarely.
 ARG FRAMEWORK_INDEX=https://download.pytorch.org/whl/cpu
@@ -130,6 +132,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
 COPY --link --from=compiler /compiler /
 
 ENV PATH=/opt/venv/bin:$PATH \
+    VIRTUAL_ENV=/opt/venv \
     HOME=/home/stack \
     USER=stack \
     PYTHONUNBUFFERED=1 \
@@ -140,7 +143,7 @@ LABEL org.opencontainers.image.title="stack-horovod-pytorch-mpi:cpu" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cpu" \
-      io.stackctl.lock="3c3017e747981c75687a56a47a514e8138821d7302b227268f811ae050e89a0e" \
+      io.stackctl.lock="534fc5e71418b3f73cd06fdd4857438c5fec3fbd49b5ee295017162dbcb323d6" \
       io.stackctl.torch="2.13.0+cpu" \
       io.stackctl.horovod="0.28.1"
 WORKDIR /workspace
@@ -181,8 +184,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/locks/horovod-pytorch-mpi-cpu.devel.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     /run/uv-install
-# Files that belong to another user than uid 1000 are mounted here, and git would not read them.
-RUN git config --system --add safe.directory '*'
+# Files that belong to another user than uid 1000 are mounted here, and git would not read them. Any user may install more
+# packages, from a notebook say; those of the lock stay root's.
+RUN git config --system --add safe.directory '*' \
+    && chmod 1777 /opt/venv/bin /opt/venv/lib/python3.11/site-packages
 LABEL org.opencontainers.image.title="stack-horovod-pytorch-mpi:cpu-devel"
 COPY --link images/locks/horovod-pytorch-mpi-cpu.devel.txt /opt/stack/locks/
 USER 1000:1000

@@ -51,7 +51,9 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
     && install -d -m 1777 /home/stack /workspace /out \
     && python3 -m venv --without-pip /opt/venv \
-    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth
+    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth \
+    && install -d -m 1777 /home/stack/.cache
+COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.11/site-packages/
 
 # tensorflow-cpu==2.21.0, in a layer of its own: large, and changed rarely.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
@@ -112,6 +114,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     /run/uv-install
 
 ENV PATH=/opt/venv/bin:$PATH \
+    VIRTUAL_ENV=/opt/venv \
     HOME=/home/stack \
     USER=stack \
     PYTHONUNBUFFERED=1 \
@@ -124,7 +127,7 @@ LABEL org.opencontainers.image.title="stack-horovod-tensorflow:cpu" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cpu" \
-      io.stackctl.lock="ac2f9877a170186fa25fed512e8b6a7c7ab40b274509354c79cd4a225282c856" \
+      io.stackctl.lock="91511f68d4ee786165af531828be2c64b208875858e520a8b2a26be82e08c18c" \
       io.stackctl.tensorflow="2.21.0" \
       io.stackctl.horovod="0.28.1"
 WORKDIR /workspace
@@ -165,8 +168,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/locks/horovod-tensorflow-cpu.devel.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     /run/uv-install
-# Files that belong to another user than uid 1000 are mounted here, and git would not read them.
-RUN git config --system --add safe.directory '*'
+# Files that belong to another user than uid 1000 are mounted here, and git would not read them. Any user may install more
+# packages, from a notebook say; those of the lock stay root's.
+RUN git config --system --add safe.directory '*' \
+    && chmod 1777 /opt/venv/bin /opt/venv/lib/python3.11/site-packages
 LABEL org.opencontainers.image.title="stack-horovod-tensorflow:cpu-devel"
 COPY --link images/locks/horovod-tensorflow-cpu.devel.txt /opt/stack/locks/
 USER 1000:1000

@@ -63,7 +63,9 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
     && install -d -m 1777 /home/stack /workspace /out \
     && python3 -m venv --without-pip /opt/venv \
-    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth
+    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth \
+    && install -d -m 1777 /home/stack/.cache
+COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.11/site-packages/
 
 # torch==2.13.0+cpu, in a layer of its own: large, and changed rarely.
 ARG FRAMEWORK_INDEX=https://download.pytorch.org/whl/cpu
@@ -89,6 +91,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
 COPY --link --from=compiler /compiler /
 
 ENV PATH=/opt/venv/bin:$PATH \
+    VIRTUAL_ENV=/opt/venv \
     HOME=/home/stack \
     USER=stack \
     PYTHONUNBUFFERED=1 \
@@ -99,7 +102,7 @@ LABEL org.opencontainers.image.title="stack-pytorch:cpu" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cpu" \
-      io.stackctl.lock="bea4a3f441a81f7c85c223c1a3590bfdce21f1bcf46214224a4dcbd89abaa9e0" \
+      io.stackctl.lock="af5a3fd6b697ebc1d3239c735029c87b34928a68e11380e1f48180140ce4edbd" \
       io.stackctl.torch="2.13.0+cpu"
 WORKDIR /workspace
 USER 1000:1000
@@ -138,8 +141,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/locks/pytorch-cpu.devel.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     /run/uv-install
-# Files that belong to another user than uid 1000 are mounted here, and git would not read them.
-RUN git config --system --add safe.directory '*'
+# Files that belong to another user than uid 1000 are mounted here, and git would not read them. Any user may install more
+# packages, from a notebook say; those of the lock stay root's.
+RUN git config --system --add safe.directory '*' \
+    && chmod 1777 /opt/venv/bin /opt/venv/lib/python3.11/site-packages
 LABEL org.opencontainers.image.title="stack-pytorch:cpu-devel"
 COPY --link images/locks/pytorch-cpu.devel.txt /opt/stack/locks/
 USER 1000:1000

@@ -51,7 +51,9 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
     && install -d -m 1777 /home/stack /workspace /out \
     && python3 -m venv --without-pip /opt/venv \
-    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth
+    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth \
+    && install -d -m 1777 /home/stack/.cache
+COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.11/site-packages/
 
 # tensorflow-cpu==2.21.0, in a layer of its own: large, and changed rarely.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
@@ -75,6 +77,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     /run/uv-install
 
 ENV PATH=/opt/venv/bin:$PATH \
+    VIRTUAL_ENV=/opt/venv \
     HOME=/home/stack \
     USER=stack \
     PYTHONUNBUFFERED=1 \
@@ -87,7 +90,7 @@ LABEL org.opencontainers.image.title="stack-tensorflow:cpu" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cpu" \
-      io.stackctl.lock="09a58e06325d303c923c18affcd1320c553e5b0a1786e7aedb7c71ca794c5504" \
+      io.stackctl.lock="b977ab65c50c46a776d856a5b41348c780cb34144ab57b9f78ec9e12aefbc67a" \
       io.stackctl.tensorflow="2.21.0"
 WORKDIR /workspace
 USER 1000:1000
@@ -126,8 +129,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/locks/tensorflow-cpu.devel.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     /run/uv-install
-# Files that belong to another user than uid 1000 are mounted here, and git would not read them.
-RUN git config --system --add safe.directory '*'
+# Files that belong to another user than uid 1000 are mounted here, and git would not read them. Any user may install more
+# packages, from a notebook say; those of the lock stay root's.
+RUN git config --system --add safe.directory '*' \
+    && chmod 1777 /opt/venv/bin /opt/venv/lib/python3.11/site-packages
 LABEL org.opencontainers.image.title="stack-tensorflow:cpu-devel"
 COPY --link images/locks/tensorflow-cpu.devel.txt /opt/stack/locks/
 USER 1000:1000

@@ -20,6 +20,9 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=cache,id=apt-lists-bookworm,target=/var/lib/apt/lists \
     /run/apt-install \
       ca-certificates \
+      ibverbs-providers \
+      libibverbs1 \
+      librdmacm1 \
       python3 \
       tini
 
@@ -51,7 +54,9 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
     && install -d -m 1777 /home/stack /workspace /out \
     && python3 -m venv --without-pip /opt/venv \
-    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth
+    && echo /opt/stack > /opt/venv/lib/python3.11/site-packages/stackrt.pth \
+    && install -d -m 1777 /home/stack/.cache
+COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.11/site-packages/
 
 # tensorflow[and-cuda]==2.21.0, in a layer of its own: large, and changed rarely.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
@@ -75,6 +80,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     /run/uv-install
 
 ENV PATH=/opt/venv/bin:$PATH \
+    VIRTUAL_ENV=/opt/venv \
     HOME=/home/stack \
     USER=stack \
     PYTHONUNBUFFERED=1 \
@@ -92,7 +98,7 @@ LABEL org.opencontainers.image.title="stack-tensorflow:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="62cb14151fa1ece0bc3c753102eeda82d6889c6a3706b67272122c2f1c920716" \
+      io.stackctl.lock="7318bd65724bccfa277fd37f6929d916f35b278ef35bf15149b32806349bcdcf" \
       io.stackctl.tensorflow="2.21.0"
 WORKDIR /workspace
 USER 1000:1000
@@ -131,8 +137,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=bind,source=images/locks/tensorflow-cuda.devel.txt,target=/run/lock.txt \
     --mount=type=cache,id=uv,target=/var/cache/uv \
     /run/uv-install
-# Files that belong to another user than uid 1000 are mounted here, and git would not read them.
-RUN git config --system --add safe.directory '*'
+# Files that belong to another user than uid 1000 are mounted here, and git would not read them. Any user may install more
+# packages, from a notebook say; those of the lock stay root's.
+RUN git config --system --add safe.directory '*' \
+    && chmod 1777 /opt/venv/bin /opt/venv/lib/python3.11/site-packages
 LABEL org.opencontainers.image.title="stack-tensorflow:cuda-devel"
 COPY --link images/locks/tensorflow-cuda.devel.txt /opt/stack/locks/
 USER 1000:1000

@@ -83,6 +83,7 @@ def build(
         _show_plans(chosen, settings, no_cache=no_cache)
         return
 
+    from stackctl import generated
     from stackctl.engines import docker
     from stackctl.images import build as builder
     from stackctl.images import lock, publish
@@ -90,6 +91,7 @@ def build(
     lock.check_tools(rows.tools, assets.images_dir())
     for target in chosen:
         lock.check(target, assets.images_dir())
+    generated.need_fresh(chosen, assets.images_dir())
     docker.require("buildx")
     if repository:
         publish.check(chosen, repository)

@@ -12,6 +12,7 @@ import msgspec
 
 from stackctl import assets
 from stackctl.errors import InvalidInput, did_you_mean
+from stackctl.images import words
 from stackctl.images.horovod import Horovod, Toolkit, check_horovod
 from stackctl.images.tables import convert, known_keys, table
 
@@ -99,11 +100,18 @@ class Devel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: tuple[str, ...]
 
 
+class Fabric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every CUDA image has for the network between nodes."""
+
+    apt: tuple[str, ...] = ()
+
+
 class Catalog(msgspec.Struct, frozen=True):
     """The whole matrix."""
 
     bases: dict[str, Base]
     tools: Tools
+    fabric: Fabric
     devel: Devel
     images: dict[str, Image]
     horovod: Horovod | None = None
@@ -119,6 +127,7 @@ class Target(msgspec.Struct, frozen=True):
     base: Base
     tools: Tools
     devel: Devel
+    fabric: Fabric
     horovod: Horovod | None = None
     """Set where the image holds Horovod."""
     prefix: str = PREFIX
@@ -138,7 +147,8 @@ class Target(msgspec.Struct, frozen=True):
     @property
     def apt(self) -> tuple[str, ...]:
         """Debian packages in the image."""
-        return (*self.image.apt, *(self.horovod.mpi.apt if self.horovod and self.image.mpi else ()))
+        mpi = self.horovod.mpi.apt if self.horovod and self.image.mpi else ()
+        return (*self.image.apt, *mpi, *(self.fabric.apt if self.variant.cuda else ()))
 
     @property
     def framework_lock(self) -> str:
@@ -255,11 +265,13 @@ def load(path: Path | None = None) -> Catalog:
 
 def parse(document: Mapping[str, Any], where: str) -> Catalog:
     """Turn a parsed document into a catalog; `where` is the file name that errors carry."""
-    known_keys(document, ("schema", "bases", "tools", "devel", "horovod", "images"), where)
+    known_keys(document, ("schema", "bases", "tools", "fabric", "devel", "horovod", "images"), where)
     if document.get("schema") != SCHEMA:
         raise InvalidInput(f"must be {SCHEMA}, not {document.get('schema')!r}", where=f"{where}: schema")
+    words.check(document, where)
     bases = {name: convert(row, Base, f"{where}: bases.{name}") for name, row in table(document, "bases", where)}
     tools = convert(document.get("tools", {}), Tools, f"{where}: tools")
+    fabric = convert(document.get("fabric", {}), Fabric, f"{where}: fabric")
     devel = convert(document.get("devel", {}), Devel, f"{where}: devel")
     horovod = convert(document["horovod"], Horovod, f"{where}: horovod") if "horovod" in document else None
     images = {name: _image(row, f"{where}: images.{name}") for name, row in table(document, "images", where)}
@@ -272,7 +284,7 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
             )
         cudas = {row: variant.cuda for row, variant in image.variants.items()} if image.horovod else {}
         check_horovod(horovod, f"{where}: images.{name}", wanted=image.horovod, mpi=image.mpi, cudas=cudas)
-    return Catalog(bases=bases, tools=tools, devel=devel, images=images, horovod=horovod)
+    return Catalog(bases=bases, tools=tools, fabric=fabric, devel=devel, images=images, horovod=horovod)
 
 
 def targets(
@@ -299,6 +311,7 @@ def targets(
             catalog.bases[image.base],
             catalog.tools,
             catalog.devel,
+            catalog.fabric,
             catalog.horovod if image.horovod else None,
             prefix,
         )

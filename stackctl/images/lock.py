@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -16,7 +18,7 @@ from stackctl.errors import CommandFailed, InvalidInput, JobFailed, MissingHere,
 from stackctl.images import catalog, conflict, cuda, lockfile, sums
 from stackctl.images.catalog import Base, Target, Tools
 from stackctl.images.render import read_lock
-from stackctl.images.settings import Settings
+from stackctl.images.settings import Settings, uv_environment
 
 
 def fingerprint(target: Target, name: str) -> str:
@@ -215,7 +217,7 @@ def newer(target: Target, settings: Settings, images: Path) -> list[str]:
 def resolve_tools(rows: catalog.Catalog, settings: Settings, images: Path) -> dict[str, str]:
     """The lock of what a build uses and leaves behind, and its sums: file name below images/locks -> text."""
     target = catalog.targets(rows)[0]  # uv's wheel is the same for every Python
-    pins = lockfile.parse(_uv([f"uv=={rows.tools.uv}"], target.base, []))
+    pins = lockfile.parse(_uv([f"uv=={rows.tools.uv}"], target.base, [], settings))
     files = {"tools.txt": lockfile.write(pins, ["Tools of a build. Made by `stackctl lock`; do not edit."])}
     return files | {"tools.sums": sums.text(files, _sizes(target, "tools.sums", files, settings, images))}
 
@@ -287,13 +289,20 @@ def _ask(
     # (2.13.0+cpu) would also satisfy the plain one (2.13.0) that a CUDA variant asks for.
     if target.variant.index and settings.wheelhouse:
         options = ["--find-links", str(settings.wheelhouse)]
-    elif target.variant.index:
-        options = ["--index", target.variant.index, "--index-strategy", "unsafe-best-match"]
+    elif target.variant.index and settings.torch_index != "":
+        options = ["--index", settings.torch_index or target.variant.index, "--index-strategy", "unsafe-best-match"]
     overrides = [f"{name} ; sys_platform == 'never'" for name in target.variant.leave_out]
     where = f"{target.name} ({target.variant_name})"
     try:
-        answer = _uv(requirements, target.base, options, kept, overrides, constraints)
+        answer = _uv(requirements, target.base, options, settings, kept, overrides, constraints)
     except CommandFailed as error:
+        if refusal := _REFUSED.search(error.output):
+            raise MissingHere(
+                f"a package index refuses: {refusal[0]}",
+                where=where,
+                hint="its user and password belong into its address (PIP_INDEX_URL=https://user:password@…), or into "
+                "~/.netrc; see docs/settings.md",
+            ) from error
         if "No solution found" not in error.output:
             raise MissingHere(
                 f"the package index does not answer: {error.output.strip().splitlines()[-1].strip()}",
@@ -316,10 +325,14 @@ def _ask(
     return lockfile.parse(answer)
 
 
+_REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden)\b")
+
+
 def _uv(
     requirements: Sequence[str],
     base: Base,
     options: Sequence[str],
+    settings: Settings,
     kept: Mapping[str, str] = MappingProxyType({}),
     overrides: Sequence[str] = (),
     constraints: Sequence[str] = (),
@@ -337,5 +350,10 @@ def _uv(
         output = Path(folder, "kept")
         output.write_text("".join(f"{lines}\n" for lines in kept.values()), encoding="utf-8")
         argv += ["--output-file", str(output)]
-        process.run(argv, text=_lines(*requirements), hint="install it with `pip install uv`")
+        process.run(
+            argv,
+            env=uv_environment(settings, os.environ),
+            text=_lines(*requirements),
+            hint="install it with `pip install uv`",
+        )
         return output.read_text(encoding="utf-8")

@@ -52,13 +52,23 @@ def line_of(text: str, name: str) -> int:
 
 def lacking(pins: Iterable[Pin], folder: Path) -> list[Pin]:
     """The pins of which a folder holds no wheel and no source release, by the names of its files."""
-    names = [path.name.lower() for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz"))]
-    return [pin for pin in pins if not any(name.startswith(stem) for name in names for stem in _stems(pin))]
+    held = {release for path in folder.iterdir() if (release := _release(path.name)) is not None}
+    return [pin for pin in pins if (_normal(pin.name), pin.version.lower()) not in held]
 
 
-def _stems(pin: Pin) -> tuple[str, str]:
-    stem = f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}".lower()
-    return f"{stem}-", f"{stem}.tar.gz"
+def _release(file: str) -> tuple[str, str] | None:
+    """Name and version of a wheel or source archive; old archives have dashes and dots in their names."""
+    if file.endswith(".whl"):
+        name, version, *_ = [*file.split("-"), ""]
+    elif file.endswith(".tar.gz"):
+        name, _, version = file.removesuffix(".tar.gz").rpartition("-")
+    else:
+        return None
+    return _normal(name), version.lower()
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def place(lock: Path, name: str) -> str:

@@ -41,6 +41,7 @@ def document(target: Target, images: Path, inside: Inventory | None) -> Document
     ]
     components = [_wheel(pin, target, installed.get(pin.name), images) for pin in pins]
     if inside:
+        components.append(_system(inside))
         components += [_debian(package, inside) for package in inside.debian]
     components.append(_launcher())
     components.sort(key=lambda component: str(component["bom-ref"]))
@@ -107,6 +108,16 @@ def _patch(path: Path, images: Path) -> Document:
             "url": path.relative_to(images.parent).as_posix(),
             "text": {"contentType": "text/x-diff", "content": text},
         },
+    }
+
+
+def _system(inside: Inventory) -> Document:
+    """The distribution; scanners pass over a distribution's packages where a bill does not name it."""
+    return {
+        "type": "operating-system",
+        "bom-ref": f"os:{inside.system}@{inside.system_version}",
+        "name": inside.system,
+        "version": inside.system_version,
     }
 
 

@@ -74,6 +74,20 @@ def uv_toml(settings: Settings) -> str:
     return f"[[index]]\nurl = {json.dumps(settings.package_index)}\ndefault = true\n"
 
 
+def uv_environment(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a uv of ours: the index and the certificates that a build of these settings has.
+
+    Else the names of private packages would be asked of the public index.
+    """
+    given = dict(env)
+    if settings.package_index:
+        given.pop("UV_INDEX_URL", None)
+        given["UV_DEFAULT_INDEX"] = settings.package_index
+    if settings.ca_bundle:
+        given["SSL_CERT_FILE"] = str(settings.ca_bundle)
+    return given
+
+
 def pip_conf(settings: Settings) -> str:
     """pip's configuration inside the build; a secret for the same reason."""
     if settings.offline:

@@ -21,7 +21,10 @@ from stackctl.images import lockfile
 from stackctl.images.catalog import Target
 from stackctl.images.lockfile import Pin, place
 from stackctl.images.render import read_lock
-from stackctl.images.settings import Settings
+from stackctl.images.settings import Settings, uv_environment
+
+COMPILED = ("horovod",)
+"""Packages that a build compiles from their source archives, with tools that have a lock of their own."""
 
 _HINT = "see docs/settings.md for mirrors, a private CA and a wheelhouse"
 
@@ -81,20 +84,12 @@ def _of_lock(path: Path, target: Target, settings: Settings) -> list[tuple[Pin, 
     elif path.name == target.framework_lock and target.variant.index:
         argv += ["--default-index", settings.torch_index or target.variant.index]
     try:
-        answer = process.run(argv, env=_environment(settings), hint="install it with `pip install uv`")
+        env = uv_environment(settings, os.environ) | {"UV_HTTP_TIMEOUT": "30", "UV_HTTP_RETRIES": "5"}
+        answer = process.run(argv, env=env, hint="install it with `pip install uv`")
     except CommandFailed as error:
         raise _explained(error, path) from None
     packages = {row["name"]: row for row in tomllib.loads(answer)["packages"]}
     return [(pin, _file(pin, packages[pin.name], path)) for pin in pins]
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    env = {**os.environ, "UV_HTTP_TIMEOUT": "30", "UV_HTTP_RETRIES": "5"}
-    if settings.package_index:
-        env["UV_DEFAULT_INDEX"] = settings.package_index
-    if settings.ca_bundle:
-        env["SSL_CERT_FILE"] = str(settings.ca_bundle)
-    return env
 
 
 def _file(pin: Pin, package: dict[str, Any], lock: Path) -> File:
@@ -109,6 +104,12 @@ def _file(pin: Pin, package: dict[str, Any], lock: Path) -> File:
     if not fits:
         what = f"no file of {pin.name} {pin.version} that is offered has a hash of the lock"
         raise JobFailed(what, where=place(lock, pin.name), hint="the index serves other files than were locked")
+    if not wheels and pin.name not in COMPILED:
+        raise JobFailed(
+            f"{pin.name} {pin.version} exists only as a source archive, whose build would fetch tools without a hash",
+            where=lock.name,
+            hint="choose a version or another package that has a wheel, or install it in an image of your own",
+        )
     row = max(fits, key=lambda row: int(row.get("size", 0)))
     url = str(row["url"])
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])

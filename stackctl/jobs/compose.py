@@ -53,6 +53,7 @@ def document(
     user: str,
     volumes: Sequence[str | Mount],
     token: str = TOKEN,
+    out: str = "/out",
     attempt: int = 1,
     gpus: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def document(
 
     Args:
         image: The image's full name.
+        out: Where in the containers the outputs go.
         user: `uid:gid` that the ranks run as and that their outputs belong to.
         volumes: Folders for outputs (at /out) and code (at /workspace); a string is taken as Compose's short form.
         gpus: Ids of the GPUs to deal out to the nodes, at least nodes x GPUs of them.
@@ -68,7 +70,8 @@ def document(
     return {
         "name": job.name,
         "services": {
-            f"node-{node}": _service(job, node, image, user, volumes, token, attempt, gpus) for node in range(job.nodes)
+            f"node-{node}": _service(job, node, image, user, volumes, token, out, attempt, gpus)
+            for node in range(job.nodes)
         },
     }
 
@@ -80,11 +83,12 @@ def _service(
     user: str,
     volumes: Sequence[str | Mount],
     token: str,
+    out: str,
     attempt: int,
     gpus: Sequence[str],
 ) -> dict[str, Any]:
     """One node of a job as a Compose service."""
-    given = contract(job, node, rendezvous=f"node-0:{PORT}", out="/out", attempt=attempt)
+    given = contract(job, node, rendezvous=f"node-0:{PORT}", out=out, attempt=attempt)
     environment = {key: _literal(value) for key, value in given.items()}
     row: dict[str, Any] = {
         "image": image,

@@ -45,21 +45,25 @@ def compose(image: str, tmp_path: Path) -> Iterator[Compose]:
     subprocess.run(down, cwd=ROOT, env=env, capture_output=True, check=True)
 
 
-def result(compose: Compose, service: str, folder: Path) -> dict[str, object]:
-    """Copy a service's outputs out, as the file's first lines say, and read its result."""
-    copied = compose("cp", f"{service}:/out", str(folder / "out"))
-    assert copied.returncode == 0, copied.stderr
-    assert {path.stat().st_uid for path in (folder / "out").rglob("*")} == {os.getuid()}
-    value = json.loads((folder / "out" / "result.json").read_text())
-    assert isinstance(value, dict)
-    return value
-
-
-def test_up_trainer_trains_on_one_node(compose: Compose, tmp_path: Path) -> None:
+def test_one_node_then_two_as_the_readme_has_it(compose: Compose, tmp_path: Path) -> None:
+    """Each job has its place in the volume, and the last line of the file's head removes all."""
     done = compose("up", "--exit-code-from", "trainer", "trainer")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "step" in done.stdout
-    assert result(compose, "trainer", tmp_path)["world_size"] == 1
+    done = compose("up", "--exit-code-from", "node-0", "node-0", "node-1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    copied = compose("cp", "trainer:/out", str(tmp_path / "out"))
+    assert copied.returncode == 0, copied.stderr
+    assert {path.stat().st_uid for path in (tmp_path / "out").rglob("*")} == {os.getuid()}
+    results = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/result.json")}
+    assert {name: found["world_size"] for name, found in results.items()} == {"trainer": 1, "two-node": 4}
+    assert not list((tmp_path / "out").rglob("failure.json"))
+    assert compose("--profile", "*", "down", "--volumes", "--timeout", "1").returncode == 0
+    assert compose("ps", "--all", "--quiet").stdout == ""
+    project = f"stacktest{os.getpid()}"
+    for kind in ("volume", "network"):
+        argv = ["docker", kind, "ls", "--quiet", "--filter", f"label=com.docker.compose.project={project}"]
+        assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == ""
 
 
 def test_up_builds_the_image_if_it_is_absent(compose: Compose) -> None:
@@ -70,12 +74,6 @@ def test_up_builds_the_image_if_it_is_absent(compose: Compose) -> None:
     finally:
         compose("rm", "--force", "--stop", "trainer")
         subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=False)
-
-
-def test_two_nodes_train_one_model(compose: Compose, tmp_path: Path) -> None:
-    done = compose("up", "--exit-code-from", "node-0", "node-0", "node-1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert result(compose, "node-0", tmp_path)["world_size"] == 4
 
 
 def test_the_suite_runs_for_any_uid_on_a_read_only_root(compose: Compose) -> None:

@@ -22,10 +22,11 @@ RUN_ELSEWHERE = {
     "make test-cluster": "../../.ci/run",  # its tests are part of all tests
     "python -m tests.cluster.harness up": "../cluster/test_harness.py::test_nothing_is_left_of_a_cluster",
     "pip install .": "test_install.py::test_an_installed_stackctl_plans_and_runs",
-    "docker compose up trainer": "test_compose_file.py::test_up_trainer_trains_on_one_node",
-    "docker compose up node-0 node-1": "test_compose_file.py::test_two_nodes_train_one_model",
+    "docker compose up trainer": "test_compose_file.py::test_one_node_then_two_as_the_readme_has_it",
+    "docker compose up node-0 node-1": "test_compose_file.py::test_one_node_then_two_as_the_readme_has_it",
     "docker compose up tensorboard": "test_compose_file.py::test_tensorboard_shows_the_curves",
-    "docker compose cp trainer:/out ./out": "test_compose_file.py::test_up_trainer_trains_on_one_node",
+    "docker compose --profile '*' down --volumes": "test_compose_file.py::test_one_node_then_two_as_the_readme_has_it",
+    "docker compose cp trainer:/out ./out": "test_compose_file.py::test_one_node_then_two_as_the_readme_has_it",
     "docker compose -f compose.yaml -f compose/gpu.yaml up trainer": (
         "test_compose_file.py::test_every_file_is_valid_and_hardened"  # no GPU here: the file is checked
     ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -212,3 +215,50 @@ def test_why_horovod_has_an_image_a_framework_is_as_the_docs_say(
     assert done.returncode in (1, 2), done.stdout
     said = next(line for line in done.stderr.splitlines() if line.startswith("error:"))
     assert f"> {said[said.index(start) :]}\n" in (ROOT / "docs" / "horovod.md").read_text()
+
+
+@pytest.fixture
+def refusing() -> Iterator[tuple[str, list[str]]]:
+    """A package index that wants a password: its address, and the packages that it is asked for."""
+    asked: list[str] = []
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/simple", asked
+        server.shutdown()
+
+
+@pytest.mark.needs("torch-index")  # for uv
+@pytest.mark.parametrize("name", ["PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"])
+def test_the_index_of_the_settings_is_asked_and_no_other(
+    name: str, copy: tuple[Path, Copy], refusing: tuple[str, list[str]]
+) -> None:
+    _, stackctl = copy
+    address, asked = refusing
+    failed = stackctl("lock", "tensorflow", "--variant", "cpu", env={name: address})
+    assert failed.returncode == 3
+    assert "tensorflow (cpu): a package index refuses: 401 Unauthorized" in failed.stderr
+    assert {path.split("/")[1] for path in asked} == {"simple"}, asked
+
+
+@pytest.mark.needs("torch-index")
+def test_a_package_without_a_wheel_is_refused(copy: tuple[Path, Copy]) -> None:
+    """Compiling it in a build would fetch setuptools and whatever else it names, without a hash."""
+    root, stackctl = copy
+    catalog = root / "images" / "catalog.toml"
+    catalog.write_text(catalog.read_text().replace('"tensorboard==2.21.0",', '"tensorboard==2.21.0", "promise==2.3",'))
+    before = {path: path.read_bytes() for path in (root / "images" / "locks").iterdir()}
+    refused = stackctl("lock", "tensorflow", "--variant", "cpu")
+    assert refused.returncode == 1
+    assert "promise 2.3 exists only as a source archive" in refused.stderr
+    assert {path: path.read_bytes() for path in (root / "images" / "locks").iterdir()} == before

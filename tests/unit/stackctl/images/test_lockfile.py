@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from stackctl.images import lockfile
 
 TEXT = """\
@@ -39,3 +43,23 @@ def test_digest_sees_packages_and_not_comments() -> None:
     pins = lockfile.parse(TEXT)
     assert lockfile.digest(lockfile.write(pins, ["one"])) == lockfile.digest(lockfile.write(pins, ["two"]))
     assert lockfile.digest(TEXT) != lockfile.digest(TEXT.replace("4.70.1", "4.70.2"))
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "version", "held"),
+    [
+        ("antlr4-python3-runtime-4.9.3.tar.gz", "antlr4-python3-runtime", "4.9.3", True),
+        ("antlr4_python3_runtime-4.9.3.tar.gz", "antlr4-python3-runtime", "4.9.3", True),
+        ("ruamel.yaml-0.18.0-py3-none-any.whl", "ruamel-yaml", "0.18.0", True),
+        ("MarkupSafe-3.0.3-cp311-cp311-manylinux_2_17_x86_64.whl", "markupsafe", "3.0.3", True),
+        ("torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl", "torch", "2.13.0+cpu", True),
+        ("torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl", "torch", "2.13.0", False),
+        ("antlr4-python3-runtime-4.9.3.tar.gz", "runtime", "4.9.3", False),
+        ("odd.whl", "odd", "1", False),
+        ("readme.txt", "readme", "1", False),
+    ],
+)
+def test_what_a_folder_holds(file: str, name: str, version: str, held: bool, tmp_path: Path) -> None:
+    (tmp_path / file).touch()
+    pins = lockfile.parse(f"{name}=={version} \\\n    --hash=sha256:{'0' * 64}")
+    assert [pin.name for pin in lockfile.lacking(pins, tmp_path)] == ([] if held else [name])

@@ -118,7 +118,7 @@ def test_the_compilers_stay_in_the_stage_that_compiles_horovod(name: str) -> Non
     assert "from=builder,source=/dist" in text[runtime:]
     tools = {pin.name for pin in lockfile.parse(render.read_lock(assets.images_dir() / "locks" / target.packages_lock,
                                                                  target))}  # fmt: skip
-    assert not tools & {"cmake", "pip", "horovod"}
+    assert not tools & {"cmake", "horovod"}
 
 
 def test_the_compiler_of_an_image_is_installed_beside_its_wheels() -> None:

@@ -66,6 +66,8 @@ def test_horovod_carries_its_patches() -> None:
 def test_a_built_image_adds_debian_and_licences() -> None:
     (target,) = catalog.targets(catalog.load(), "pytorch", "cpu")
     found = {component["name"]: component for component in sbom.document(target, IMAGES, INSIDE)["components"]}
+    system = {"type": "operating-system", "bom-ref": "os:debian@12", "name": "debian", "version": "12"}
+    assert found["debian"] == system, "scanners pass over packages of a system that is not named"
     assert found["libstdc++6"]["purl"] == (
         "pkg:deb/debian/libstdc%2B%2B6@12.2.0-14%2Bdeb12u1?arch=amd64&distro=debian-12&upstream=gcc-12"
     )
