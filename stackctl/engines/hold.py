@@ -25,14 +25,9 @@ def held(folder: Path, busy: Callable[[], None]) -> Iterator[int]:
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            if not _lock(handle, fcntl.LOCK_EX):
-                time.sleep(_LOOK_SECONDS)  # it may only be looked at
-                if not _lock(handle, fcntl.LOCK_EX):
-                    busy()
-                    fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:  # no locks here
-            pass
+        if not _taken(handle):
+            busy()
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield handle
     finally:
         os.close(handle)
@@ -50,6 +45,16 @@ def is_held(folder: Path) -> bool:
         return True
     finally:
         os.close(handle)
+
+
+def _taken(handle: int) -> bool:
+    try:
+        if _lock(handle, fcntl.LOCK_EX):
+            return True
+        time.sleep(_LOOK_SECONDS)  # it may only be looked at
+        return _lock(handle, fcntl.LOCK_EX)
+    except OSError:  # no locks here
+        return True
 
 
 def _lock(handle: int, kind: int) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ BASES_LOCK = "bases.toml"
 
 PREFIX = "stack-"
 """What image names start with, unless STACK_IMAGE_PREFIX says otherwise (`registry.example/team/stack-`)."""
-
-_PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]+\])?==[^\s=*;,]+")
 
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -371,9 +368,9 @@ def _image(row: object, where: str) -> Image:
     image = convert({**row, "variants": {}}, Image, where)
     for key, variant in variants.items():
         place = f"{where}.variants.{key}.framework_packages"
-        _one_version_each({place: variant.framework_packages, f"{where}.packages": image.packages})
+        words.one_version_each({place: variant.framework_packages, f"{where}.packages": image.packages})
         first, *_ = variants.values()
-        ours, others = (_release(one.framework_packages[0]) for one in (variant, first))
+        ours, others = (words.release(one.framework_packages[0]) for one in (variant, first))
         if ours != others:
             raise InvalidInput(
                 f"{ours} is not the framework version of the other variant, {others}",
@@ -381,30 +378,3 @@ def _image(row: object, where: str) -> Image:
                 hint="the variants of an image have one framework version; another version is another image",
             )
     return msgspec.structs.replace(image, variants=variants)
-
-
-def _one_version_each(lists: Mapping[str, Sequence[str]]) -> None:
-    """See that each requirement is `name==version`, and that no package is asked for twice."""
-    seen: dict[str, str] = {}
-    for place, requirements in lists.items():
-        for number, requirement in enumerate(requirements):
-            pinned = _PINNED.fullmatch(requirement)
-            if not pinned:
-                raise InvalidInput(
-                    f"{requirement!r} does not name one version",
-                    where=f"{place}[{number}]",
-                    hint="write it as name==version; `stackctl lock` finds what else is needed",
-                )
-            name = pinned["name"].lower().replace("_", "-")
-            if name in seen:
-                raise InvalidInput(
-                    f"{requirement!r} conflicts with {seen[name]!r}: a package has one version in an image",
-                    where=f"{place}[{number}]",
-                    hint="remove one of them",
-                )
-            seen[name] = requirement
-
-
-def _release(requirement: str) -> str:
-    """`2.13.0` of `torch==2.13.0+cpu`."""
-    return requirement.partition("==")[2].partition("+")[0]

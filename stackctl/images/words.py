@@ -6,7 +6,7 @@ They are put into Dockerfiles, shell commands and image names as they stand.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackctl.errors import InvalidInput
@@ -21,7 +21,7 @@ _TEXT = (re.compile(r'[^"$`\\\r\n]*'), "one line without quotes, $ and \\: it be
 _URL = (re.compile(r"https?://[^\s\"'$`;\\]+"), "an address that starts with https://")
 _VERSION = (re.compile(r"\d+(\.\d+)*([a-z]+\d+)?"), "a version, such as 13.0")
 _REQUIREMENT = (
-    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.+!_-]+"),
+    re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.+!_-]+"),
     "name==version; `stackctl lock` finds what else is needed",
 )
 _FRAMEWORK = (re.compile("torch|tensorflow"), "torch or tensorflow")
@@ -80,3 +80,37 @@ def _word(word: str, kind: tuple[re.Pattern[str], str], where: str) -> None:
     pattern, meaning = kind
     if not pattern.fullmatch(word):
         raise InvalidInput(f"{word!r} cannot be used here", where=where, hint=f"write {meaning}")
+
+
+def one_version_each(lists: Mapping[str, Sequence[str]]) -> None:
+    """See that each requirement is `name==version`, and that no package is asked for twice.
+
+    Args:
+        lists: Where each list stands, and its requirements.
+
+    Raises:
+        InvalidInput: One is not, or a package is; names file, key and number.
+    """
+    seen: dict[str, str] = {}
+    for place, requirements in lists.items():
+        for number, requirement in enumerate(requirements):
+            pinned = _REQUIREMENT[0].fullmatch(requirement)
+            if not pinned:
+                raise InvalidInput(
+                    f"{requirement!r} does not name one version",
+                    where=f"{place}[{number}]",
+                    hint="write it as name==version; `stackctl lock` finds what else is needed",
+                )
+            name = pinned["name"].lower().replace("_", "-")
+            if name in seen:
+                raise InvalidInput(
+                    f"{requirement!r} conflicts with {seen[name]!r}: a package has one version in an image",
+                    where=f"{place}[{number}]",
+                    hint="remove one of them",
+                )
+            seen[name] = requirement
+
+
+def release(requirement: str) -> str:
+    """`2.13.0` of `torch==2.13.0+cpu`."""
+    return requirement.partition("==")[2].partition("+")[0]

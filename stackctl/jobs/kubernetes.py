@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stackctl.jobs import yaml_text
+from stackctl.jobs import mesh, yaml_text
 from stackctl.jobs.job import PORT, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
 
@@ -105,9 +105,8 @@ def _job(job: Job, placement: Placement) -> Manifest:
         **({"suspend": True} if placement.queue else {}),
         "template": {
             "metadata": {
-                "labels": _labels(job),
-                # A service mesh would encrypt and count what NCCL and gloo send, and its sidecar never ends.
-                "annotations": {"sidecar.istio.io/inject": "false", **(_fabric(job, placement).annotations)},
+                "labels": {**_labels(job), **mesh.LABELS},
+                "annotations": {**mesh.ANNOTATIONS, **(_fabric(job, placement).annotations)},
             },
             "spec": _pod(job, placement),
         },

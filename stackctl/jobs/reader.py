@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stackctl.jobs import mesh
 from stackctl.jobs.kubernetes import CONTAINER, MANAGED, Manifest, confined, security
 from stackctl.jobs.placement import OUT
 
@@ -41,5 +42,5 @@ def manifest(name: str, namespace: str, *, claim: str, image: str, command: Sequ
     }
     metadata = {"name": name, "namespace": namespace, "labels": MANAGED}
     spec = {"backoffLimit": 0, "activeDeadlineSeconds": SECONDS, "ttlSecondsAfterFinished": KEPT}
-    template = {"metadata": {"labels": MANAGED}, "spec": pod}
+    template = {"metadata": {"labels": {**MANAGED, **mesh.LABELS}, "annotations": mesh.ANNOTATIONS}, "spec": pod}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": template}}

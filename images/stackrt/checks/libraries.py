@@ -1,5 +1,6 @@
 """Do the image's shared libraries find each other, each once?"""
 
+import ctypes
 import os
 import re
 import subprocess
@@ -86,6 +87,55 @@ def ldd_clean(context: Context) -> Result:
             libraries=len(files),
         )
     return passed(f"{len(files)} libraries find all that they need", libraries=len(files))
+
+
+VERBS = {
+    "libibverbs.so.1": ("ibv_get_device_list", "ibv_reg_mr_iova2", "ibv_reg_dmabuf_mr", "ibv_query_ece"),
+    "libmlx5.so.1": ("mlx5dv_is_supported",),
+    "librdmacm.so.1": ("rdma_create_event_channel",),
+}
+"""Library -> what is called in it: the first two by NCCL (src/misc/ibvsymbols.cc, mlx5dvsymbols.cc), the last by
+plugins for other networks (libfabric, UCX)."""
+DRIVERS = ("mlx5", "efa")
+"""Of the user-space drivers that libibverbs loads by itself: NVIDIA's adapters, and those of AWS."""
+
+
+@check(
+    "rdma-libraries",
+    tags=("image", "nccl"),
+    proves="NCCL can open InfiniBand, RoCE and EFA devices where a node has them, and need not take TCP",
+    criterion="libibverbs, libmlx5 and librdmacm open with all that NCCL calls, and so do the drivers mlx5 and efa",
+    parallel=True,
+)
+def rdma_libraries(context: Context) -> Result:
+    """Open the libraries as NCCL does. That needs no device; what NCCL chose on a node the check transport tells."""
+    if context.image is None or not context.image.cuda:
+        return skipped("this image holds no CUDA")
+    problems = [problem for name, symbols in VERBS.items() for problem in unusable(name, symbols)]
+    drivers = {path.name.partition("-")[0].removeprefix("lib"): path for path in _verbs_drivers(context.root)}
+    problems += [f"libibverbs has no driver {name}" for name in DRIVERS if name not in drivers]
+    problems += [problem for path in drivers.values() for problem in unusable(str(path), ())]
+    if problems:
+        return failed(
+            some(problems, 4),
+            expected="libibverbs1, ibverbs-providers and librdmacm1 are installed and whole",
+            todo="add them to the table fabric of images/catalog.toml, or to the image that is built FROM this one; "
+            + REBUILD,
+        )
+    return passed(f"{len(VERBS)} libraries and {len(drivers)} drivers open, {', '.join(DRIVERS)} among them")
+
+
+def unusable(name: str, symbols: tuple[str, ...]) -> list[str]:
+    """What is wrong with a library: it does not open, or lacks a function."""
+    try:
+        library = ctypes.CDLL(name)
+    except OSError as error:
+        return [str(error)]
+    return [f"{name} has no {symbol}" for symbol in symbols if not hasattr(library, symbol)]
+
+
+def _verbs_drivers(root: Path) -> list[Path]:
+    return sorted((root / "usr/lib").glob("*/libibverbs/lib*-rdmav*.so"))
 
 
 def absent(loader: str, path: Path) -> list[str]:

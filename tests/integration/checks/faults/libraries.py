@@ -34,3 +34,19 @@ def removed_library(bench: Bench) -> Result:
 healthy_in("pytorch", "ldd-clean")
 healthy_in("pytorch:cuda", "no-duplicate-libs", "ldd-clean")
 healthy_in("tensorflow:cuda", "no-duplicate-libs", "ldd-clean")
+
+
+NO_VERBS = "rm /usr/lib/*/libibverbs.so.1* /usr/lib/*/libibverbs/libefa-*"
+
+
+@fault("rdma-libraries", "an image without libibverbs, as most have none", needs=("docker", "cuda-images"))
+def no_verbs(bench: Bench) -> Result:
+    only = ("rdma-libraries",)
+    result = bench.report("pytorch:cuda", "--user", "0", plant=NO_VERBS, only=only)["rdma-libraries"]
+    assert "libibverbs.so.1: cannot open shared object file" in result.found
+    assert "no driver efa" in result.found
+    return result
+
+
+healthy_in("pytorch:cuda", "rdma-libraries")
+healthy_in("tensorflow:cuda", "rdma-libraries")
