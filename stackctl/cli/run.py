@@ -213,10 +213,7 @@ def _show(job: Job, backend: str, folder: Path, port: int | None, workdir: Path,
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2) if as_json else to_yaml(document))
         return
     from stackctl.jobs import local
-    from stackrt.launch import loopback
 
     with nullcontext(port) if port else local_engine.reserved_port(None, jobs.PORT) as number:
-        nodes = local.plan(
-            job, python=sys.executable, out=str(folder), port=number, loopback=loopback.interface(), gpus=gpus
-        )
+        nodes = local.plan(job, python=sys.executable, out=str(folder), port=number, gpus=gpus)
     click.echo(msgspec.json.format(msgspec.json.encode(nodes), indent=2) if as_json else local.show(nodes))

@@ -19,7 +19,7 @@ class NodeProcess(msgspec.Struct, frozen=True):
 
 
 def plan(
-    job: Job, *, python: str, out: str, port: int, loopback: str, attempt: int = 1, gpus: Sequence[str] = ()
+    job: Job, *, python: str, out: str, port: int, attempt: int = 1, gpus: Sequence[str] = ()
 ) -> tuple[NodeProcess, ...]:
     """What to start for each node.
 
@@ -27,7 +27,6 @@ def plan(
         python: The interpreter that runs the launcher.
         out: The run's folder, which all nodes share.
         port: A free port for node 0's launcher.
-        loopback: The name of this machine's loopback interface.
         gpus: Ids of the GPUs to deal out to the nodes, at least nodes x GPUs of them.
     """
     return tuple(
@@ -35,9 +34,6 @@ def plan(
             node,
             launcher(python, job),
             {
-                # Every peer is on this machine; gloo would otherwise look up the host's name, which on a laptop
-                # often resolves to nothing.
-                "GLOO_SOCKET_IFNAME": loopback,
                 **({"CUDA_VISIBLE_DEVICES": ",".join(gpus[node * job.gpus :][: job.gpus])} if job.gpus else {}),
                 **contract(job, node, rendezvous=f"127.0.0.1:{port}", out=out, attempt=attempt),
             },

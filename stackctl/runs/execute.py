@@ -24,7 +24,6 @@ from stackctl.jobs.job import Job
 from stackctl.jobs.yaml_text import to_yaml
 from stackctl.runs import store, summary
 from stackctl.runs.store import Record, State
-from stackrt.launch import loopback
 from stackrt.launch.signals import STOPS
 
 
@@ -57,7 +56,6 @@ def local(
             python=sys.executable,
             out=str(folder),
             port=port,
-            loopback=loopback.interface(),
             attempt=attempt,
             gpus=gpus,
         )

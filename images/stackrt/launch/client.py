@@ -115,6 +115,7 @@ class Client:
             self._refused(int(message["code"]), str(message["sentence"]))
         elif kind == "welcome" and self._connection is not None:
             self._welcome = True
+            self._member.interface = self._connection.interface
             self._cancel_deadline()
             self._connection.on_closed = self._lost
         else:

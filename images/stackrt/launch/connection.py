@@ -4,6 +4,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
+from stackrt.launch import interfaces
 from stackrt.launch.errors import WireError
 from stackrt.launch.loop import READ, WRITE, Loop
 from stackrt.launch.wire import LARGE, Framer, Message, Session
@@ -27,6 +28,11 @@ class Connection:
         with contextlib.suppress(OSError):  # macOS refuses it once the other end has gone, which reading then tells
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.watch(sock, READ, self._ready)
+
+    @property
+    def interface(self) -> str:
+        """This machine's interface that leads to the other end; empty if that can't be told."""
+        return interfaces.towards(self._sock)
 
     def authenticated(self, session: Session, on_message: Callable[[Message], None]) -> None:
         """From now on frames carry messages of this session; `on_frame` is not called again."""

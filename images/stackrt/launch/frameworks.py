@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from stackrt.launch.contract import is_loopback
+
 SPINS = "400"
 """How often a thread of libgomp looks for its peers at a barrier before it sleeps. By default it looks for milliseconds
 on end: beside one other busy process training is then 20 to 30 times slower (`python bench/load.py`). Where it sleeps
@@ -36,8 +38,8 @@ class Layout(NamedTuple):
     port: int
     """The port for it."""
     nodes: tuple[NodeLayout, ...]
-    loopback: str = ""
-    """This machine's loopback interface, if all nodes are on it."""
+    interface: str = ""
+    """This node's network interface that leads to the other nodes; empty if that is not known."""
 
     @property
     def world(self) -> int:
@@ -67,6 +69,10 @@ def rank_env(base: Mapping[str, str], layout: Layout, node: int, local_rank: int
         env.setdefault(name, env.get("OMP_NUM_THREADS") or str(layout.nodes[node].threads))
     if "OMP_WAIT_POLICY" not in env:
         env.setdefault("GOMP_SPINCOUNT", SPINS)
+    if layout.interface:
+        env.setdefault("GLOO_SOCKET_IFNAME", layout.interface)
+        if layout.device == "cuda" and not is_loopback(layout.address):
+            env.setdefault("NCCL_SOCKET_IFNAME", f"={layout.interface}")
     if layout.device == "cuda":
         env.setdefault("NCCL_DEBUG", "WARN")
         # The flight recorder's ring of recent collectives; torch renamed the variable, so both spellings.
@@ -140,8 +146,8 @@ def horovod(layout: Layout, node: int, local_rank: int) -> dict[str, str]:
         "HOROVOD_CROSS_RANK": str(peers.index(node)),
         "HOROVOD_CROSS_SIZE": str(len(peers)),
     }
-    if layout.loopback:
-        env["HOROVOD_GLOO_IFACE"] = layout.loopback
+    if layout.interface:
+        env["HOROVOD_GLOO_IFACE"] = layout.interface
     return env
 
 

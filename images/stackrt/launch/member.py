@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stackrt.launch import cpus, failure, loopback
+from stackrt.launch import cpus, failure, interfaces
 from stackrt.launch.contract import Contract, is_loopback
 from stackrt.launch.errors import PEERS, ConfigError
 from stackrt.launch.failure import Report
@@ -50,6 +50,8 @@ class Member:
         self._failing_since: float | None = None
         self._stops_since: float | None = None
         """When the first stop signal came to this launcher itself, on the system's monotonic clock."""
+        self.interface = ""
+        """The network interface that leads to the other nodes; set by the link, if it can tell."""
         self.send: Callable[[Message], None] = lambda _: None
         """Tells node 0; set by the link."""
         self.leave: Callable[[int], None] = loop.finish
@@ -155,7 +157,7 @@ class Member:
             NodeLayout(procs, address, tuple(ports), threads) for procs, address, ports, threads in message["nodes"]
         )
         ours, attempt, address = self._contract, int(message["attempt"]), str(message["address"])
-        interface = loopback.interface() if is_loopback(address) else ""
+        interface = interfaces.loopback() if is_loopback(address) else self.interface
         layout = Layout(
             ours.run, attempt, ours.framework, self._device, address, int(message["port"]), nodes, interface
         )

@@ -128,6 +128,7 @@ class Server:
             connection.close()
             return
         self._nodes[node] = connection
+        self._member.interface = self._member.interface or connection.interface
         connection.authenticated(session, lambda message: self._hear(node, connection, message))
         connection.on_closed = lambda why: self._closed(node, connection, why)
         connection.send({"type": "welcome"})

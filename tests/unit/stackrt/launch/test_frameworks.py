@@ -7,8 +7,8 @@ from stackrt.launch.frameworks import SPINS, Layout, NodeLayout, horovod_hosts, 
 NODES = (NodeLayout(1, "10.0.0.1", (5001,)), NodeLayout(3, "10.0.0.2", (6001, 6002, 6003), 2))
 
 
-def layout(framework: str = "torch", device: str = "cpu", address: str = "node-0", loopback: str = "") -> Layout:
-    return Layout("run", 2, framework, device, address, 4000, NODES, loopback)
+def layout(framework: str = "torch", device: str = "cpu", address: str = "node-0", interface: str = "") -> Layout:
+    return Layout("run", 2, framework, device, address, 4000, NODES, interface)
 
 
 def test_torch_on_uneven_nodes() -> None:
@@ -99,5 +99,18 @@ def test_horovod() -> None:
 def test_horovod_cross_communicator_has_only_nodes_with_that_local_rank() -> None:
     env = rank_env({}, layout("horovod"), 1, 2, "")
     assert (env["HOROVOD_CROSS_RANK"], env["HOROVOD_CROSS_SIZE"]) == ("0", "1")
-    here = rank_env({}, layout("horovod", address="127.0.0.1", loopback="lo0"), 0, 0, "")
+    here = rank_env({}, layout("horovod", address="127.0.0.1", interface="lo0"), 0, 0, "")
     assert here["HOROVOD_GLOO_IFACE"] == "lo0"
+
+
+@pytest.mark.parametrize(
+    ("device", "address", "nccl"),
+    [("cuda", "node-0", "=ib0"), ("cpu", "node-0", None), ("cuda", "127.0.0.1", None)],
+)
+def test_the_interface_that_leads_to_node_0(device: str, address: str, nccl: str | None) -> None:
+    env = rank_env({}, layout("torch", device, address, interface="ib0"), 0, 0, "")
+    assert env["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert env.get("NCCL_SOCKET_IFNAME") == nccl
+    own = {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth"}
+    assert own.items() <= rank_env(own, layout("torch", device, address, interface="ib0"), 0, 0, "").items()
+    assert "GLOO_SOCKET_IFNAME" not in rank_env({}, layout("torch", device, address), 0, 0, "")
