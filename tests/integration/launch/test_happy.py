@@ -1,7 +1,9 @@
 """Jobs that end well."""
 
 import json
+import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +135,26 @@ def test_help_and_usage(job: Any) -> None:
     node = job.node(0, options=("--help",))
     assert node.wait() == 0
     assert "usage: python -m stackrt.launch" in node.out
+
+
+def outward() -> tuple[str, str]:
+    """Name and address of the interface that leads out of this machine."""
+    routes = [line.split() for line in Path("/proc/net/route").read_text().splitlines()]
+    names = [row[0] for row in routes if row[1] == "00000000"]
+    if not names:
+        pytest.skip("this machine has no route to anywhere")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        asked.connect(("203.0.113.7", 9))  # of a datagram socket: nothing is sent
+        return names[0], str(asked.getsockname()[0])
+
+
+@pytest.mark.needs("linux")
+@pytest.mark.parametrize("where", ["here", "out"])
+def test_gloo_gets_the_interface_that_leads_to_node_0(job: Any, where: str) -> None:
+    """By the connection between the launchers: the host's own name may lead elsewhere, or nowhere."""
+    name, address = ("lo", "127.0.0.1") if where == "here" else outward()
+    script = "import os; print(os.environ['GLOO_SOCKET_IFNAME'], os.environ.get('NCCL_SOCKET_IFNAME'))"
+    place = f"{address}:{job.port}"
+    nodes = job.pair(sys.executable, "-c", script, STACK_RENDEZVOUS=place)
+    assert [node.wait() for node in nodes] == [0, 0], nodes[0].err
+    assert [job.log(rank) for rank in range(4)] == [f"{name} None\n"] * 4
