@@ -16,6 +16,7 @@ import pytest
 
 from stackctl.images import catalog, render
 from tests.commands import PREFIX, ROOT, Stackctl, environment
+from tests.integration.conftest import Copy
 from tests.timing import fastest
 
 pytestmark = pytest.mark.needs("docker")
@@ -149,6 +150,27 @@ def test_a_failing_build_keeps_the_earlier_image(image: str, stackctl: Stackctl)
     assert "STACK_BASE_REGISTRY" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert inspect(image)["Id"] == before
+
+
+def test_behind_a_firewall_it_says_which_source_does_not_answer(image: str, stackctl: Stackctl) -> None:
+    """Debian's lists, and not that packages are absent: apt takes lists that it could not fetch for a warning."""
+    env = {"STACK_APT_MIRROR": "http://127.0.0.1:9/debian", "STACK_IMAGE_PREFIX": f"{PREFIX}firewall-"}
+    failed = stackctl("build", "pytorch", "--variant", "cpu", env=env)
+    assert failed.returncode == 1, failed.stderr
+    assert "a source does not answer: Could not connect to 127.0.0.1:9" in failed.stderr
+
+
+@pytest.mark.parametrize("file", ["dockerfiles/pytorch-cpu.Dockerfile", "facts/pytorch-cpu.json", "catalog.toml"])
+def test_what_was_edited_and_not_rendered_is_not_built(file: str, copy: tuple[Path, Copy]) -> None:
+    root, stackctl = copy
+    path = root / "images" / file
+    path.write_text(
+        path.read_text().replace("PyTorch with Hugging", "PyTorch and Hugging").replace("1.75", "1.7") + "\n"
+    )
+    refused = stackctl("build", "pytorch", "--variant", "cpu")
+    assert refused.returncode == 2, refused.stdout
+    assert "is not what catalog, templates and locks give" in refused.stderr
+    assert "run `stackctl render`" in refused.stderr
 
 
 def test_without_docker_it_says_so(stackctl: Stackctl, tmp_path: Path) -> None:

@@ -131,6 +131,44 @@ def test_interrupting_a_compose_run_stops_and_removes_it(image: str, start: Call
     assert read(run.out / "run.json")["state"] == "stopped"
 
 
+SAVES = """\
+import os, signal, sys, time
+def save(number, frame):
+    time.sleep(0.5)
+    print("saved after", signal.Signals(number).name, flush=True)
+    sys.exit(0)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, save)
+for number in range(600):
+    print("line", number, flush=True)
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
+@pytest.mark.parametrize(
+    ("command", "heard", "state"),
+    [
+        (["stop"], "SIGTERM", "stopped"),
+        (["kill", "--signal", "TERM"], "SIGTERM", "stopped"),
+        (["kill", "--signal", "QUIT"], "SIGTERM", "stopped"),
+        (["kill", "--signal", "USR1"], "SIGUSR1", "succeeded"),
+    ],
+    ids=" ".join,
+)
+def test_a_signal_to_one_container_reaches_every_rank(
+    command: list[str], heard: str, state: str, image: str, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    (tmp_path / "saves.py").write_text(SAVES)
+    run = start("--nodes", "2", "--procs", "1", "--on", "compose", "--", "python", "saves.py")
+    run.wait_for_ranks(2)
+    subprocess.run(["docker", *command, run.container(1)], capture_output=True, check=True)
+    assert run.process.wait(40) == (0 if state == "succeeded" else 130), run.said()
+    assert read(run.out / "run.json")["state"] == state
+    assert [run.rank_log(rank).count(f"saved after {heard}") for rank in (0, 1)] == [1, 1], run.said()
+
+
 @pytest.mark.needs("docker")
 @pytest.mark.usefixtures("leaves_nothing")
 def test_a_signal_while_containers_are_being_started_stops_them_too(image: str, start: Callable[..., Running]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
+import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,59 @@ END
 grep --text --only-matching 'sm_[0-9]*' twice | sort --unique"""
     with for_development("cuda") as image:
         assert set(in_image(image, "sh", "-ec", script).split()) >= {f"sm_{name}" for name in wanted}
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one wheel, of a package `tiny`, for containers without a network."""
+    folder = tmp_path_factory.mktemp("wheels")
+    about = "tiny-1.0.dist-info"
+    with zipfile.ZipFile(folder / "tiny-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny.py", "size = 1\n")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{about}/RECORD", f"tiny.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
+    for path in (folder.parent, folder, *folder.iterdir()):
+        path.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("user", ["1000:1000", "54321:54321"])
+def test_a_notebooks_user_installs_packages_without_root(devel: str, wheels: Path, user: str) -> None:
+    script = "pip install --quiet --no-index /wheels/*.whl && python -c 'import tiny; print(tiny.size)'"
+    argv = ["docker", "run", "--rm", "--network", "none", "--user", user, "--volume", f"{wheels}:/wheels:ro", devel]
+    done = subprocess.run([*argv, "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n", done.stderr
+    spoil = [*argv, "sh", "-c", "rm -r /opt/venv/lib/python3*/site-packages/torch"]
+    assert subprocess.run(spoil, capture_output=True, check=False).returncode != 0
+
+
+def test_packages_in_an_image_from_ours(image: str, wheels: Path) -> None:
+    """With pip and with uv, as root and without a network; what root leaves in caches is not the user's."""
+    name = f"{PREFIX}from:cpu"
+    (wheels / "Dockerfile").write_text(f"""\
+FROM {image}
+USER 0
+RUN --mount=type=bind,target=/src pip install --quiet --no-index /src/*.whl \\
+    && python -c "import os, pathlib; p = pathlib.Path.home() / '.cache' / 'mine'; p.mkdir(parents=True); print(p)"
+USER 1000:1000
+""")
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent))
+    assert uv is not None
+    try:
+        build = ["docker", "build", "--quiet", "--network", "none", "--tag", name, str(wheels)]
+        subprocess.run(build, capture_output=True, text=True, check=True)
+        script = "mkdir /home/stack/.cache/mine && python -c 'import tiny; print(tiny.size)'"
+        assert in_image(name, "sh", "-c", script) == "1\n"
+        argv = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--volume", f"{wheels}:/wheels:ro"]
+        argv += ["--volume", f"{uv}:/usr/local/bin/uv:ro", image, "sh", "-c"]
+        script = "uv pip install --quiet --no-index /wheels/*.whl && python -c 'import tiny; print(tiny.size)'"
+        done = subprocess.run([*argv, script], capture_output=True, text=True, check=False)
+        assert done.stdout == "1\n", done.stderr
+    finally:
+        subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=False)
 
 
 def test_a_profile_is_taken(devel: str) -> None:
