@@ -74,7 +74,7 @@ def launch(loop: Loop, ranks: Ranks, console: Console) -> int:
     if problem is not None and contract.nodes > 1:
         console.say(f"{problem} (telling the other nodes)")
 
-    ports, helper = Ports(), Helper(loop)
+    ports, helper = Ports(), Helper(loop, console)
     member = Member(loop, contract, device, command, grace, ranks=ranks, ports=ports, console=console)
     loop.on_signals(
         (*STOPS, *NOTICES, signal.SIGCHLD),
@@ -108,7 +108,12 @@ def coordinate(
         server.listen()
     # Not before we know that no other job of this name has the port.
     forget_failure(contract)
-    coordinator = Coordinator(contract, ports.reserve(1)[0], lambda: loop.awake, server.send, helper.prepare, console)
+    # As torch reads it; who sets it to False has rank 0 hold the store.
+    agent_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE", "True") == "True"
+    port = ports.reserve(1)[0]
+    coordinator = Coordinator(
+        contract, port, lambda: loop.awake, server.send, helper.prepare, console, agent_store=agent_store
+    )
     server.coordinator = coordinator
     loop.every(TICK, server.tick)
     loop.every(HEARTBEAT, coordinator.ping)

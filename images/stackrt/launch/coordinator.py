@@ -29,8 +29,12 @@ class Coordinator:
         send: Callable[[int, Message], None],
         prepare: Callable[[Layout, Callable[[str | None], None]], None],
         console: Console,
+        *,
+        agent_store: bool,
     ) -> None:
+        """Args: as their names say; `agent_store` is whether this launcher holds torch's store, and not rank 0."""
         self._contract, self._port = contract, port
+        self._agent_store = agent_store and contract.framework == "torch"
         self._awake, self._send, self._prepare, self._console = awake, send, prepare, console
         self.seats: dict[int, Seat] = {}
         self.started = self.over = False
@@ -167,7 +171,9 @@ class Coordinator:
         nodes = tuple(
             NodeLayout(seat.procs, seat.address, seat.ports, share) for seat, share in zip(seats, threads, strict=True)
         )
-        return Layout(ours.run, self._attempt(), ours.framework, ours.device, seats[0].address, self._port, nodes)
+        address, attempt = seats[0].address, self._attempt()
+        layout = Layout(ours.run, attempt, ours.framework, ours.device, address, self._port, nodes)
+        return layout._replace(agent_store=self._agent_store)
 
     def _attempt(self) -> int:
         # Replaced nodes may each know another attempt; the highest is the newest.
@@ -180,6 +186,7 @@ class Coordinator:
             self.started, layout = True, self._layout()
             nodes = [[node.procs, node.address, list(node.ports), node.threads] for node in layout.nodes]
             start = {"address": layout.address, "port": layout.port, "attempt": layout.attempt, "nodes": nodes}
+            start["agent_store"] = layout.agent_store
             self._broadcast({"type": "start"} | start)
 
     def _rank_failed(self, node: int, seat: Seat, message: Message) -> None:

@@ -38,6 +38,8 @@ class Layout(NamedTuple):
     port: int
     """The port for it."""
     nodes: tuple[NodeLayout, ...]
+    agent_store: bool = False
+    """Whether node 0's launcher holds torch's store, as torchrun's agent does, and not rank 0."""
     interface: str = ""
     """This node's network interface that leads to the other nodes; empty if that is not known."""
 
@@ -106,8 +108,7 @@ def torch(layout: Layout, node: int, local_rank: int) -> dict[str, str]:
         "TORCHELASTIC_RESTART_COUNT": str(layout.attempt - 1),
         "TORCHELASTIC_MAX_RESTARTS": str(layout.attempt - 1),
         "TORCHELASTIC_RUN_ID": layout.run,
-        # Rank 0 must open the store itself: there is no torchrun agent that holds one.
-        "TORCHELASTIC_USE_AGENT_STORE": "False",
+        "TORCHELASTIC_USE_AGENT_STORE": str(layout.agent_store),
     }
 
 

@@ -1,4 +1,4 @@
-"""Helper processes that a framework needs before its ranks start."""
+"""What a framework needs on node 0 before its ranks start."""
 
 import os
 import subprocess
@@ -9,17 +9,21 @@ from stackrt.launch.frameworks import Layout, horovod_hosts
 from stackrt.launch.guard import die_with
 from stackrt.launch.horovod import READY
 from stackrt.launch.loop import READ, Loop
+from stackrt.launch.output import Console
+from stackrt.launch.ports import listen
+from stackrt.launch.store import Store
 
 Done = Callable[[str | None], None]
 """Called with None when all is ready, else with what is wrong."""
 
 
 class Helper:
-    """Runs Horovod's rendezvous server on node 0 for as long as the launcher lives; nothing for other frameworks."""
+    """Serves torch's store, or runs Horovod's rendezvous server, for as long as node 0's launcher lives."""
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
+    def __init__(self, loop: Loop, console: Console) -> None:
+        self._loop, self._console = loop, console
         self._child: subprocess.Popen[bytes] | None = None
+        self._store: Store | None = None
 
     def prepare(self, layout: Layout, done: Done) -> None:
         """Start what the framework needs, and call `done` once it answers.
@@ -27,7 +31,7 @@ class Helper:
         Horovod's ranks look for the server three times within 1.5 s, so it must listen before they start.
         """
         if layout.framework != "horovod":
-            done(None)
+            done(self._serve_store(layout) if layout.agent_store else None)
             return
         command = [sys.executable, "-m", "stackrt.launch.horovod", str(layout.port), horovod_hosts(layout)]
         child = subprocess.Popen(
@@ -48,8 +52,17 @@ class Helper:
 
         self._loop.watch(pipe, READ, answer)
 
+    def _serve_store(self, layout: Layout) -> str | None:
+        try:
+            self._store = Store(self._loop, listen(layout.address, layout.port), self._console)
+        except OSError as error:
+            return f"torch's store can't listen on port {layout.port}: {error.strerror}"
+        return None
+
     def close(self) -> None:
         """End it."""
+        if self._store is not None:
+            self._store.close()
         if self._child is not None:
             self._child.kill()
             self._child.wait()

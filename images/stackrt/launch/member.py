@@ -159,7 +159,15 @@ class Member:
         ours, attempt, address = self._contract, int(message["attempt"]), str(message["address"])
         interface = interfaces.loopback() if is_loopback(address) else self.interface
         layout = Layout(
-            ours.run, attempt, ours.framework, self._device, address, int(message["port"]), nodes, interface
+            ours.run,
+            attempt,
+            ours.framework,
+            self._device,
+            address,
+            int(message["port"]),
+            nodes,
+            bool(message["agent_store"]),
+            interface,
         )
         self._layout = layout
         if ours.node != 0:

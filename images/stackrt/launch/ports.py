@@ -1,8 +1,12 @@
 """Free ports for the frameworks, reserved until their servers take them."""
 
+import contextlib
 import socket
 
-from stackrt.launch.contract import IS_LINUX
+from stackrt.launch.contract import IS_LINUX, is_loopback
+
+BACKLOG = 4096
+"""Connections that wait to be taken; the kernel's own limit may be lower."""
 
 
 class Ports:
@@ -37,3 +41,19 @@ class Ports:
         for sock in self._held:
             sock.close()
         self._held.clear()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens: on the loopback address only if the host is one, else on all addresses.
+
+    Raises:
+        OSError: the port is taken, or is not for this user.
+    """
+    if is_loopback(host):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        address = "127.0.0.1" if host == "localhost" else host
+        return socket.create_server((address, port), family=family, backlog=BACKLOG)
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    return socket.create_server(("", port), backlog=BACKLOG)

@@ -1,18 +1,18 @@
 """Node 0's end of the control connections: listens, checks tokens, carries messages to and from the coordinator."""
 
 import collections
-import contextlib
 import errno
 import socket
 from collections.abc import Callable
 
 from stackrt.launch.connection import Connection
-from stackrt.launch.contract import Contract, is_loopback
+from stackrt.launch.contract import Contract
 from stackrt.launch.coordinator import Coordinator
 from stackrt.launch.errors import ConfigError, LaunchError, WireError, WrongTokenError
 from stackrt.launch.loop import READ, Loop
 from stackrt.launch.member import Member
 from stackrt.launch.output import Console
+from stackrt.launch.ports import listen
 from stackrt.launch.timing import HANDSHAKE, LINGER
 from stackrt.launch.wire import REFUSED, Message, ServerHandshake, Session, frame
 
@@ -42,7 +42,7 @@ class Server:
         """
         port = self._contract.port
         try:
-            listener = _listener(self._contract.host, port)
+            listener = listen(self._contract.host, port)
         except OSError as error:
             why = "in use by another program" if error.errno == errno.EADDRINUSE else error.strerror
             raise ConfigError(
@@ -155,13 +155,3 @@ class Server:
         for connection in self._nodes.values():
             connection.close()
         self._loop.finish(code)
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    if is_loopback(host):
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server(("127.0.0.1" if host == "localhost" else host, port), family=family, backlog=1024)
-    if socket.has_dualstack_ipv6():
-        with contextlib.suppress(OSError):
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
-    return socket.create_server(("", port), backlog=1024)

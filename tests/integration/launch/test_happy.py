@@ -38,7 +38,7 @@ def test_two_nodes_get_torchrun_variables(job: Any) -> None:
             "TORCHELASTIC_RUN_ID": job.run,
             "TORCHELASTIC_RESTART_COUNT": "0",
             "TORCHELASTIC_MAX_RESTARTS": "0",
-            "TORCHELASTIC_USE_AGENT_STORE": "False",
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
             "STACK_DEVICE": "cpu",
             "STACK_ATTEMPT": "1",
         }

@@ -36,6 +36,7 @@ class Drill:
             lambda node, message: self.sent.append((node, message)),
             prepare or (lambda layout, done: done(None)),
             self.words,  # type: ignore[arg-type]
+            agent_store=True,
         )
 
     def join(self, node: int, **changes: Any) -> int:
@@ -91,6 +92,7 @@ def test_starts_when_all_are_there_with_the_highest_attempt() -> None:
     drill.join(1, attempt=4, procs=3)
     start = dict(drill.sent)[1]
     expected = {"type": "start", "address": "10.0.0.0", "port": 4000, "attempt": 4}
+    expected["agent_store"] = True
     assert start == expected | {"nodes": [[2, "10.0.0.0", [], 2], [3, "10.0.0.1", [], 1]]}
 
 

@@ -8,7 +8,7 @@ NODES = (NodeLayout(1, "10.0.0.1", (5001,)), NodeLayout(3, "10.0.0.2", (6001, 60
 
 
 def layout(framework: str = "torch", device: str = "cpu", address: str = "node-0", interface: str = "") -> Layout:
-    return Layout("run", 2, framework, device, address, 4000, NODES, interface)
+    return Layout("run", 2, framework, device, address, 4000, NODES, False, interface)
 
 
 def test_torch_on_uneven_nodes() -> None:
