@@ -235,7 +235,9 @@ def _environment(job: Job, placement: Placement) -> list[Manifest]:
         ],
     }
     rows: list[Manifest] = []
-    for name, value in {**_fabric(job, placement).env, **given}.items():
+    profile = _fabric(job, placement)
+    promised = {} if profile.fabric == "any" else {"STACK_FABRIC": profile.fabric}
+    for name, value in {**profile.env, **given, **promised}.items():
         rows += varying.get(name, [{"name": name, "value": _literal(value)}])
     # A pod's host name is the same on every machine that it may run on.
     rows.append({"name": "STACK_HOST", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -24,11 +25,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What a cluster calls its GPUs, and what its pods need beside them.
 
     `gpu` is the resource's name. All else is for pods that ask for GPUs: `resources` each pod has once (network
-    devices, huge pages), `selector` is for nodes, `annotations` are the pod's, and `env` the ranks'.
+    devices, huge pages), `selector` is for nodes, `annotations` are the pod's, and `env` the ranks'. `fabric`
+    is the network between nodes that they promise: the launcher says where NCCL takes another.
     """
 
     summary: str
     gpu: str = "nvidia.com/gpu"
+    fabric: Literal["any", "tcp", "rdma", "efa", "tcpxo"] = "any"
     resources: dict[str, str] = {}
     selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()

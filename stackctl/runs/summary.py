@@ -53,6 +53,10 @@ def training(result: Mapping[str, Any]) -> list[str]:
         speed = result.get(f"{unit}_per_second")
         if isinstance(speed, int | float):
             lines.append(f"  {'throughput':<12} {speed:,.0f} {unit}/s")
+    network = result.get("network")
+    if isinstance(network, dict):
+        where = "" if network.get("kept") else f" (node {network.get('node')})"
+        lines.append(f"  {'network':<12} {network.get('sentence')}{where}")
     return lines
 
 

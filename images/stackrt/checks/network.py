@@ -1,5 +1,6 @@
 """Do the nodes reach each other, by the network that was paid for, and is none of them slow?"""
 
+import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from stackrt.checks.pairs import Pair
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped, warned
 from stackrt.checks.words import some
+from stackrt.launch import nccl
 
 MEET_SECONDS = 20.0
 PAIR_SECONDS = 0.5
@@ -215,13 +217,13 @@ def _unit(context: Context) -> str:
     frameworks=("torch",),
     timeout=120.0,
     proves="NCCL uses the fast network, and has not fallen back to sockets in silence",
-    criterion="with InfiniBand or EFA devices on the host, NCCL's log says that it uses them",
+    criterion="NCCL's log says that it uses the host's InfiniBand or EFA devices, or what the profile promises",
 )
 def transport(context: Context) -> Result:
     """Bring up a communicator over all nodes and read in NCCL's own log which network it chose."""
     devices = sorted(entry.name for entry in (context.root / "sys/class/infiniband").glob("*"))
     try:
-        return judge(networks(_log(context)), devices)
+        return judge(networks(_log(context)), devices, os.environ.get("STACK_FABRIC") or nccl.ANY)
     except (MeetingError, peers.NoAddressError, ranks.RanksError) as error:
         return failed(
             str(error), expected="a communicator over all nodes", todo="see the checks rendezvous and nccl-single"
@@ -230,16 +232,26 @@ def transport(context: Context) -> Result:
 
 def networks(log: str) -> dict[str, bool]:
     """Which networks NCCL says it uses between nodes (IB, Socket, AWS Libfabric), and whether with GPUDirect RDMA."""
-    names = re.findall(r"NCCL INFO Using network (.+?)\s*$", log, re.MULTILINE)
+    watch, names = nccl.Watch(), list[str]()
+    for line in log.encode().splitlines():
+        watch.line(line)
+        if watch.network is not None:
+            names.append(watch.network.name)
     direct = bool(re.search(r"via NET/\S+/GDRDMA", log))
     return dict.fromkeys(names, direct)
 
 
-def judge(found: Mapping[str, bool], devices: Sequence[str]) -> Result:
-    """The result, from what NCCL uses and which RDMA devices the host has."""
+def judge(found: Mapping[str, bool], devices: Sequence[str], fabric: str = nccl.ANY) -> Result:
+    """The result, from what NCCL uses, which RDMA devices the host has, and what the cluster's profile promises."""
     names = ", ".join(found)
     if not found:
         return skipped("NCCL's log does not say which network it uses")
+    if not all(nccl.is_promised(name, fabric) for name in found):
+        return failed(
+            f"NCCL uses {names}, and the cluster's profile promises {fabric}",
+            expected=f"a network of {fabric}: {', '.join(nccl.FABRICS[fabric])}",
+            todo=f"build an image with its plugin, or choose another --profile: {nccl.PAGE}",
+        )
     if devices and "Socket" in found:
         return failed(
             f"NCCL uses sockets, and the host has {some(devices)}",

@@ -19,7 +19,7 @@ from stackrt.launch.output import Console, drain, fill_standard_streams, standar
 from stackrt.launch.ports import Ports
 from stackrt.launch.ranks import Ranks
 from stackrt.launch.server import Server
-from stackrt.launch.signals import NOTICES, STOPS
+from stackrt.launch.signals import NOTICES, STOPS, as_usual
 from stackrt.launch.timing import HEARTBEAT, TICK
 
 USAGE = """usage: python -m stackrt.launch [--grace SECONDS] -- COMMAND [ARGUMENT ...]
@@ -41,6 +41,7 @@ def main() -> int:
         sys.stdout.write(USAGE)
         return 0
     fill_standard_streams()
+    as_usual()
     loop = Loop()
     out, err = standard_streams(loop)
     console = Console(err)

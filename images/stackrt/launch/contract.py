@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from stackrt.launch import nccl
 from stackrt.launch.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -37,6 +38,8 @@ class Contract(NamedTuple):
     timeout: float
     machine: str
     """What reports call this machine."""
+    fabric: str = nccl.ANY
+    """The network between nodes that the cluster's profile promises, of `nccl.FABRICS`."""
 
     def __repr__(self) -> str:
         """Name the node, never the token."""
@@ -71,6 +74,7 @@ def read(env: Mapping[str, str]) -> Contract:
         out=Path(env.get("STACK_OUT") or "out").absolute(),
         timeout=_seconds(env, "STACK_TIMEOUT", 300.0),
         machine=_line(env, "STACK_HOST", os.uname().nodename),
+        fabric=_choice(env, "STACK_FABRIC", tuple(nccl.FABRICS), nccl.ANY),
     )
 
 

@@ -42,6 +42,7 @@ class Coordinator:
         self._failures: list[Failure] = []
         self._failed_at = 0.0
         self._stop_signal: int | None = None
+        self._network: Message | None = None
         self._noticed: dict[int, float] = {}
         self._opened = awake()
         self._next_news = self._opened + FIRST_NEWS
@@ -98,6 +99,10 @@ class Coordinator:
             self._stop(node, int(message["signal"]), bool(message["now"]))
         elif kind == "notice":
             self._notice(int(message["signal"]))
+        elif kind == "network":
+            known = {key: message[key] for key in ("uses", "kept", "sentence")} | {"node": node}
+            if self._network is None or (self._network["kept"] and not known["kept"]):
+                self._network = known  # of all nodes the worst
         elif kind == "problem":
             self._fail_now("config", CONFIG, str(message["sentence"]), node=node, host=seat.host)
         elif kind == "cut-off":
@@ -199,7 +204,8 @@ class Coordinator:
         where |= {"signal": failure.signal_name(-code) if code < 0 else None, "last_lines": message["last_lines"]}
         exit_code = failure.exit_code(code)
         report = self._report(sentence, when, reason="rank-failed", code=exit_code, **where)
-        self._failure(Failure(when, bool(message["cause"]), exit_code, report, bool(message["echo"])))
+        echo, inferred = bool(message["echo"]), bool(message["inferred"])
+        self._failure(Failure(when, bool(message["cause"]), exit_code, report, echo, inferred))
 
     def _failure(self, new: Failure) -> None:
         if not self._failures:
@@ -261,7 +267,7 @@ class Coordinator:
     def _verdict(self, code: int, report: Report | None) -> None:
         if not self.over:
             self.over = True
-            self._broadcast({"type": "verdict", "code": code, "report": report})
+            self._broadcast({"type": "verdict", "code": code, "report": report, "network": self._network})
 
     def _broadcast(self, message: Message) -> None:
         for node in list(self.seats):

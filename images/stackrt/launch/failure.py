@@ -35,6 +35,8 @@ class Failure(NamedTuple):
     report: Report
     echo: bool = False
     """Whether the rank itself says that a peer was gone."""
+    inferred: bool = False
+    """Whether the rank still ran: it printed an exception, which it may also have caught."""
 
 
 def first(failures: Iterable[Failure]) -> Failure:
@@ -43,7 +45,7 @@ def first(failures: Iterable[Failure]) -> Failure:
     A rank whose peer has died soon fails too, often before the launcher has seen the peer's end. So a death that
     cannot be an echo wins over exits that can, and among those one that does not say that it is.
     """
-    return min(failures, key=lambda failure: (not failure.cause, failure.echo, failure.time))
+    return min(failures, key=lambda failure: (not failure.cause, failure.echo, failure.inferred, failure.time))
 
 
 def is_cause(code: int, signalled: bool, killed: bool) -> bool:
@@ -157,10 +159,20 @@ def write_termination_log(content: Report, path: Path = TERMINATION_LOG) -> None
     _overwrite(path, data[:TERMINATION_BYTES])
 
 
-def write_result(out: Path, path: Path = TERMINATION_LOG) -> None:
-    """Put a succeeded job's result.json where Kubernetes looks for a last message, if it fits there."""
+def write_result(out: Path, network: dict[str, Any] | None = None, path: Path = TERMINATION_LOG) -> None:
+    """Put a succeeded job's result.json where Kubernetes looks for a last message, if it fits there.
+
+    Args:
+        out: the run's folder.
+        network: which network NCCL took, to be told with it; then also without a result.json.
+        path: where Kubernetes looks.
+    """
+    result: Any = {}
     with contextlib.suppress(OSError, ValueError):
         result = json.loads((out / "result.json").read_bytes())
+    if network is not None and isinstance(result, dict):
+        result |= {"network": network}
+    if result:
         data = json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode()
         if len(data) <= TERMINATION_BYTES:
             _overwrite(path, data)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from stackrt.launch.contract import is_loopback
+from stackrt.launch.nccl import ANY
 
 SPINS = "400"
 """How often a thread of libgomp looks for its peers at a barrier before it sleeps. By default it looks for milliseconds
@@ -38,6 +39,8 @@ class Layout(NamedTuple):
     port: int
     """The port for it."""
     nodes: tuple[NodeLayout, ...]
+    fabric: str = ANY
+    """The network that the cluster's profile promises between nodes, of `nccl.FABRICS`."""
     agent_store: bool = False
     """Whether node 0's launcher holds torch's store, as torchrun's agent does, and not rank 0."""
     interface: str = ""
@@ -75,6 +78,10 @@ def rank_env(base: Mapping[str, str], layout: Layout, node: int, local_rank: int
         env.setdefault("GLOO_SOCKET_IFNAME", layout.interface)
         if layout.device == "cuda" and not is_loopback(layout.address):
             env.setdefault("NCCL_SOCKET_IFNAME", f"={layout.interface}")
+    if layout.device == "cuda" and layout.fabric != ANY and local_rank == 0 and len(layout.nodes) > 1:
+        # One rank of a node tells which network NCCL takes, in some 50 lines.
+        env.setdefault("NCCL_DEBUG_SUBSYS", "INIT,NET")
+        env.setdefault("NCCL_DEBUG", "INFO")
     if layout.device == "cuda":
         env.setdefault("NCCL_DEBUG", "WARN")
         # The flight recorder's ring of recent collectives; torch renamed the variable, so both spellings.

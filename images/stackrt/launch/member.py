@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stackrt.launch import cpus, failure, interfaces
+from stackrt.launch import cpus, failure, interfaces, nccl
 from stackrt.launch.contract import Contract, is_loopback
 from stackrt.launch.errors import PEERS, ConfigError
 from stackrt.launch.failure import Report
@@ -19,11 +19,14 @@ from stackrt.launch.raised import is_echo
 from stackrt.launch.rank import Rank
 from stackrt.launch.ranks import Ranks
 from stackrt.launch.signals import NOTICES, TOGETHER, for_rank
-from stackrt.launch.timing import FAILURE_GRACE
+from stackrt.launch.timing import FAILURE_GRACE, NETWORK_LOOK
 from stackrt.launch.wire import Message
 
 PYTHON_RAISED = 1
 """Exit code of a Python program that an exception ends."""
+
+LEAVING = 10.0
+"""Seconds that a rank may take to leave once it has raised; what it printed before that, it caught."""
 
 
 class Member:
@@ -47,6 +50,7 @@ class Member:
         self._layout: Layout | None = None
         self._stop_signal: int | None = None
         self._verdict: int | None = None
+        self._network_told = False
         self._failing_since: float | None = None
         self._stops_since: float | None = None
         """When the first stop signal came to this launcher itself, on the system's monotonic clock."""
@@ -85,7 +89,7 @@ class Member:
         elif kind == "notice":
             self._ranks.notify(int(message["signal"]))
         elif kind == "verdict":
-            self.conclude(int(message["code"]), message["report"])
+            self.conclude(int(message["code"]), message["report"], message["network"])
 
     def on_signal(self, number: int) -> None:
         """Act on a signal to this launcher: a first stop asks the ranks of all nodes to end, a later one kills them."""
@@ -133,13 +137,19 @@ class Member:
         self.send({"type": "cut-off", "code": PEERS, "report": report})
         self.conclude(PEERS, report)
 
-    def conclude(self, code: int, report: Report | None) -> None:
-        """Take the verdict on the job: write it down, end what still runs, and leave with it."""
+    def conclude(self, code: int, report: Report | None, network: Message | None = None) -> None:
+        """Take the verdict on the job: write it down, end what still runs, and leave with it.
+
+        Args:
+            code: what all launchers exit with.
+            report: why it failed, if so.
+            network: which network NCCL took between nodes, where a profile promises one.
+        """
         if self._verdict is not None:
             return
         self._verdict = code
         if code == 0 and self._contract.node == 0:
-            failure.write_result(self._contract.out)
+            failure.write_result(self._contract.out, network)
         if report is not None:
             self._console.say(report["sentence"])
             try:
@@ -166,6 +176,7 @@ class Member:
             address,
             int(message["port"]),
             nodes,
+            ours.fabric,
             bool(message["agent_store"]),
             interface,
         )
@@ -177,12 +188,24 @@ class Member:
         base = os.environ | {"STACK_RUN": ours.run, "STACK_NODES": str(ours.nodes), "STACK_NODE_RANK": str(ours.node)}
         base |= {"STACK_PROCS": str(ours.procs), "STACK_FRAMEWORK": ours.framework, "STACK_OUT": str(ours.out)}
         envs = [rank_env(base, layout, ours.node, local_rank, errors[local_rank]) for local_rank in range(ours.procs)]
+        if ours.fabric != nccl.ANY:
+            self._loop.every(NETWORK_LOOK, self._look_at_network)
         self._ports.hand_over()
         try:
             self._ranks.start(self._command, envs, first, layout.world, logs, [Path(file) for file in errors])
         except (ConfigError, OSError) as error:
             self.send({"type": "problem", "sentence": f"node {ours.node}: {error}" if ours.nodes > 1 else str(error)})
             self._ranks.kill()
+
+    def _look_at_network(self) -> None:
+        """Say once which network NCCL takes here, and tell node 0."""
+        found = None if self._network_told else self._ranks.network()
+        if found is not None:
+            self._network_told = True
+            said = nccl.sentence(found, self._contract.fabric)
+            self._console.say(said)
+            kept = nccl.is_promised(found.name, self._contract.fabric)
+            self.send({"type": "network", "uses": str(found), "kept": kept, "sentence": said})
 
     def _stop(self, number: int, now: bool) -> None:
         if now:
@@ -205,7 +228,8 @@ class Member:
             return
         raised = rank.raised()
         last = rank.lines.last()
-        message = self._failed(rank, code, raised.time if raised else rank.ended_at)
+        recent = raised is not None and rank.ended_at - raised.time < LEAVING
+        message = self._failed(rank, code, raised.time if raised is not None and recent else rank.ended_at)
         self.send(message | {"cause": cause, "echo": raised.echo if raised else is_echo("\n".join(last))})
         self._end_ranks()
 
@@ -214,12 +238,12 @@ class Member:
         for rank in self._ranks.running():
             raised = rank.raised()
             if raised is not None:
-                message = self._failed(rank, PYTHON_RAISED, raised.time)
-                self.send(message | {"cause": False, "echo": raised.echo, "raised": raised.text})
+                message = self._failed(rank, PYTHON_RAISED, raised.time) | {"cause": False, "echo": raised.echo}
+                self.send(message | {"raised": raised.text, "inferred": not raised.recorded})
 
     def _failed(self, rank: Rank, code: int, when: float) -> Message:
         message: Message = {"type": "failed", "rank": rank.rank, "local_rank": rank.local_rank, "code": code}
-        return message | {"time": when, "last_lines": rank.lines.last(), "raised": None}
+        return message | {"time": when, "last_lines": rank.lines.last(), "raised": None, "inferred": False}
 
     def _ranks_ended(self) -> None:
         self.send({"type": "ended", "clean": self._ranks.clean})

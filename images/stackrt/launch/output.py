@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from stackrt.launch import nccl, raised
 from stackrt.launch.contract import IS_LINUX
 from stackrt.launch.loop import WRITE, Loop
-from stackrt.launch.raised import Watch
 
 LONGEST = 65_536
 """Bytes of a line that are shown in one piece; a longer line continues on the next, with the prefix again."""
@@ -105,7 +105,7 @@ class Lines:
         self._prefix = prefix
         self._partial = b""
         self._last: collections.deque[bytes] = collections.deque(maxlen=LAST_LINES)
-        self.exceptions = Watch()
+        self.exceptions, self.nccl = raised.Watch(), nccl.Watch()
 
     def feed(self, data: bytes) -> bytes:
         """Take output as it comes; return the lines it completes, prefixed.
@@ -143,6 +143,7 @@ class Lines:
             piece = line[start : start + LONGEST]
             self._last.append(piece)
             self.exceptions.line(piece, time.time())
+            self.nccl.line(piece)
             out += self._prefix + piece + b"\n"
         return bytes(out)
 

@@ -21,9 +21,17 @@ BURST = 0.1
 LONGEST = 500
 """Characters of an exception in a sentence."""
 
+_HARMLESS = (b"Exception ignored in", b"Exception in thread")
+"""Lines before a traceback that ends no rank."""
+_BAR = re.compile(rb"%\||(it|s)/(s|it)")
+"""In a progress bar: an unfinished one may stand before a header."""
+_CONTROL = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07)|[\x00-\x1f\x7f]")
+"""A terminal's sequences, and what cannot be printed."""
 _PREFIX = re.compile(rb"\[rank\d+\]: ")
 """Before each line of torch's own traceback."""
-_NOISE = re.compile(rb"\s|\[[WEIF]\d|terminate called|During handling of|The above exception was|$")
+_NOISE = re.compile(
+    rb"\s|\[[WEIF]\d|terminate called|Exception ignored in|During handling of|The above exception was|$"
+)
 """Lines after an exception that belong to it, or that C++ prints on the way out."""
 
 
@@ -36,6 +44,8 @@ class Raised(NamedTuple):
     """Unix time of this machine."""
     echo: bool
     """Whether it, or one that led to it, tells of a peer that is gone."""
+    recorded: bool = False
+    """Whether torch's `@record` wrote it down: then nobody caught it."""
 
 
 def is_echo(text: str) -> bool:
@@ -48,25 +58,39 @@ class Watch:
 
     def __init__(self) -> None:
         self.raised: Raised | None = None
-        self._inside = self._echo = False
+        self._inside = self._echo = self._harmless = self._passed_over = False
         self._since = self._until = 0.0
 
     def line(self, line: bytes, now: float) -> None:
         """Take one line."""
         if self._inside or self.raised is not None or HEADER in line:
             self._look(_PREFIX.sub(b"", line, count=1), now)
+        self._harmless = line.startswith(_HARMLESS)
 
     def _look(self, line: bytes, now: float) -> None:
-        if line.startswith((HEADER, b"Original " + HEADER)):
-            # One that is raised while another is handled, or in a worker process, is the same end.
-            self._since, self._echo = (self.raised.time, self.raised.echo) if self.raised else (now, False)
-            self._inside, self.raised = True, None
+        if _is_header(line):
+            self._inside, self._passed_over = True, self._harmless
+            if not self._harmless:
+                # One that is raised while another is handled, or in a worker process, is the same end.
+                self._since, self._echo = (self.raised.time, self.raised.echo) if self.raised else (now, False)
+                self.raised = None
         elif self._inside and not line.startswith((b" ", b"\t")) and line:
-            text = line.decode(errors="replace")
+            text = shown(line.decode(errors="replace"))
             self._inside, self._until = False, now + BURST
-            self.raised = Raised(text[:LONGEST], self._since, self._echo or is_echo(text))
-        elif self.raised is not None and now > self._until and not _NOISE.match(line):
+            if not self._passed_over:
+                self.raised = Raised(text[:LONGEST], self._since, self._echo or is_echo(text))
+        elif not self._inside and self.raised is not None and now > self._until and not _NOISE.match(line):
             self.raised = None
+
+
+def _is_header(line: bytes) -> bool:
+    before, header, after = line.partition(HEADER)
+    return bool(header) and not after.strip() and (before in (b"", b"Original ") or _BAR.search(before) is not None)
+
+
+def shown(text: str) -> str:
+    """Return a text without what would move a terminal's cursor or change its colours."""
+    return _CONTROL.sub("", text)
 
 
 def recorded(file: Path) -> Raised | None:
@@ -74,6 +98,7 @@ def recorded(file: Path) -> Raised | None:
     try:
         content = json.loads(file.read_bytes())["message"]
         text = content if isinstance(content, str) else str(content["message"])
-        return Raised(text.partition("\n")[0][:LONGEST], file.stat().st_mtime, is_echo(json.dumps(content)))
+        line = shown(text.partition("\n")[0])[:LONGEST]
+        return Raised(line, file.stat().st_mtime, is_echo(json.dumps(content)), recorded=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None

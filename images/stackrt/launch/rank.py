@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +14,31 @@ from stackrt.launch.raised import Raised, recorded
 
 PF_EXITING = 0x4
 """A flag of a Linux process (include/linux/sched.h)."""
+
+SHELLS = ("ash", "bash", "busybox", "dash", "ksh", "sh", "zsh")
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(os.readlink(f"/proc/{pid}/exe")).name  # noqa: PTH115 - Path would resolve it further
+    except OSError:
+        return ""
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (OSError, ValueError):
+        return []
+
+
+def _catches(pid: int, number: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        mask = int(status.partition("SigCgt:")[2].split(maxsplit=1)[0], 16)
+    except (OSError, ValueError, IndexError):
+        return False
+    return bool(mask >> (number - 1) & 1)
 
 
 class Rank:
@@ -76,6 +101,32 @@ class Rank:
     def raised(self) -> Raised | None:
         """The exception that ended it or is about to, if it has told of one."""
         return recorded(self._error_file) or self.lines.exceptions.raised
+
+    def shells_children(self) -> list[int]:
+        """What runs in the foreground of a rank that is a shell, also below further shells; none for another program.
+
+        A shell waits for its child before it heeds a signal, if at all, and the child does not hear of it.
+        """
+        found: list[int] = []
+        look = [self.pid]
+        while look:
+            pid = look.pop()
+            if _program(pid) not in SHELLS:
+                continue
+            below = _children(pid)
+            found += below
+            look += below
+        return found
+
+    def hears(self, number: int) -> bool:
+        """Whether a signal is for the rank itself: a shell without a trap for it would die of it, and not its child."""
+        return _program(self.pid) not in SHELLS or _catches(self.pid, number)
+
+    def tell(self, number: int, pids: Iterable[int]) -> None:
+        """Signal processes of this rank."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
 
     def ended(self, status: int) -> None:
         """Take note of the wait status."""

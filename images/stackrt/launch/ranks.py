@@ -11,6 +11,7 @@ from typing import BinaryIO
 from stackrt.launch.errors import ConfigError
 from stackrt.launch.guard import Guard
 from stackrt.launch.loop import READ, Loop, Timer
+from stackrt.launch.nccl import Network
 from stackrt.launch.output import Console, Sink
 from stackrt.launch.rank import Rank
 from stackrt.launch.timing import FAILURE_GRACE
@@ -101,8 +102,10 @@ class Ranks:
             if rank.code is None and not rank.dying and not known:
                 rank.signalled = True
                 # The rank alone: its data-loading workers must live while it writes a checkpoint.
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(rank.pid, number)
+                below = rank.shells_children()
+                # A shell that passes the signal on by ending must not have its child hear of it twice.
+                rank.group_signalled = rank.group_signalled or bool(below)
+                rank.tell(number, [*below, rank.pid])
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         self._kill_timer = self._loop.after(grace, lambda: self._grace_is_over(grace))
@@ -116,12 +119,15 @@ class Ranks:
             self._read_rest(rank)
         return found
 
+    def network(self) -> Network | None:
+        """Which network NCCL takes here, as soon as a rank has told."""
+        return next((found for rank in self._ranks if (found := rank.lines.nccl.network)), None)
+
     def notify(self, number: int) -> None:
         """Pass a signal on that asks for no end."""
         for rank in self._ranks:
             if rank.code is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(rank.pid, number)
+                rank.tell(number, [*rank.shells_children(), *([rank.pid] if rank.hears(number) else [])])
 
     def kill(self) -> None:
         """Kill every process of every rank now."""

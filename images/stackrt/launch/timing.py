@@ -24,5 +24,7 @@ PROBLEM_WAIT = 10.0
 """A node that can't run waits this long for the others, only to tell them."""
 HANDSHAKE = 5.0
 """From connecting to being a member, for both ends."""
+NETWORK_LOOK = 0.5
+"""Between two looks for the network that NCCL takes."""
 FIRST_NEWS, NEWS = 2.0, 15.0
 """Until we say for whom we wait, and between two times."""

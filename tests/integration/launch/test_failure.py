@@ -57,6 +57,8 @@ def test_each_node_writes_the_same_report(job: Any) -> None:
     assert "exited with code 3" in report["sentence"]
 
 
+OWN_SERVER = {"TORCHELASTIC_USE_AGENT_STORE": "False"}
+"""For scripts that listen on MASTER_PORT themselves."""
 ECHOES = """
 import os, signal, socket, sys, time
 rank, master = int(os.environ["RANK"]), (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
@@ -80,7 +82,7 @@ os._exit(1)
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGBUS"])
 def test_a_real_cause_wins_over_its_echoes(job: Any, name: str) -> None:
-    nodes = job.pair(sys.executable, "-c", ECHOES.format(victim=1, delay=0.2, signal=name))
+    nodes = job.pair(sys.executable, "-c", ECHOES.format(victim=1, delay=0.2, signal=name), **OWN_SERVER)
     code = 128 + signal.Signals[name]
     assert [node.wait() for node in nodes] == [code, code]
     report = job.failure()
@@ -136,7 +138,7 @@ raise RuntimeError("Connection closed by peer")
 @pytest.mark.parametrize("victim", [0, 3])
 def test_a_rank_that_takes_a_while_to_leave_is_named_still(job: Any, victim: int, recorded: bool) -> None:
     """Its exit handlers run on after its peers have lost their connections, failed, and left."""
-    nodes = job.pair(sys.executable, "-c", LINGERS.format(victim=victim, recorded=recorded))
+    nodes = job.pair(sys.executable, "-c", LINGERS.format(victim=victim, recorded=recorded), **OWN_SERVER)
     assert [node.wait() for node in nodes] == [1, 1]
     report = job.failure()
     assert (report["rank"], report["exit_code"]) == (victim, 1), report

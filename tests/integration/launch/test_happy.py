@@ -158,3 +158,17 @@ def test_gloo_gets_the_interface_that_leads_to_node_0(job: Any, where: str) -> N
     nodes = job.pair(sys.executable, "-c", script, STACK_RENDEZVOUS=place)
     assert [node.wait() for node in nodes] == [0, 0], nodes[0].err
     assert [job.log(rank) for rank in range(4)] == [f"{name} None\n"] * 4
+
+
+@pytest.mark.parametrize(("uses", "kept"), [("IB", True), ("Socket", False)])
+def test_the_network_that_nccl_takes_is_told(job: Any, until: Any, uses: str, kept: bool) -> None:
+    """By planted lines of NCCL: there is no GPU here."""
+    says = f"print('h:1:1 [0] NCCL INFO Using network {uses}' if os.environ['RANK'] == '2' else 'up', flush=True)"
+    nodes = job.pair(sys.executable, "-c", f"import os; {says}{job.READY}", STACK_FABRIC="rdma")
+    until(lambda: f"NCCL uses {uses}" in nodes[1].err)
+    job.go()
+    assert [node.wait() for node in nodes] == [0, 0]
+    assert ("promises rdma: it will be slow" in nodes[1].err) is not kept
+    refused = job.node(0, "true", nodes=1, STACK_FABRIC="carrier-pigeon")
+    assert refused.wait() == 78
+    assert "STACK_FABRIC=carrier-pigeon" in refused.err

@@ -221,3 +221,61 @@ def test_under_nohup_a_closed_terminal_is_nothing(job: Any) -> None:
     job.all_started(2)
     node.signal(signal.SIGHUP)
     assert node.wait() == 0
+
+
+SAVES = """
+import os, signal, sys, time
+def save(number, frame):
+    time.sleep(0.3)
+    print("saved after", signal.Signals(number).name, flush=True)
+    sys.exit(0)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    signal.signal(number, save)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("trap", ["", "trap 'echo cleaning' TERM INT USR1;"], ids=["plain", "trap"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)])
+def test_what_a_shell_script_runs_hears_of_a_signal_once(
+    number: signal.Signals, code: int, trap: str, job: Any
+) -> None:
+    """A shell waits for its child before it heeds a signal; its child saves meanwhile."""
+    (job.folder / "saves.py").write_text(SAVES)
+    node = job.node(0, "bash", "-c", f"{trap} {sys.executable} {job.folder}/saves.py; exit $?", nodes=1, procs=1)
+    job.all_started(1)
+    node.signal(number)
+    assert node.wait(10) == code, node.err
+    assert job.log(0).count(f"saved after {number.name}") == 1, job.log(0)
+    job.gone()
+
+
+@pytest.mark.parametrize("how", ["ignored", "blocked"])
+def test_signals_that_a_parent_has_turned_off(how: str, job: Any) -> None:
+    """A child's end that is ignored, or no signal that comes: job runners and traps of shells leave that behind."""
+    numbers = [signal.SIGCHLD, signal.SIGTERM]
+    if how == "ignored":
+        before: Any = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    else:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        nodes = [job.node(0, "sh", "-c", "exit 3", nodes=1)]
+        stopped = job.node(0, sys.executable, "-c", SAVES, nodes=1, procs=1, STACK_OUT=str(job.folder / "other"))
+    finally:
+        if how == "ignored":
+            signal.signal(signal.SIGCHLD, before)
+        else:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert nodes[0].wait(10) == 3, nodes[0].err
+    log = job.folder / "other" / "logs" / "attempt-1" / "rank-0.log"
+    until_there(lambda: log.exists() and "up" in log.read_text())
+    stopped.signal(signal.SIGTERM)
+    assert stopped.wait(10) == 143
+
+
+def until_there(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -145,13 +145,13 @@ def cut_off(bench: Bench) -> Result:
     return on_nodes(("pairwise-busbw",), cut_2_off)[0]["pairwise-busbw"]
 
 
-def nccl(bench: Bench, network: str, via: str, *, devices: bool) -> Result:
+def nccl(bench: Bench, network: str, via: str, *, devices: bool, fabric: str = "") -> Result:
     """The check's verdict on a log of NCCL: there are neither GPUs nor InfiniBand here."""
     context = bench.context(gpus=1, nodes=2)
     (context.scratch.parent / "nccl.log").write_text(NCCL.format(network=network, via=via))
     if devices:
         (context.root / "sys/class/infiniband/mlx5_0").mkdir(parents=True)
-    env = {"TEST_NCCL_LOG": str(context.scratch.parent / "nccl.log")}
+    env = {"TEST_NCCL_LOG": str(context.scratch.parent / "nccl.log"), "STACK_FABRIC": fabric}
     return bench.run("transport", context, plant=recorded_log, env=env)
 
 
@@ -172,6 +172,19 @@ def silent_sockets(bench: Bench) -> Result:
 @fault("transport", "InfiniBand without GPUDirect RDMA")
 def no_direct(bench: Bench) -> Result:
     return nccl(bench, "IB", "NET/IB/0", devices=True)
+
+
+@fault("transport", "sockets where the profile promises EFA, in a container that sees no device")
+def no_efa(bench: Bench) -> Result:
+    result = nccl(bench, "Socket", "NET/Socket/0", devices=False, fabric="efa")
+    assert "promises efa" in result.found
+    assert "docs/kubernetes.md#networks-between-nodes" in result.todo
+    return result
+
+
+@healthy("transport")
+def efa(bench: Bench) -> Result:
+    return nccl(bench, "AWS Libfabric", "NET/AWS Libfabric/0/GDRDMA", devices=True, fabric="efa")
 
 
 @healthy("transport")

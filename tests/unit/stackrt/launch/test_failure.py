@@ -8,8 +8,8 @@ from stackrt.launch import failure
 from stackrt.launch.failure import Failure
 
 
-def fail(time: float, cause: bool, name: str, echo: bool = False) -> Failure:
-    return Failure(time, cause, 1, {"name": name}, echo)
+def fail(time: float, cause: bool, name: str, echo: bool = False, inferred: bool = False) -> Failure:
+    return Failure(time, cause, 1, {"name": name}, echo, inferred)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,8 @@ def fail(time: float, cause: bool, name: str, echo: bool = False) -> Failure:
         ([fail(1.0, False, "echo", echo=True), fail(1.2, False, "raised")], "raised"),
         ([fail(1.2, False, "echo", echo=True), fail(1.1, False, "first echo", echo=True)], "first echo"),
         ([fail(1.0, False, "raised"), fail(1.2, True, "cause", echo=True)], "cause"),
+        ([fail(1.0, False, "perhaps caught", inferred=True), fail(1.2, False, "exit")], "exit"),
+        ([fail(1.2, False, "perhaps caught", inferred=True), fail(1.0, False, "echo", echo=True)], "perhaps caught"),
     ],
 )
 def test_first(failures: list[Failure], chosen: str) -> None:
@@ -105,6 +107,6 @@ def test_a_result_is_the_last_message_if_it_fits(size: int, written: bool, tmp_p
     path = tmp_path / "termination-log"
     path.write_text("")
     (tmp_path / "result.json").write_text(json.dumps({"text": "x" * size}))
-    failure.write_result(tmp_path, path)
+    failure.write_result(tmp_path, path=path)
     assert path.read_text() == (json.dumps({"text": "x" * size}, separators=(",", ":")) if written else "")
-    failure.write_result(tmp_path / "absent", path)
+    failure.write_result(tmp_path / "absent", path=path)

@@ -8,7 +8,7 @@ NODES = (NodeLayout(1, "10.0.0.1", (5001,)), NodeLayout(3, "10.0.0.2", (6001, 60
 
 
 def layout(framework: str = "torch", device: str = "cpu", address: str = "node-0", interface: str = "") -> Layout:
-    return Layout("run", 2, framework, device, address, 4000, NODES, False, interface)
+    return Layout("run", 2, framework, device, address, 4000, NODES, interface=interface)
 
 
 def test_torch_on_uneven_nodes() -> None:
@@ -114,3 +114,17 @@ def test_the_interface_that_leads_to_node_0(device: str, address: str, nccl: str
     own = {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth"}
     assert own.items() <= rank_env(own, layout("torch", device, address, interface="ib0"), 0, 0, "").items()
     assert "GLOO_SOCKET_IFNAME" not in rank_env({}, layout("torch", device, address), 0, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("fabric", "device", "local_rank", "debug"),
+    [("efa", "cuda", 0, "INFO"), ("efa", "cuda", 1, "WARN"), ("any", "cuda", 0, "WARN"), ("efa", "cpu", 0, None)],
+)
+def test_one_rank_of_a_node_tells_which_network_nccl_takes(
+    fabric: str, device: str, local_rank: int, debug: str | None
+) -> None:
+    env = rank_env({}, layout("torch", device)._replace(fabric=fabric), 1, local_rank, "")
+    assert env.get("NCCL_DEBUG") == debug
+    assert env.get("NCCL_DEBUG_SUBSYS") == ("INIT,NET" if debug == "INFO" else None)
+    own = rank_env({"NCCL_DEBUG": "TRACE"}, layout("torch", device)._replace(fabric=fabric), 1, local_rank, "")
+    assert own["NCCL_DEBUG"] == "TRACE"

@@ -36,6 +36,7 @@ RuntimeError: CUDA error: device-side assert triggered
 CUDA kernel errors might be asynchronously reported at some other API call.
 For debugging consider passing CUDA_LAUNCH_BLOCKING=1"""
 LEAVING = f"{PLAIN}\n[W1129 10:00:00.1 ProcessGroupNCCL.cpp:1] destroy_process_group() was not called\nterminate called"
+IGNORED = "Exception ignored in: <function D.__del__ at 0x7f>\n"
 LOST = PLAIN.replace("ValueError: bad sample", "RuntimeError: [pair.cc:553] Connection closed by peer [10.0.0.2]:5")
 WRAPPED = CHAINED.replace("ValueError: bad sample", "torch.distributed.DistBackendError: NCCL error: ncclRemoteError")
 
@@ -57,6 +58,13 @@ def seen(text: str) -> Raised | None:
         (WORKER, "ValueError: bad sample", False),
         (LONG, "RuntimeError: CUDA error: device-side assert triggered", False),
         (LEAVING, "ValueError: bad sample", False),
+        ("  0%| | 0/10 [00:00<?, ?it/s]" + PLAIN.partition("\n")[2], "ValueError: bad sample", False),
+        (
+            PLAIN + "\nException ignored in: <function D.__del__>\n" + LOST[LOST.index("Trace") :],
+            "ValueError: bad sample",
+            False,
+        ),
+        (PLAIN.replace("ValueError", "\x1b[1;35mValueError\x1b[0m\x07"), "ValueError: bad sample", False),
         (LOST, "RuntimeError: [pair.cc:553] Connection closed by peer [10.0.0.2]:5", True),
         (WRAPPED, "RuntimeError: step 5", True),
     ],
@@ -65,7 +73,17 @@ def test_the_exception_that_ends_a_rank(text: str, said: str, echo: bool) -> Non
     assert seen(text) == Raised(said, 1.0, echo)
 
 
-@pytest.mark.parametrize("text", ["step 1", "Traceback (most recent call last):\n  File x", "  ValueError: no header"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Exception ignored in: <function D.__del__ at 0x7f>\n" + PLAIN[PLAIN.index("Trace") :],
+        "Exception in thread Thread-1 (pump):\n" + PLAIN[PLAIN.index("Trace") :],
+        "2026-11-29 ERROR train: " + PLAIN[PLAIN.index("Trace") :],
+        "step 1",
+        "Traceback (most recent call last):\n  File x",
+        "  ValueError: no header",
+    ],
+)
 def test_no_exception(text: str) -> None:
     assert seen(text) is None
 
@@ -89,7 +107,7 @@ def test_what_torch_writes_down(tmp_path: Path) -> None:
     extra = {"py_callstack": "Traceback …\nValueError: bad", "timestamp": "1764453600"}
     file.write_text(json.dumps({"message": {"message": "ValueError: bad\nmore", "extraInfo": extra}}))
     os.utime(file, (5.0, 5.0))
-    assert recorded(file) == Raised("ValueError: bad", 5.0, False)
+    assert recorded(file) == Raised("ValueError: bad", 5.0, False, recorded=True)
     extra["py_callstack"] = "torch.distributed.DistNetworkError: gone\nValueError: bad"
     file.write_text(json.dumps({"message": {"message": "ValueError: bad", "extraInfo": extra}}))
     found = recorded(file)
@@ -97,4 +115,4 @@ def test_what_torch_writes_down(tmp_path: Path) -> None:
     assert found.echo
     file.write_text(json.dumps({"message": "it ended"}))
     os.utime(file, (6.0, 6.0))
-    assert recorded(file) == Raised("it ended", 6.0, False)
+    assert recorded(file) == Raised("it ended", 6.0, False, recorded=True)
