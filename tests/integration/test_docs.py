@@ -25,7 +25,7 @@ RUN_ELSEWHERE = {
     "docker compose up trainer": "test_compose_file.py::test_one_node_then_two_as_the_readme_has_it",
     "docker compose up node-0 node-1": "test_compose_file.py::test_one_node_then_two_as_the_readme_has_it",
     "docker compose up tensorboard": "test_compose_file.py::test_tensorboard_shows_the_curves",
-    "docker compose --profile '*' down --volumes": "test_compose_file.py::test_one_node_then_two_as_the_readme_has_it",
+    "docker compose --profile * down --volumes": "test_compose_file.py::test_one_node_then_two_as_the_readme_has_it",
     "docker compose cp trainer:/out ./out": "test_compose_file.py::test_one_node_then_two_as_the_readme_has_it",
     "docker compose -f compose.yaml -f compose/gpu.yaml up trainer": (
         "test_compose_file.py::test_every_file_is_valid_and_hardened"  # no GPU here: the file is checked
