@@ -41,9 +41,7 @@ def workloads(as_json: bool) -> None:
     "--on",
     "backend",
     type=click.Choice(["local", "compose"]),
-    default="local",
-    show_default=True,
-    help="Where: processes on this machine, or containers.",
+    help="Where: processes on this machine, or containers. [default: local; of a resumed run: where it was]",
 )
 @click.option("--out", metavar="FOLDER", help="Folder of the run. [default: in the run store]")
 @click.option(
@@ -57,7 +55,7 @@ def run(
     ctx: click.Context,
     /,
     words: tuple[str, ...],
-    backend: str,
+    backend: str | None,
     name: str | None,
     out: str | None,
     port: int | None,
@@ -81,7 +79,9 @@ def run(
     if resume:
         folder = _folder(name, out)
         job = _job_to_resume(ctx, folder, words)
+        backend = _backend_to_resume(folder, backend)
     else:
+        backend = backend or "local"
         run_name = name or options.free_name(words)
         folder = _folder(run_name, out)
         job = _new_job(words, backend, run_name, given)
@@ -127,6 +127,14 @@ def _job_to_resume(ctx: click.Context, folder: Path, words: tuple[str, ...]) -> 
             hint=f"it goes on as {folder / 'job.json'} says; leave it out, or start another run",
         )
     return store.read_job(folder)
+
+
+def _backend_to_resume(folder: Path, given: str | None) -> str:
+    """Where a run goes on: where it was, unless somebody says otherwise. Its image and environment are of there."""
+    record = store.read_record(folder)
+    if record and record.backend == "kubernetes":
+        raise InvalidInput("this run was one of a cluster", where=str(folder), hint="submit it again")
+    return given or (record.backend if record else "local")
 
 
 def _new_job(words: tuple[str, ...], backend: str, name: str, given: Mapping[str, Any]) -> Job:
@@ -188,12 +196,16 @@ def _report(job: Job, record: Record, folder: Path, as_json: bool) -> None:
     failed = store.read_json(folder / "failure.json") if record.state == "failed" else None
     if as_json:
         outcome = {"run": record, "folder": str(folder), "result": result, "failure": failed}
-        click.echo(msgspec.json.format(msgspec.json.encode(outcome), indent=2))
+        click.echo(store.to_json(outcome).decode(), nl=False)
     if record.state == "failed":
         raise JobFailed(summary.failure(record, folder, failed), hint=f"files of this run: {folder}")
     try:
         if not as_json:
             click.echo(summary.text(job, record, folder, result))
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk: what became of the job is not told by that
+        click.echo(f"note: standard output: {error.strerror}", err=True)
     finally:
         if record.state == "stopped":
             sys.exit(130)
@@ -210,10 +222,10 @@ def _show(job: Job, backend: str, folder: Path, port: int | None, workdir: Path,
         uid, gid = store.container_user(workdir)
         volumes = compose.mounts(job, out=str(folder), workdir=str(workdir))
         document = compose.document(job, image=options.image(job), user=f"{uid}:{gid}", volumes=volumes, gpus=gpus)
-        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2) if as_json else to_yaml(document))
+        click.echo(store.to_json(document) if as_json else to_yaml(document), nl=not as_json)
         return
     from stackctl.jobs import local
 
     with nullcontext(port) if port else local_engine.reserved_port(None, jobs.PORT) as number:
         nodes = local.plan(job, python=sys.executable, out=str(folder), port=number, gpus=gpus)
-    click.echo(msgspec.json.format(msgspec.json.encode(nodes), indent=2) if as_json else local.show(nodes))
+    click.echo(store.to_json(nodes) if as_json else local.show(nodes), nl=not as_json)

@@ -281,4 +281,4 @@ def _table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    click.echo(store.to_json(value), nl=False)

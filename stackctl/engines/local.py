@@ -149,7 +149,11 @@ def signals(pass_on: Callable[[int], None], numbers: Sequence[int] = STOPS) -> I
     def handle(number: int, _frame: FrameType | None) -> None:
         pass_on(number)
 
-    before = {number: signal.signal(number, handle) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    before = {
+        number: signal.signal(number, handle)
+        for number in numbers
+        if number in NOTICES or signal.getsignal(number) != signal.SIG_IGN  # notices we ignore ourselves, till a run
+    }
     try:
         yield
     finally:
@@ -195,9 +199,10 @@ def gpu_ids(count: int, *, check: bool = True) -> list[str]:
     return ids[:count]
 
 
-def has_program(name: str, path: str) -> bool:
-    """Whether a command can be found, as a rank will look for it."""
-    return shutil.which(name, path=path) is not None
+def has_program(name: str, path: str, cwd: Path) -> bool:
+    """Whether a command can be found, as a rank that starts in a folder will look for it."""
+    folders = [str(cwd / folder) for folder in path.split(os.pathsep)]
+    return shutil.which(str(cwd / name) if "/" in name else name, path=os.pathsep.join(folders)) is not None
 
 
 def has_module(name: str) -> bool:
@@ -216,8 +221,9 @@ def environment(program: str = "") -> dict[str, str]:
         program: What the user asked for, if it is theirs; if this has another `python` than their shell, that is said.
     """
     env = dict(os.environ)
-    ours, path = str(Path(sys.executable).parent), env.get("PATH", "")
-    if program and (env.get("VIRTUAL_ENV") or env.get("CONDA_PREFIX")):
+    ours, path = str(Path(sys.executable).parent), env.get("PATH") or os.defpath
+    active = [f"{folder}/bin" for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if (folder := env.get(name))]
+    if program and set(active) & set(path.split(os.pathsep)):
         env["PATH"] = os.pathsep.join([path, ours])
         return env
     env["PATH"] = os.pathsep.join([ours, path])

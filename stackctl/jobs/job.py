@@ -127,6 +127,26 @@ def make(
     )
 
 
+def check(job: Job) -> None:
+    """See that a job that was written down is one that could have been made.
+
+    Raises:
+        InvalidInput: It is not: somebody has edited the file.
+    """
+    _check_name(job.name)
+    for option, number, low, high in (
+        ("nodes", job.nodes, 1, MOST_NODES),
+        ("procs", job.procs, 1, MOST_PROCS),
+        ("gpus", job.gpus, 0, MOST_PROCS),
+        ("timeout", job.timeout, 1, LONGEST),
+        ("grace", job.grace, 0, LONGEST),
+    ):
+        _between(option, number, low, high)
+    if not job.command:
+        raise InvalidInput("is empty", where="command")
+    _checked_env(job.env, text=False)
+
+
 def check_text(words: Sequence[str]) -> None:
     """See that a command can be put into a manifest, which is text.
 
@@ -176,7 +196,7 @@ def _between(option: str, value: int, low: int, high: int) -> None:
         raise InvalidInput(f"must be from {low} to {high:,}", where=f"{option} {value}")
 
 
-def _checked_env(env: Mapping[str, str]) -> dict[str, str]:
+def _checked_env(env: Mapping[str, str], *, text: bool = True) -> dict[str, str]:
     if not env:
         return {}
     from stackrt.launch.frameworks import layout_names
@@ -193,5 +213,6 @@ def _checked_env(env: Mapping[str, str]) -> dict[str, str]:
             )
         if "\0" in value:
             raise InvalidInput("a value cannot hold a zero byte", where=f"--env {key}")
-        check_text([value])
+        if text:
+            check_text([value])
     return dict(env)

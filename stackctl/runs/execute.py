@@ -44,9 +44,10 @@ def local(
     """
     env = local_engine.environment(job.command[0] if not job.workload else "")
     _need_packages(job)
-    if not local_engine.has_program(job.command[0], env["PATH"]):
+    if not local_engine.has_program(job.command[0], job.env.get("PATH", env["PATH"]), workdir):
         raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
     gpus = local_engine.gpu_ids(job.nodes * job.gpus)
+    env["PWD"] = str(workdir)
     env["STACK_TOKEN"] = secrets.token_hex(32)
     with claimed(folder, job, resume=resume) as (attempt, hold):
         _announce(job, "processes", folder)

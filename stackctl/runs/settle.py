@@ -27,7 +27,8 @@ def settled(folder: Path, record: Record) -> Record:
     except StackError:  # the engine does not answer
         return record
     failure = store.read_json(folder / "failure.json")
-    code = int(failure.get("exit_code") or 1) if failure else None
+    told = failure.get("exit_code") if failure else None
+    code = told if isinstance(told, int) else 1 if failure else None
     found = msgspec.structs.replace(record, state="failed" if failure else "unknown", exit_code=code)
     with contextlib.suppress(OSError):
         store.write_json(folder / "run.json", found)

@@ -11,9 +11,12 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from stackctl.errors import InvalidInput, MissingHere, NameTaken
-from stackctl.jobs.job import Job
+from stackctl.jobs.job import Job, check
 
 T = TypeVar("T")
+
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What a file that is no JSON of ours raises."""
 
 State = Literal["running", "succeeded", "failed", "stopped", "unknown"]
 """`unknown`: it has ended, and nobody wrote down how: its stackctl was killed, or the disk was full."""
@@ -74,7 +77,7 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
     """
     file = folder / "job.json"
     if resume:
-        attempt = int((read_json(folder / "run.json") or {}).get("attempt", 0)) + 1
+        attempt = _newest_attempt(folder) + 1
         _put_aside(folder, attempt - 1)
         return attempt
     if file.exists():
@@ -96,6 +99,13 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
     return 1
 
 
+def _newest_attempt(folder: Path) -> int:
+    """The newest attempt of a run, by its record and by the logs that are there: no log is written over."""
+    record = read_record(folder)
+    logs = [path.name.removeprefix("attempt-") for path in (folder / "logs").glob("attempt-*")]
+    return max([record.attempt if record else 0, *(int(name) for name in logs if name.isascii() and name.isdigit())])
+
+
 def read_job(folder: Path) -> Job:
     """The job of a run.
 
@@ -104,12 +114,16 @@ def read_job(folder: Path) -> Job:
     """
     file = folder / "job.json"
     try:
-        return _decode(file.read_bytes(), Job)
+        job = _decode(file.read_bytes(), Job)
+        check(job)
+        return job
+    except InvalidInput as error:
+        raise InvalidInput(f"is not a job: {error.where}: {error.message}", where=str(file)) from None
     except FileNotFoundError:
         raise InvalidInput(
             "there is no run to resume", where=str(folder), hint="leave out --resume to start one"
         ) from None
-    except (msgspec.DecodeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise InvalidInput(f"is not a job: {error}", where=str(file)) from None
 
 
@@ -144,7 +158,7 @@ def read_record(folder: Path) -> Record | None:
     """The record of a run; None if the folder holds none."""
     try:
         return _decode((folder / "run.json").read_bytes(), Record)
-    except (OSError, msgspec.DecodeError, ValueError):
+    except (OSError, *_UNREADABLE):
         return None
 
 
@@ -190,7 +204,7 @@ def write_json(path: Path, value: object, *, mode: int = 0o666, new: bool = Fals
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with open(handle, "wb") as opened:  # noqa: PTH123 - of a descriptor, for its mode
-            opened.write(_json(value))
+            opened.write(to_json(value))
         if new:
             _put_new(part, path, mode)
         else:
@@ -209,7 +223,8 @@ def _put_new(part: Path, path: Path, mode: int) -> None:
         part.replace(path)
 
 
-def _json(value: object) -> bytes:
+def to_json(value: object) -> bytes:
+    """A value as JSON, for files and for `--json`."""
     try:
         return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
     except UnicodeEncodeError:  # names of files need not be UTF-8; JSON can hold them in escapes
@@ -231,7 +246,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None if the file is absent or not whole."""
     try:
         value = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *_UNREADABLE):
         return None
     return value if isinstance(value, dict) else None
 

@@ -31,8 +31,8 @@ def failure(record: Record, folder: Path, report: Mapping[str, Any] | None) -> s
         where = f"its logs are in {folder / 'logs'}" if (folder / "logs").is_dir() else "what it said is above"
         return f"{record.name} failed with exit code {record.exit_code}, and left no failure.json; {where}"
     lines = [str(report.get("sentence") or f"{record.name} failed with exit code {record.exit_code}")]
-    last = report.get("last_lines") or []
-    lines += [f"  | {line}" for line in last[-15:]]
+    last = report.get("last_lines")
+    lines += [f"  | {line}" for line in last[-15:]] if isinstance(last, list) else []
     return "\n".join(lines)
 
 

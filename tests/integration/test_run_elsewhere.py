@@ -211,3 +211,115 @@ def test_a_command_line_in_one_word_is_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 78
     assert "command not found (it has spaces: were its words meant to be several?)" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("how", ["ignored", "blocked"])
+def test_a_parent_that_has_turned_childrens_ends_off(how: str, tmp_path: Path) -> None:
+    """A failed job must not look like one that succeeded, and none may hang."""
+    turn = "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    if how == "blocked":
+        turn = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])"
+    code = f"import os, signal, sys; {turn}; os.execv(sys.argv[1], sys.argv[1:])"
+    argv = [sys.executable, "-c", code, STACKCTL, "run", "--out", str(tmp_path / "out"), "--", "sh", "-c", "exit 3"]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "exited with code 3" in done.stderr
+    assert read(tmp_path / "out" / "run.json")["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exec {} >&-", 0), ("exec {} <&- >&-", 0), ("exec {} >/dev/full", 0), ("exec {} | true", 0)]
+)
+def test_an_output_that_takes_nothing_changes_no_outcome(script: str, code: int, tmp_path: Path) -> None:
+    command = f"{STACKCTL} run --out {tmp_path / 'out'} -- echo hi"
+    argv = ["bash", "-o", "pipefail", "-c", script.format(command)]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert read(tmp_path / "out" / "run.json")["state"] == "succeeded"
+    assert (tmp_path / "out" / "logs" / "attempt-1" / "rank-0.log").read_text() == "hi\n"
+
+
+def test_a_command_is_looked_for_where_its_ranks_start(stackctl: Stackctl, tmp_path: Path) -> None:
+    (tmp_path / "project" / "bin").mkdir(parents=True)
+    for name in ("run.sh", "bin/tool"):
+        (tmp_path / "project" / name).write_text("#!/bin/sh\necho $PWD\n")
+        (tmp_path / "project" / name).chmod(0o755)
+    assert stackctl("run", "--name", "a", "--", "./run.sh", cwd=tmp_path / "project").returncode == 0
+    again = stackctl("run", "--resume", "--name", "a")
+    assert f"[0] {tmp_path / 'project'}" in again.stdout, again.stderr
+    path = f"{tmp_path / 'project' / 'bin'}:/usr/bin:/bin"
+    assert stackctl("run", "--env", f"PATH={path}", "--", "tool").returncode == 0
+    assert stackctl("run", "--", "sh", "-c", "true", env={"PATH": ""}).returncode == 0
+
+
+def test_an_environment_that_is_named_and_not_active_is_none(stackctl: Stackctl) -> None:
+    words = ("run", "--", "python", "-c", "import sys; print(sys.executable)")
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        done = stackctl(*words, env={"VIRTUAL_ENV": "", "CONDA_PREFIX": "", name: "/nonexistent"})
+        assert f"[0] {Path(sys.executable).parent}/python" in done.stdout
+
+
+def test_json_of_names_that_are_not_utf8(stackctl: Stackctl, tmp_path: Path) -> None:
+    out = str(tmp_path / os.fsdecode(b"o\xff"))
+    done = stackctl("run", "--out", out, "--json", "--", "echo", "hi")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["folder"] == out
+    plan = stackctl("run", "--out", out, "--resume", "--dry-run", "--json")
+    assert plan.returncode == 0, plan.stderr
+    assert json.loads(plan.stdout)[0]["env"]["STACK_OUT"] == out
+
+
+def test_a_run_goes_on_where_it_was(stackctl: Stackctl, tmp_path: Path) -> None:
+    assert stackctl("run", "--name", "a", "--", "true").returncode == 0
+    record = tmp_path / "runs" / "a" / "run.json"
+    record.write_text(record.read_text().replace('"local"', '"compose"'))
+    plan = stackctl("run", "--resume", "--name", "a", "--dry-run")
+    assert "services:" in plan.stdout
+    plan = stackctl("run", "--resume", "--name", "a", "--dry-run", "--on", "local")
+    assert "services:" not in plan.stdout
+    record.write_text(record.read_text().replace('"compose"', '"kubernetes"'))
+    refused = stackctl("run", "--resume", "--name", "a")
+    assert (refused.returncode, "submit it again" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("job.json", '"nodes": 1', '"nodes": 0', "nodes 0: must be from 1"),
+        ("job.json", '"procs": 1', '"procs": -1', "procs -1: must be from 1"),
+        ("job.json", '"env": {}', '"env": {"RANK": "1"}', "--env RANK"),
+        ("job.json", '"env": {}', '"env": {"A=B": "1"}', "--env A=B"),
+        ("job.json", "{", "[" * 100_000, "is not a job"),
+        ("job.json", '"true"', "", "command: is empty"),
+    ],
+)
+def test_a_job_that_somebody_has_edited(
+    file: str, old: str, new: str, said: str, stackctl: Stackctl, tmp_path: Path
+) -> None:
+    assert stackctl("run", "--name", "a", "--", "true").returncode == 0
+    path = tmp_path / "runs" / "a" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    refused = stackctl("run", "--resume", "--name", "a")
+    assert refused.returncode == 2, refused.stderr
+    assert said in refused.stderr
+    assert not (tmp_path / "runs" / "a" / "logs" / "attempt-2").exists()
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"attempt": "x"}', "null", "\udcff"])
+def test_a_damaged_record_loses_no_logs_and_no_list(record: str, stackctl: Stackctl, tmp_path: Path) -> None:
+    assert stackctl("run", "--name", "a", "--", "echo", "first").returncode == 0
+    folder = tmp_path / "runs" / "a"
+    (folder / "run.json").write_text(record, errors="surrogateescape")
+    (folder / "failure.json").write_text('{"exit_code": "oops", "last_lines": 7}')
+    assert stackctl("list").returncode == 0
+    again = stackctl("run", "--resume", "--name", "a")
+    assert again.returncode == 0, again.stderr
+    assert (folder / "logs" / "attempt-1" / "rank-0.log").read_text() == "first\n"
+    assert read(folder / "run.json")["attempt"] == 2
+    started = {"name": "a", "backend": "local", "attempt": 2, "started": "2026-11-29T00:00:00+00:00"}
+    (folder / "run.json").write_text(json.dumps({**started, "state": "running"}))
+    (folder / "failure.json").write_text('{"exit_code": "oops", "last_lines": 7}')
+    assert "failed" in stackctl("list").stdout
+    assert stackctl("status", "a").returncode == 0

@@ -125,7 +125,7 @@ def test_a_job_that_cannot_be_written_down_leaves_no_half_of_it(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_json", full)
+        patch.setattr(store, "to_json", full)
         with pytest.raises(MissingHere, match=r"job.json: cannot be written: No space left on device\n  make room"):
             store.create(tmp_path / "a", JOB, resume=False)
     assert store.create(tmp_path / "a", JOB, resume=False) == 1
