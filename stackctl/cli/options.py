@@ -58,6 +58,13 @@ _JOB_OPTIONS = (
     click.option("--seed", type=int, metavar="S", help="Seed: a workload's --seed, or SEED for your own command."),
     click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Environment of the ranks; NAME alone: yours."),
     click.option(
+        "--bind",
+        type=click.Choice(["auto", "none"]),
+        default="auto",
+        show_default=True,
+        help="Keep each rank to the CPUs near its GPU.",
+    ),
+    click.option(
         "--timeout",
         type=int,
         default=300,
@@ -75,7 +82,7 @@ _JOB_OPTIONS = (
     ),
 )
 
-JOB_PARAMETERS = ("nodes", "procs", "gpus", "image", "framework", "seed", "env", "timeout", "grace")
+JOB_PARAMETERS = ("nodes", "procs", "gpus", "image", "framework", "seed", "env", "bind", "timeout", "grace")
 """The options that a job is made of; its name and folder are the run's."""
 
 

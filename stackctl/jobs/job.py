@@ -12,6 +12,7 @@ from stackctl.errors import InvalidInput
 from stackctl.jobs import workloads
 
 Device = Literal["auto", "cpu", "cuda"]
+Bind = Literal["auto", "none"]
 
 PORT = 29400
 """The one fixed port of a job: node 0's launcher listens there."""
@@ -31,8 +32,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """One training job.
 
     `procs` is the number of ranks on each node; `gpus` is the number of GPUs on each node, 0 on a CPU, and where
-    there are GPUs each rank has one. `timeout` is how long nodes wait for one another at the start, and `grace` how
-    long ranks may take to end when the job is stopped, both in seconds.
+    there are GPUs each rank has one, and keeps to the CPUs near it unless `bind` is `none`. `timeout` is how long nodes
+    wait for one another at the start, and `grace` how long ranks may take to end when the job is stopped, in seconds.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     env: dict[str, str] = {}
     timeout: int = 300
     grace: int = 60
+    bind: Bind = "auto"
 
     @property
     def world_size(self) -> int:
@@ -69,6 +71,7 @@ def make(
     env: Mapping[str, str] | None = None,
     timeout: int = 300,
     grace: int = 60,
+    bind: Bind = "auto",
 ) -> Job:
     """Check what a person asked for and make the job of it.
 
@@ -124,6 +127,7 @@ def make(
         env=extra,
         timeout=timeout,
         grace=grace,
+        bind=bind,
     )
 
 
@@ -163,7 +167,8 @@ def check_text(words: Sequence[str]) -> None:
 
 def launcher(python: str, job: Job) -> tuple[str, ...]:
     """The command line of a node's launcher. `-P` keeps modules of the working folder from standing in for its own."""
-    return (python, "-P", "-m", "stackrt.launch", "--grace", str(job.grace), "--", *job.command)
+    bind = () if job.bind == "auto" else ("--bind", job.bind)
+    return (python, "-P", "-m", "stackrt.launch", "--grace", str(job.grace), *bind, "--", *job.command)
 
 
 def contract(job: Job, node: int, *, rendezvous: str, out: str, attempt: int = 1) -> dict[str, str]:

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from stackrt.launch import contract as contracts
 from stackrt.launch import failure
@@ -22,13 +23,14 @@ from stackrt.launch.server import Server
 from stackrt.launch.signals import NOTICES, STOPS, as_usual
 from stackrt.launch.timing import HEARTBEAT, TICK
 
-USAGE = """usage: python -m stackrt.launch [--grace SECONDS] -- COMMAND [ARGUMENT ...]
+USAGE = """usage: python -m stackrt.launch [--grace SECONDS] [--bind auto|none] -- COMMAND [ARGUMENT ...]
 
 Run one node of a job: STACK_PROCS copies of COMMAND, as ranks that find each other.
 All else comes from the environment: STACK_RUN STACK_ATTEMPT STACK_NODES STACK_NODE_RANK
 STACK_PROCS STACK_DEVICE STACK_RENDEZVOUS STACK_TOKEN STACK_FRAMEWORK STACK_OUT STACK_TIMEOUT.
 
   --grace SECONDS  on SIGTERM or SIGINT, kill ranks that have not ended by then (default 30)
+  --bind auto      keep each rank to the CPUs near its GPU, where the machine tells (the default); none: leave them free
 """
 GRACE = 30.0
 MOST_SHOWN = 80
@@ -69,14 +71,16 @@ def launch(loop: Loop, ranks: Ranks, console: Console) -> int:
     Raises:
         ConfigError: this node can't run, and no other node needs to be told.
     """
-    grace, command = parse(sys.argv[1:])
+    options, command = parse(sys.argv[1:])
     contract = count_ranks(contracts.read(os.environ))
     device, problem = check(contract, command, console)
     if problem is not None and contract.nodes > 1:
         console.say(f"{problem} (telling the other nodes)")
 
     ports, helper = Ports(), Helper(loop, console)
-    member = Member(loop, contract, device, command, grace, ranks=ranks, ports=ports, console=console)
+    member = Member(
+        loop, contract, device, command, options.grace, bind=options.bind, ranks=ranks, ports=ports, console=console
+    )
     loop.on_signals(
         (*STOPS, *NOTICES, signal.SIGCHLD),
         lambda number: ranks.reap() if number == signal.SIGCHLD else member.on_signal(number),
@@ -123,29 +127,44 @@ def coordinate(
     coordinator.joined(0)
 
 
-def parse(arguments: Sequence[str]) -> tuple[float, Sequence[str]]:
-    """Split the command line into the grace in seconds and the ranks' command.
+class Options(NamedTuple):
+    """The launcher's own options."""
+
+    grace: float = GRACE
+    bind: bool = True
+
+
+def parse(arguments: Sequence[str]) -> tuple[Options, Sequence[str]]:
+    """Split the command line into the launcher's options and the ranks' command.
 
     Raises:
         ConfigError: an unknown option, a wrong value, or no command.
     """
-    grace, rest = GRACE, list(arguments)
+    options, rest = Options(), list(arguments)
     while rest and rest[0].startswith("-") and rest[0] != "--":
         option, equals, value = rest.pop(0).partition("=")
-        if option != "--grace":
+        if option not in ("--grace", "--bind"):
             raise ConfigError(f"{option}: no such option; put the ranks' command after --")
         if not equals:
             value = rest.pop(0) if rest else ""
-        try:
-            grace = contracts.seconds(value)
-        except ValueError:
-            raise ConfigError(
-                f"--grace={value}: must be a number of seconds from 0 up; {GRACE:g} is the default"
-            ) from None
+        options = options._replace(grace=_grace(value)) if option == "--grace" else options._replace(bind=_bind(value))
     command = rest[1:] if rest[:1] == ["--"] else rest
     if not command:
         raise ConfigError("no command: write what each rank runs after --, as in `python -m stackrt.launch -- CMD`")
-    return grace, command
+    return options, command
+
+
+def _grace(value: str) -> float:
+    try:
+        return contracts.seconds(value)
+    except ValueError:
+        raise ConfigError(f"--grace={value}: must be a number of seconds from 0 up; {GRACE:g} is the default") from None
+
+
+def _bind(value: str) -> bool:
+    if value not in ("auto", "none"):
+        raise ConfigError(f"--bind={value}: must be auto or none; auto is the default")
+    return value == "auto"
 
 
 def count_ranks(contract: Contract) -> Contract:

@@ -54,6 +54,40 @@ def driver_version() -> str:
         return text.value.decode()
 
 
+def bus_ids(env: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the PCI addresses of the visible GPUs, `0000:3b:00.0`, in order; "" for one that NVML does not tell."""
+    chosen = visible(env.get("CUDA_VISIBLE_DEVICES"), _uuids())
+    with _nvml() as nvml:
+        return [_bus_id(nvml, uuid) if nvml is not None else "" for uuid in chosen]
+
+
+class _PciInfo(ctypes.Structure):
+    """nvmlPciInfo_t of nvml.h."""
+
+    _fields_ = (
+        ("legacy", ctypes.c_char * 16),
+        ("domain", ctypes.c_uint),
+        ("bus", ctypes.c_uint),
+        ("device", ctypes.c_uint),
+        ("device_id", ctypes.c_uint),
+        ("subsystem_id", ctypes.c_uint),
+        ("bus_id", ctypes.c_char * 32),
+    )
+
+
+def _bus_id(nvml: ctypes.CDLL, uuid: str) -> str:
+    handle, info = ctypes.c_void_p(), _PciInfo()
+    try:
+        if nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)) != 0:
+            return ""
+        if nvml.nvmlDeviceGetPciInfo_v3(handle, ctypes.byref(info)) != 0:
+            return ""
+    except AttributeError:  # an NVML without these
+        return ""
+    # sysfs writes the domain with four digits and all in small letters.
+    return f"{info.domain:04x}:{info.bus:02x}:{info.device:02x}.0"
+
+
 def _uuids() -> list[str]:
     count = ctypes.c_uint()
     with _nvml() as nvml:

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from stackrt.launch.contract import IS_LINUX
 from stackrt.launch.signals import NOTICES, STOPS
@@ -16,17 +16,21 @@ MOST_FILES = 1 << 20
 _prctl = ctypes.CDLL(None).prctl if IS_LINUX else None
 
 
-def die_with(parent: int) -> Callable[[], None] | None:
+def die_with(parent: int, keep_to: Collection[int] = ()) -> Callable[[], None] | None:
     """Return what a new child runs before exec so that SIGKILL follows its parent's death; None where impossible.
 
     Args:
         parent: the launcher's process id.
+        keep_to: CPUs that the child keeps to; all that are allowed if there is none.
     """
     prctl = _prctl
     if prctl is None:
         return None
 
     def arm() -> None:
+        if keep_to:
+            with contextlib.suppress(OSError):  # they may have been taken away since
+                os.sched_setaffinity(0, keep_to)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             # The parent died before the kernel was told.

@@ -40,12 +40,13 @@ class Member:
         command: Sequence[str],
         grace: float,
         *,
+        bind: bool,
         ranks: Ranks,
         ports: Ports,
         console: Console,
     ) -> None:
         self._loop, self._contract, self._device = loop, contract, device
-        self._command, self._grace = command, grace
+        self._command, self._grace, self._bind = command, grace, bind
         self._ranks, self._ports, self._console = ranks, ports, console
         self._layout: Layout | None = None
         self._stop_signal: int | None = None
@@ -192,10 +193,26 @@ class Member:
             self._loop.every(NETWORK_LOOK, self._look_at_network)
         self._ports.hand_over()
         try:
-            self._ranks.start(self._command, envs, first, layout.world, logs, [Path(file) for file in errors])
+            files = [Path(file) for file in errors]
+            self._ranks.start(self._command, envs, first, layout.world, logs, files, self._keep_to())
         except (ConfigError, OSError) as error:
             self.send({"type": "problem", "sentence": f"node {ours.node}: {error}" if ours.nodes > 1 else str(error)})
             self._ranks.kill()
+
+    def _keep_to(self) -> list[frozenset[int]]:
+        """The CPUs that each rank keeps to: those near its GPU, unless `--bind none` or a CPU run."""
+        free = [frozenset[int]()] * self._contract.procs
+        if not self._bind or self._device != "cuda":
+            return free
+        from stackrt.launch import gpus, numa
+
+        planned = numa.plan(gpus.bus_ids(), cpus.usable().allowed)
+        if len(planned) != len(free) or not any(planned):
+            self._console.say("ranks are not bound to CPUs: this machine has one NUMA node, or does not tell its GPUs'")
+            return free
+        said = ", ".join(f"local rank {rank}: {numa.shown(near) or 'all'}" for rank, near in enumerate(planned))
+        self._console.say(f"ranks keep to the CPUs near their GPUs ({said}); --bind none leaves them free")
+        return planned
 
     def _look_at_network(self) -> None:
         """Say once which network NCCL takes here, and tell node 0."""

@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,8 +59,13 @@ class Rank:
         """Whether we asked it to end, and whether we made it."""
         self.group_alive = self.group_signalled = False
 
-    def spawn(self, command: Sequence[str], env: dict[str, str]) -> None:
+    def spawn(self, command: Sequence[str], env: dict[str, str], keep_to: Collection[int] = ()) -> None:
         """Start the process in a session of its own, stdin empty, stdout and stderr into one non-blocking pipe.
+
+        Args:
+            command: what to run.
+            env: its whole environment.
+            keep_to: CPUs that it keeps to; all that are allowed if there is none.
 
         Raises:
             OSError: the command can't be started.
@@ -76,7 +81,7 @@ class Rank:
                 env=env,
                 start_new_session=True,
                 # Safe: no other thread runs here any more.
-                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509
+                preexec_fn=die_with(os.getpid(), keep_to),  # noqa: PLW1509
             )
         except OSError:
             os.close(readable)

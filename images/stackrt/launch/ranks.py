@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,11 +59,13 @@ class Ranks:
         world: int,
         logs: Path,
         error_files: Sequence[Path],
+        keep_to: Sequence[Collection[int]],
     ) -> None:
         """Start one process an environment, numbered from rank `first` of `world`.
 
         Args:
             error_files: where each may write the exception that ends it.
+            keep_to: CPUs that each keeps to; none for all that are allowed.
 
         Raises:
             ConfigError: the command can't be started.
@@ -75,7 +77,7 @@ class Ranks:
             prefix = f"[{number:{width}}] ".encode()
             rank = Rank(number, local_rank, prefix, self._log(logs, number), error_files[local_rank])
             try:
-                rank.spawn(command, env)
+                rank.spawn(command, env, keep_to[local_rank])
             except OSError as error:
                 rank.close_log()
                 why = error.strerror or str(error)
