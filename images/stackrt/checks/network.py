@@ -32,7 +32,7 @@ def all_nodes(context: Context, key: str, value: Any) -> list[Any]:
     """
     if context.meeting is None:
         raise MeetingError("nobody has said where the nodes meet")
-    return gather(context.meeting, context.node_rank, key, value, MEET_SECONDS)
+    return gather(context.meeting, context.node_rank, key, value, MEET_SECONDS, context.nodes)
 
 
 @check(

@@ -1,5 +1,6 @@
 """A run of the suite: on this node, and with several nodes together with the others."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from stackrt.checks import host, report, show
 from stackrt.checks.context import Context
-from stackrt.checks.meeting import MeetingError, Server, gather
+from stackrt.checks.meeting import MeetingError, Server, gather, is_served, leave
 from stackrt.checks.registry import Check
 from stackrt.checks.runner import Row, idle, run
 
@@ -37,7 +38,8 @@ def hold(checks: Sequence[Check], context: Context) -> dict[str, Any]:
             return str(error)
         return ""
 
-    server = Server(context.meeting[1], context.nodes) if context.meeting and context.node_rank == 0 else None
+    alone = context.meeting is not None and not is_served(os.environ)
+    server = Server(context.meeting, context.nodes) if context.meeting and alone and context.node_rank == 0 else None
     try:
         facts = host.facts()
         rows = run(checks, context, on_end=on_end, meet=meet)
@@ -50,6 +52,8 @@ def hold(checks: Sequence[Check], context: Context) -> dict[str, Any]:
     finally:
         if server:
             server.close()
+        elif context.meeting and alone:
+            leave(context.meeting)
     return report.document(
         image=context.image,
         seen=context.seen,
@@ -65,4 +69,4 @@ def _all(context: Context, key: str, value: Any) -> list[Any]:
     """What every node brings under a key; on a single node its own."""
     if context.meeting is None:
         return [value]
-    return gather(context.meeting, context.node_rank, key, value, LONGEST_WAIT)
+    return gather(context.meeting, context.node_rank, key, value, LONGEST_WAIT, context.nodes)

@@ -10,7 +10,7 @@ import contextlib
 import enum
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stackrt.launch.loop import READ, WRITE, Loop
 from stackrt.launch.output import Console
@@ -97,12 +97,12 @@ class Store:
     def __init__(self, loop: Loop, listener: socket.socket, console: Console) -> None:
         self._loop, self._listener, self._console = loop, listener, console
         self._values: dict[bytes, bytes] = {}
-        self._waiting: dict[bytes, list[_Client]] = collections.defaultdict(list)
+        self._waiting: dict[bytes, list[_Guest]] = collections.defaultdict(list)
         self._told = False
-        self._clients: set[_Client] = set()
+        self._clients: set[_Guest] = set()
         listener.setblocking(False)
         loop.watch(listener, READ, self._accept)
-        self._answers: dict[int, Callable[[Reader, _Client], bytes]] = {
+        self._answers: dict[int, Callable[[Reader, _Guest], bytes]] = {
             Query.VALIDATE: self._validate,
             Query.PING: lambda reader, _: reader.take(4),
             Query.SET: self._set,
@@ -126,7 +126,7 @@ class Store:
         for client in list(self._clients):
             client.close()
 
-    def answer(self, reader: Reader, client: "_Client") -> bytes:
+    def answer(self, reader: Reader, client: "_Guest") -> bytes:
         """Carry out the next request, and return what it is answered with: nothing yet, for one that must wait.
 
         Raises:
@@ -140,7 +140,7 @@ class Store:
                                 if client.valid else "")  # fmt: skip
         return known(reader, client)
 
-    def gone(self, client: "_Client", why: str) -> None:
+    def gone(self, client: "_Guest", why: str) -> None:
         """Forget a client that has left or was refused."""
         self._clients.discard(client)
         self._forget(client)
@@ -151,9 +151,9 @@ class Store:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # it has gone again
             sock, _ = self._listener.accept()
-            self._clients.add(_Client(self._loop, sock, self))
+            self._clients.add(_Guest(self._loop, sock, self))
 
-    def _validate(self, reader: Reader, client: "_Client") -> bytes:
+    def _validate(self, reader: Reader, client: "_Guest") -> bytes:
         if reader.take(4) != MAGIC.to_bytes(4, "little"):
             raise _RefusedError
         client.valid = True
@@ -171,23 +171,23 @@ class Store:
             if client.missing == 0:
                 client.send(STOP_WAITING)
 
-    def _set(self, reader: Reader, _client: "_Client") -> bytes:
+    def _set(self, reader: Reader, _client: "_Guest") -> bytes:
         key, value = reader.text(), reader.text()
         self._put(key, value)
         return b""
 
-    def _multi_set(self, reader: Reader, _client: "_Client") -> bytes:
+    def _multi_set(self, reader: Reader, _client: "_Guest") -> bytes:
         texts = reader.texts(2)
         for key, value in zip(texts[::2], texts[1::2], strict=True):
             self._put(key, value)
         return b""
 
-    def _append(self, reader: Reader, _client: "_Client") -> bytes:
+    def _append(self, reader: Reader, _client: "_Guest") -> bytes:
         key, value = reader.text(), reader.text()
         self._put(key, self._values.get(key, b"") + value)
         return b""
 
-    def _compare_set(self, reader: Reader, _client: "_Client") -> bytes:
+    def _compare_set(self, reader: Reader, _client: "_Guest") -> bytes:
         key, expected, wanted = reader.text(), reader.text(), reader.text()
         if key not in self._values:
             if expected:
@@ -197,7 +197,7 @@ class Store:
             self._put(key, wanted)
         return _framed(self._values[key])
 
-    def _add(self, reader: Reader, _client: "_Client") -> bytes:
+    def _add(self, reader: Reader, _client: "_Guest") -> bytes:
         key, amount = reader.text(), reader.number()
         try:
             total = int(self._values.get(key, b"0")) + amount
@@ -206,28 +206,28 @@ class Store:
         self._put(key, str(total).encode())
         return _NUMBER.pack(total)
 
-    def _check(self, reader: Reader, _client: "_Client") -> bytes:
+    def _check(self, reader: Reader, _client: "_Guest") -> bytes:
         return READY if all(key in self._values for key in reader.texts()) else NOT_READY
 
-    def _wait(self, reader: Reader, client: "_Client") -> bytes:
+    def _wait(self, reader: Reader, client: "_Guest") -> bytes:
         absent = [key for key in reader.texts() if key not in self._values]
         for key in absent:
             self._waiting[key].append(client)
         client.missing = len(absent)
         return b"" if absent else STOP_WAITING
 
-    def _cancel_wait(self, _reader: Reader, client: "_Client") -> bytes:
+    def _cancel_wait(self, _reader: Reader, client: "_Guest") -> bytes:
         self._forget(client)
         return WAIT_CANCELED
 
-    def _forget(self, client: "_Client") -> None:
+    def _forget(self, client: "_Guest") -> None:
         if client.missing:
             client.missing = 0
             for key in [key for key, clients in self._waiting.items() if client in clients]:
                 self._waiting[key] = [other for other in self._waiting[key] if other is not client]
 
 
-class _Client:
+class _Guest:
     """One connection of a rank."""
 
     def __init__(self, loop: Loop, sock: socket.socket, store: Store) -> None:
@@ -289,3 +289,78 @@ class _Client:
 
 def _framed(value: bytes) -> bytes:
     return _LENGTH.pack(len(value)) + value
+
+
+class Client:
+    """What a program of ours asks of a store, and waits for.
+
+    Args:
+        place: host and port of the store.
+        seconds: after which a store that does not answer is gone.
+
+    Raises:
+        OSError: nobody answers there, or no more; so do all methods.
+    """
+
+    def __init__(self, place: tuple[str, int], seconds: float) -> None:
+        self._seconds = seconds
+        self._sock = socket.create_connection(place, timeout=seconds)
+        self._sock.sendall(bytes([Query.VALIDATE]) + MAGIC.to_bytes(4, "little"))
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def set(self, key: str, value: bytes) -> None:
+        """Put a value under a key."""
+        self._ask(Query.SET, _framed(key.encode()) + _framed(value))
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to the number under a key, and return the sum."""
+        self._ask(Query.ADD, _framed(key.encode()) + _NUMBER.pack(amount))
+        return int(_NUMBER.unpack(self._take(8))[0])
+
+    def get(self, keys: Sequence[str]) -> list[bytes]:
+        """Return the values of keys that are there."""
+        self._ask(Query.MULTI_GET, _listed(keys))
+        return [self._take(int(_LENGTH.unpack(self._take(8))[0])) for _ in keys]
+
+    def check(self, keys: Sequence[str]) -> bytes:
+        """Return READY if all keys are there, else NOT_READY."""
+        self._ask(Query.CHECK, _listed(keys))
+        return self._take(1)
+
+    def wait(self, keys: Sequence[str], seconds: float) -> bool:
+        """Wait until all keys are there; return whether they came in time."""
+        self._ask(Query.WAIT, _listed(keys))
+        self._sock.settimeout(max(seconds, 0.001))
+        try:
+            self._take(1)
+            return True
+        except TimeoutError:
+            self._sock.settimeout(self._seconds)
+            self._ask(Query.CANCEL_WAIT, b"")
+            if self._take(1) == WAIT_CANCELED:
+                return False
+            self._take(1)  # they came in this very moment
+            return True
+        finally:
+            self._sock.settimeout(self._seconds)
+
+    def _ask(self, query: Query, rest: bytes) -> None:
+        self._sock.sendall(bytes([query]) + rest)
+
+    def _take(self, size: int) -> bytes:
+        found = bytearray()
+        while len(found) < size:
+            data = self._sock.recv(min(size - len(found), CHUNK))
+            if not data:
+                raise ConnectionError("the store has gone")
+            found += data
+        return bytes(found)
+
+
+def _listed(keys: Sequence[str]) -> bytes:
+    return _LENGTH.pack(len(keys)) + b"".join(_framed(key.encode()) for key in keys)
