@@ -34,7 +34,7 @@ packages = ["wheel==0.45.1"]
 [images.small]
 summary = "A small image of the same steps as the large ones"
 template = "pytorch.dockerfile.j2"
-framework = "iniconfig"
+framework = "torch"
 base = "bookworm"
 apt = ["ca-certificates", "python3", "tini"]
 compiler = ["make"]
