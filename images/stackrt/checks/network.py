@@ -237,7 +237,7 @@ def networks(log: str) -> dict[str, bool]:
         watch.line(line)
         if watch.network is not None:
             names.append(watch.network.name)
-    direct = bool(re.search(r"via NET/\S+/GDRDMA", log))
+    direct = bool(re.search(r"via NET/[^\n]+/GDRDMA", log))
     return dict.fromkeys(names, direct)
 
 
