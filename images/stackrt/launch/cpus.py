@@ -59,6 +59,25 @@ def threads(nodes: Sequence[tuple[int, Cpus]]) -> list[int]:
     return found
 
 
+SPINS = {"GenuineIntel": 400, "AuthenticAMD": 1100}
+"""Maker of a CPU -> spins that last some 20 microseconds on it: between two looks a thread pauses, for about 140 cycles
+on Intel's since Skylake, and for about 65 on AMD's. Both measured with `python bench/load.py`."""
+
+
+def spins(proc: Path = Path("/proc"), otherwise: int = SPINS["GenuineIntel"]) -> int:
+    """Return how often a thread is to look for its peers before it sleeps.
+
+    Args:
+        proc: where procfs is mounted.
+        otherwise: for CPUs of makers that are not known.
+    """
+    for line in _read(proc / "cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "vendor_id":
+            return SPINS.get(value.strip(), otherwise)
+    return otherwise
+
+
 def _smallest_quota(proc: Path) -> tuple[float | None, str]:
     """The least quota, in CPUs, of this process's cgroup and its ancestors, and which cgroup sets it."""
     found: tuple[float | None, str] = (None, "")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from stackrt.launch.contract import is_loopback
 from stackrt.launch.nccl import ANY
 
-SPINS = "400"
+SPINS = 400
 """How often a thread of libgomp looks for its peers at a barrier before it sleeps. By default it looks for milliseconds
 on end: beside one other busy process training is then 20 to 30 times slower (`python bench/load.py`). Where it sleeps
 at once, training alone is slower."""
@@ -43,6 +43,8 @@ class Layout(NamedTuple):
     """The network that the cluster's profile promises between nodes, of `nccl.FABRICS`."""
     agent_store: bool = False
     """Whether node 0's launcher holds torch's store, as torchrun's agent does, and not rank 0."""
+    spins: int = SPINS
+    """GOMP_SPINCOUNT of this node's ranks."""
     interface: str = ""
     """This node's network interface that leads to the other nodes; empty if that is not known."""
 
@@ -73,7 +75,7 @@ def rank_env(base: Mapping[str, str], layout: Layout, node: int, local_rank: int
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         env.setdefault(name, env.get("OMP_NUM_THREADS") or str(layout.nodes[node].threads))
     if "OMP_WAIT_POLICY" not in env:
-        env.setdefault("GOMP_SPINCOUNT", SPINS)
+        env.setdefault("GOMP_SPINCOUNT", str(layout.spins))
     if layout.interface:
         env.setdefault("GLOO_SOCKET_IFNAME", layout.interface)
         if layout.device == "cuda" and not is_loopback(layout.address):

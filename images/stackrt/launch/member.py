@@ -179,6 +179,7 @@ class Member:
             nodes,
             ours.fabric,
             bool(message["agent_store"]),
+            cpus.spins(),
             interface,
         )
         self._layout = layout

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from stackrt.launch import cpus
 from stackrt.launch.cpus import Cpus, threads, usable
 
 EIGHT = tuple(range(8))
@@ -79,3 +80,17 @@ def test_launchers_below_one_quota_share_it(tmp_path: Path) -> None:
 )
 def test_each_rank_gets_its_share(nodes: list[tuple[int, Cpus]], expected: list[int]) -> None:
     assert threads(nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "spins"),
+    [
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\n", 400),
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\n", 1100),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\n", 400),
+    ],
+)
+def test_a_thread_looks_for_its_peers_as_long_on_every_makers_cpu(cpuinfo: str, spins: int, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert cpus.spins(tmp_path) == spins
+    assert cpus.spins(tmp_path / "absent") == 400

@@ -32,7 +32,7 @@ def test_torch_on_uneven_nodes() -> None:
         "TORCHELASTIC_ERROR_FILE": "/errors.json",
         "OMP_NUM_THREADS": "2",
         "TF_NUM_INTRAOP_THREADS": "2",
-        "GOMP_SPINCOUNT": SPINS,
+        "GOMP_SPINCOUNT": str(SPINS),
         "PYTHONUNBUFFERED": "1",
         "STACK_ATTEMPT": "2",
         "STACK_DEVICE": "cpu",
