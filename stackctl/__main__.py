@@ -1,12 +1,10 @@
 """`stackctl`, and `python -m stackctl`."""
 
-import os
 import signal
 import sys
 from types import FrameType
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
 _SOON = 0.01
 
 
@@ -16,14 +14,19 @@ def main() -> None:
     After that SIGTERM, SIGHUP and SIGQUIT interrupt it as Ctrl-C does, so that it puts things right.
     """
     # A shell's background job, or nohup: leave it so.
-    _fill_standard_streams()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a shell's trap may leave it, no exit code can be read
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_INTERRUPTS, *_NOTICES, signal.SIGCHLD])
-    for number in _NOTICES:
-        signal.signal(number, signal.SIG_IGN)  # until a run passes them on
     heard = [number for number in _INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN]
     for number in heard:
         signal.signal(number, signal.SIG_DFL)
+    from stackrt.launch.signals import NOTICES, as_usual
+    from stackrt.launch.streams import fill_standard_streams
+
+    for number in NOTICES:
+        signal.signal(number, signal.SIG_IGN)  # until a run passes them on
+    as_usual()
+    fill_standard_streams()
+    for stream, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # Python found it closed
+            setattr(sys, name, open(stream, "r" if stream == 0 else "w", closefd=False))  # noqa: SIM115
     from stackctl.cli.main import main as run
 
     sys.unraisablehook = _interrupt_again
@@ -31,16 +34,6 @@ def main() -> None:
     for number in heard:
         signal.signal(number, signal.default_int_handler)
     run()
-
-
-def _fill_standard_streams() -> None:
-    """Open the null device where one is closed: else a file of ours gets its number, and children write into that."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:

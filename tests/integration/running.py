@@ -26,6 +26,20 @@ for number in range(600):
 """
 """A script for drills: it prints its rank and a line number ten times a second."""
 
+SAVES = """\
+import os, signal, sys, time
+def save(number, frame):
+    time.sleep(0.5)
+    print("saved after", signal.Signals(number).name, flush=True)
+    sys.exit(0)
+for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
+    signal.signal(getattr(signal, name), save)
+for number in range(600):
+    print("line", number, flush=True)
+    time.sleep(0.1)
+"""
+"""Another that saves half a second long, once, when it is asked to end."""
+
 
 def read(path: Path) -> dict[str, Any]:
     value = json.loads(path.read_text())

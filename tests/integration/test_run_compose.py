@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Stackctl
-from tests.integration.running import Running, children, read, wait_for
+from tests.integration.running import SAVES, Running, children, read, wait_for
 
 SMALL = ["--", "--steps", "6", "--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "--batch-size", "4",
          "--eval-tokens", "2000", "--sample-tokens", "20"]  # fmt: skip
@@ -129,20 +129,6 @@ def test_interrupting_a_compose_run_stops_and_removes_it(image: str, start: Call
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(30) == 130
     assert read(run.out / "run.json")["state"] == "stopped"
-
-
-SAVES = """\
-import os, signal, sys, time
-def save(number, frame):
-    time.sleep(0.5)
-    print("saved after", signal.Signals(number).name, flush=True)
-    sys.exit(0)
-for number in (signal.SIGTERM, signal.SIGUSR1):
-    signal.signal(number, save)
-for number in range(600):
-    print("line", number, flush=True)
-    time.sleep(0.1)
-"""
 
 
 @pytest.mark.needs("docker")

@@ -15,20 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, STACKCTL, Stackctl, environment
-from tests.integration.running import Running, background, ranks_of, read, wait_for, wait_until_gone
-
-SAVES = """\
-import os, signal, sys, time
-def save(number, frame):
-    time.sleep(0.5)
-    print("saved after", signal.Signals(number).name, flush=True)
-    sys.exit(0)
-for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
-    signal.signal(getattr(signal, name), save)
-for number in range(600):
-    print("line", number, flush=True)
-    time.sleep(0.1)
-"""
+from tests.integration.running import SAVES, Running, background, ranks_of, read, wait_for, wait_until_gone
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from stackrt.checks import wheels
 from stackrt.checks.context import Context
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped
-from stackrt.checks.words import REBUILD
+from stackrt.checks.words import NO_CUDA, REBUILD
 
-NO_CUDA = "this image holds no CUDA"
 RELOCK = "choose versions that fit in images/catalog.toml, then stackctl lock and stackctl build"
 UNCLAIM = "take the architecture out of gpu_architectures in images/catalog.toml"
 EM_CUDA = 190

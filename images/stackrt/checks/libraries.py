@@ -12,7 +12,7 @@ from stackrt.checks.context import Context
 from stackrt.checks.files import walk
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped
-from stackrt.checks.words import NO_IMAGE, REBUILD, some
+from stackrt.checks.words import NO_CUDA, NO_IMAGE, REBUILD, some
 from stackrt.launch import cpus
 
 FOLDERS = ("opt", "usr/lib", "usr/local")
@@ -110,7 +110,7 @@ DRIVERS = ("mlx5", "efa")
 def rdma_libraries(context: Context) -> Result:
     """Open the libraries as NCCL does. That needs no device; what NCCL chose on a node the check transport tells."""
     if context.image is None or not context.image.cuda:
-        return skipped("this image holds no CUDA")
+        return skipped(NO_CUDA)
     problems = [problem for name, symbols in VERBS.items() for problem in unusable(name, symbols)]
     drivers = {path.name.partition("-")[0].removeprefix("lib"): path for path in _verbs_drivers(context.root)}
     problems += [f"libibverbs has no driver {name}" for name in DRIVERS if name not in drivers]

@@ -7,9 +7,10 @@ keep it inside a trusted network.
 
 import json
 import os
+import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -77,7 +78,7 @@ class Server:
             while client.add(LEFT, 0) < self._nodes - 1 and time.monotonic() < deadline:
                 time.sleep(RETRY_SECONDS)
         with suppress(ProcessLookupError):
-            os.kill(self.pid, 9)
+            os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
@@ -87,7 +88,7 @@ def leave(meeting: tuple[str, int]) -> None:
         client.add(LEFT, 1)
 
 
-def is_served(env: dict[str, str] | os._Environ[str]) -> bool:
+def is_served(env: Mapping[str, str]) -> bool:
     """Whether a launcher serves a store for its ranks."""
     return env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
@@ -97,7 +98,7 @@ def _serve(listener: socket.socket) -> NoReturn:
     try:
         end_with_parent()
         loop = Loop()
-        _kept: Sequence[Any] = [Store(loop, listener, Console(Sink(loop, 2)))]
+        Store(loop, listener, Console(Sink(loop, 2)))
         loop.run()
     finally:
         os._exit(0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+NO_CUDA = "this image holds no CUDA"
 NO_IMAGE = "there are no image facts (/opt/stack/image.json) here"
 REBUILD = "build the image again, from its locks: stackctl build"
 

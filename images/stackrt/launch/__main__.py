@@ -16,11 +16,12 @@ from stackrt.launch.errors import CONFIG, ConfigError, LaunchError
 from stackrt.launch.helper import Helper
 from stackrt.launch.loop import Loop
 from stackrt.launch.member import Member, forget_failure
-from stackrt.launch.output import Console, drain, fill_standard_streams, standard_streams
+from stackrt.launch.output import Console, drain, standard_streams
 from stackrt.launch.ports import Ports
 from stackrt.launch.ranks import Ranks
 from stackrt.launch.server import Server
 from stackrt.launch.signals import NOTICES, STOPS, as_usual
+from stackrt.launch.streams import fill_standard_streams
 from stackrt.launch.timing import HEARTBEAT, TICK
 
 USAGE = """usage: python -m stackrt.launch [--grace SECONDS] [--bind auto|none] -- COMMAND [ARGUMENT ...]

@@ -177,8 +177,16 @@ class Coordinator:
             NodeLayout(seat.procs, seat.address, seat.ports, share) for seat, share in zip(seats, threads, strict=True)
         )
         address, attempt = seats[0].address, self._attempt()
-        layout = Layout(ours.run, attempt, ours.framework, ours.device, address, self._port, nodes)
-        return layout._replace(agent_store=self._agent_store)
+        return Layout(
+            ours.run,
+            attempt,
+            ours.framework,
+            ours.device,
+            address,
+            self._port,
+            nodes,
+            agent_store=self._agent_store,
+        )
 
     def _attempt(self) -> int:
         # Replaced nodes may each know another attempt; the highest is the newest.

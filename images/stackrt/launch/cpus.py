@@ -60,22 +60,25 @@ def threads(nodes: Sequence[tuple[int, Cpus]]) -> list[int]:
 
 
 SPINS = {"GenuineIntel": 400, "AuthenticAMD": 1100}
-"""Maker of a CPU -> spins that last some 20 microseconds on it: between two looks a thread pauses, for about 140 cycles
-on Intel's since Skylake, and for about 65 on AMD's. Both measured with `python bench/load.py`."""
+"""Maker of a CPU -> how often a thread of libgomp looks for its peers at a barrier before it sleeps: for some 20 us.
+Between two looks it pauses, for about 140 cycles on Intel's since Skylake, and for about 65 on AMD's. By default it
+looks for milliseconds on end: beside one other busy process training is then 20 to 30 times slower. Where it sleeps at
+once, training alone is slower. Both measured with `python bench/load.py`."""
+USUAL_SPINS = SPINS["GenuineIntel"]
+"""For CPUs of makers that are not known."""
 
 
-def spins(proc: Path = Path("/proc"), otherwise: int = SPINS["GenuineIntel"]) -> int:
-    """Return how often a thread is to look for its peers before it sleeps.
+def spins(proc: Path = Path("/proc")) -> int:
+    """Return the SPINS of this machine's CPU.
 
     Args:
         proc: where procfs is mounted.
-        otherwise: for CPUs of makers that are not known.
     """
     for line in _read(proc / "cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "vendor_id":
-            return SPINS.get(value.strip(), otherwise)
-    return otherwise
+            return SPINS.get(value.strip(), USUAL_SPINS)
+    return USUAL_SPINS
 
 
 def _smallest_quota(proc: Path) -> tuple[float | None, str]:

@@ -5,12 +5,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from stackrt.launch.contract import is_loopback
+from stackrt.launch.cpus import USUAL_SPINS
 from stackrt.launch.nccl import ANY
-
-SPINS = 400
-"""How often a thread of libgomp looks for its peers at a barrier before it sleeps. By default it looks for milliseconds
-on end: beside one other busy process training is then 20 to 30 times slower (`python bench/load.py`). Where it sleeps
-at once, training alone is slower."""
 
 
 class NodeLayout(NamedTuple):
@@ -43,7 +39,7 @@ class Layout(NamedTuple):
     """The network that the cluster's profile promises between nodes, of `nccl.FABRICS`."""
     agent_store: bool = False
     """Whether node 0's launcher holds torch's store, as torchrun's agent does, and not rank 0."""
-    spins: int = SPINS
+    spins: int = USUAL_SPINS
     """GOMP_SPINCOUNT of this node's ranks."""
     interface: str = ""
     """This node's network interface that leads to the other nodes; empty if that is not known."""

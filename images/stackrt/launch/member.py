@@ -246,8 +246,8 @@ class Member:
             return
         raised = rank.raised()
         last = rank.lines.last()
-        recent = raised is not None and rank.ended_at - raised.time < LEAVING
-        message = self._failed(rank, code, raised.time if raised is not None and recent else rank.ended_at)
+        leaving = raised is not None and rank.ended_at - raised.time < LEAVING
+        message = self._failed(rank, code, raised.time if raised and leaving else rank.ended_at)
         self.send(message | {"cause": cause, "echo": raised.echo if raised else is_echo("\n".join(last))})
         self._end_ranks()
 

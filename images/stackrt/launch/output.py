@@ -159,15 +159,6 @@ class Console:
         self._sink.write(f"stackrt.launch: {message}\n".encode(errors="replace"))
 
 
-def fill_standard_streams() -> None:
-    """Open the null device where stdin, stdout or stderr is closed, so that nothing else gets their numbers."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is fd
-
-
 def standard_streams(loop: Loop) -> tuple[Sink, Sink]:
     """Return sinks for stdout and stderr; one and the same when both lead to the same place, to keep the order."""
     out = Sink(loop, 1)

@@ -252,7 +252,7 @@ def test_what_a_shell_script_runs_hears_of_a_signal_once(
 
 
 @pytest.mark.parametrize("how", ["ignored", "blocked"])
-def test_signals_that_a_parent_has_turned_off(how: str, job: Any) -> None:
+def test_signals_that_a_parent_has_turned_off(how: str, job: Any, until: Callable[..., None]) -> None:
     """A child's end that is ignored, or no signal that comes: job runners and traps of shells leave that behind."""
     numbers = [signal.SIGCHLD, signal.SIGTERM]
     if how == "ignored":
@@ -269,13 +269,6 @@ def test_signals_that_a_parent_has_turned_off(how: str, job: Any) -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert nodes[0].wait(10) == 3, nodes[0].err
     log = job.folder / "other" / "logs" / "attempt-1" / "rank-0.log"
-    until_there(lambda: log.exists() and "up" in log.read_text())
+    until(lambda: log.exists() and "up" in log.read_text())
     stopped.signal(signal.SIGTERM)
     assert stopped.wait(10) == 143
-
-
-def until_there(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

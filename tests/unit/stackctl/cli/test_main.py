@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,6 +16,17 @@ from stackctl.cli import main as entry
 from stackctl.cli.main import COMMANDS, cli
 from stackctl.jobs import job as jobs
 from stackctl.runs import store
+from stackrt.launch.signals import STOPS
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """At its end the command line ignores stops, and so would all that later tests start."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 RUNS = [
     (["run", "gpt", "--nodes", "0", "--dry-run"], 2, "--nodes 0: must be from 1"),

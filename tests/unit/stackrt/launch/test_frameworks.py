@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from stackrt.launch.frameworks import SPINS, Layout, NodeLayout, horovod_hosts, rank_env
+from stackrt.launch.cpus import USUAL_SPINS
+from stackrt.launch.frameworks import Layout, NodeLayout, horovod_hosts, rank_env
 
 NODES = (NodeLayout(1, "10.0.0.1", (5001,)), NodeLayout(3, "10.0.0.2", (6001, 6002, 6003), 2))
 
@@ -32,7 +33,7 @@ def test_torch_on_uneven_nodes() -> None:
         "TORCHELASTIC_ERROR_FILE": "/errors.json",
         "OMP_NUM_THREADS": "2",
         "TF_NUM_INTRAOP_THREADS": "2",
-        "GOMP_SPINCOUNT": str(SPINS),
+        "GOMP_SPINCOUNT": str(USUAL_SPINS),
         "PYTHONUNBUFFERED": "1",
         "STACK_ATTEMPT": "2",
         "STACK_DEVICE": "cpu",
