@@ -70,7 +70,7 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && install -d -m 1777 /home/stack/.cache
 COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.11/site-packages/
 
-# torch==2.13.0, in a layer of its own: large, and changed rarely.
+# torch==2.13.0, torchvision==0.28.0, in a layer of its own: large, and changed rarely.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
@@ -164,7 +164,7 @@ LABEL org.opencontainers.image.title="stack-horovod-pytorch:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="308a4e69100318fd8e84e3f69524564184ce8224495c30d9eec8cafa1aad6c92" \
+      io.stackctl.lock="fa5c05591855cff82c9d3128320882d24dc3587e82bb9f75b592485fa53b0b2f" \
       io.stackctl.torch="2.13.0" \
       io.stackctl.horovod="0.28.1"
 WORKDIR /workspace

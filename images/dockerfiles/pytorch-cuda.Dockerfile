@@ -70,7 +70,7 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && install -d -m 1777 /home/stack/.cache
 COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.11/site-packages/
 
-# torch==2.13.0, in a layer of its own: large, and changed rarely.
+# torch==2.13.0, torchvision==0.28.0, in a layer of its own: large, and changed rarely.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
@@ -109,7 +109,7 @@ LABEL org.opencontainers.image.title="stack-pytorch:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="8fbb088ac1b00caecf4561d560b5252cb42ab5832ead71525ccc735ab0a7a1fc" \
+      io.stackctl.lock="44c1bb83a4b8957301e5feaa8632c8a2b774f468a3dfd75980fca11a2fabec85" \
       io.stackctl.torch="2.13.0"
 WORKDIR /workspace
 USER 1000:1000

@@ -70,7 +70,7 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && install -d -m 1777 /home/stack/.cache
 COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.11/site-packages/
 
-# torch==2.15.0, in a layer of its own: large, and changed rarely.
+# torch==2.15.0, torchvision==0.29.2, in a layer of its own: large, and changed rarely.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
@@ -109,7 +109,7 @@ LABEL org.opencontainers.image.title="stack-pytorch-next:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="34708fee213599f6546123000cfcba8faad8ca102c3dfa5c13471d279b4a1859" \
+      io.stackctl.lock="d3d234547f0dc09e33a29871cc0aaba2e4a53bc0320200b5ae1f0280ec768ccf" \
       io.stackctl.torch="2.15.0"
 WORKDIR /workspace
 USER 1000:1000

@@ -70,7 +70,7 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /home/stack --sh
     && install -d -m 1777 /home/stack/.cache
 COPY --chmod=644 images/build/root-home.pth /opt/venv/lib/python3.13/site-packages/
 
-# torch==2.13.0, in a layer of its own: large, and changed rarely.
+# torch==2.13.0, torchvision==0.28.0, in a layer of its own: large, and changed rarely.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
@@ -109,7 +109,7 @@ LABEL org.opencontainers.image.title="stack-pytorch-trixie:cuda" \
       org.opencontainers.image.base.name="debian:trixie-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="720c3513e454ef4e510e3616b174be9c1726b694275e282674fdbfffce8facf9" \
+      io.stackctl.lock="fa2ce561cb0cb107aa6b11e122c8639d7a09c855eff8b109b01cd847e067c4ab" \
       io.stackctl.torch="2.13.0"
 WORKDIR /workspace
 USER 1000:1000

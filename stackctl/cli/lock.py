@@ -47,6 +47,12 @@ def lock(image: str | None, variant: str | None, check: bool, upgrade: bool) -> 
         locks.check_tools(rows.tools, folder)
         for target in chosen:
             locks.check(target, folder)
+            if lacking := locks.lacking(target, folder):
+                click.echo(
+                    f"note: {target.key}: without {', '.join(lacking)}, which the framework's index did not offer when "
+                    f"it was locked; `stackctl lock {target.name}` asks again",
+                    err=True,
+                )
         for name in dict.fromkeys(target.name for target in chosen):
             locks.check_variants(catalog.targets(rows, name), folder)
         click.echo(f"the locks of {len(chosen)} images are as the resolver wrote them", err=True)
@@ -68,6 +74,8 @@ def lock(image: str | None, variant: str | None, check: bool, upgrade: bool) -> 
         click.echo(
             "\n  ".join([f"{target.key}:", *resolved.changes] if resolved.changes else [f"{target.key}: as it was"])
         )
+        if resolved.not_offered:
+            click.echo(f"note: {target.key}: {resolved.not_offered}", err=True)
         for line in locks.newer(target, settings, folder) if upgrade else ():
             click.echo(f"note: {target.key}: {line}", err=True)
     written = [name for name, text in texts.items() if _write(folder / "locks" / name, text)]

@@ -45,6 +45,8 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     framework_packages: tuple[str, ...]
     budget_gb: float
     """The most that the built image may take, uncompressed, in 10^9 bytes; `stackctl validate` holds it."""
+    framework_packages_if_offered: tuple[str, ...] = ()
+    """More of them, which `stackctl lock` leaves out, and says so, where the framework's index does not have them."""
     index: str = ""
     """Package index of the framework's own packages, where it is not the default one."""
     cuda: str = ""
@@ -368,7 +370,8 @@ def _image(row: object, where: str) -> Image:
     image = convert({**row, "variants": {}}, Image, where)
     for key, variant in variants.items():
         place = f"{where}.variants.{key}.framework_packages"
-        words.one_version_each({place: variant.framework_packages, f"{where}.packages": image.packages})
+        more = {f"{place}_if_offered": variant.framework_packages_if_offered, f"{where}.packages": image.packages}
+        words.one_version_each({place: variant.framework_packages, **more})
         first, *_ = variants.values()
         ours, others = (words.release(one.framework_packages[0]) for one in (variant, first))
         if ours != others:

@@ -42,6 +42,8 @@ def fingerprint(target: Target, name: str) -> str:
         asked = _lines(*_compiling(target))
     question = f"{asked}{target.base.python} {target.base.wheel_platform}"
     question += "".join(f" without {name}" for name in target.variant.leave_out)
+    if name in (target.packages_lock, target.framework_lock):
+        question += "".join(f" if offered {name}" for name in target.variant.framework_packages_if_offered)
     return hashlib.sha256(question.encode()).hexdigest()[:16]
 
 
@@ -66,6 +68,13 @@ def check(target: Target, images: Path) -> None:
             hint=f"versions belong into images/catalog.toml; {again} to have the lock written again",
         )
     _check_cuda(target, [pin for name in target.locks for pin in lockfile.parse(texts[name])])
+
+
+def lacking(target: Target, images: Path) -> list[str]:
+    """Packages that the catalog wants if they are offered, and that were not when the target was locked."""
+    held = _versions(images, target, target.framework_lock)
+    wanted = target.variant.framework_packages_if_offered
+    return [requirement for requirement in wanted if conflict.name_of(requirement) not in held]
 
 
 def check_variants(image: Sequence[Target], images: Path) -> None:
@@ -107,12 +116,14 @@ class Resolved(msgspec.Struct, frozen=True):
     """The locks of a target as the resolver answered, and what is new in them.
 
     `files` is file name below images/locks -> text; `changes` are lines such as `numpy 2.4.5 -> 2.4.6`; `shared` is
-    package -> its lines, of what the image's other variants hold as well.
+    package -> its lines, of what the image's other variants hold as well; `not_offered` says which of the packages that
+    are taken if they are offered were left out, and why.
     """
 
     files: dict[str, str]
     changes: tuple[str, ...]
     shared: dict[str, str]
+    not_offered: str = ""
 
 
 def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str, str]) -> Resolved:
@@ -129,7 +140,13 @@ def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str,
         InvalidInput: The answer holds another CUDA than the catalog says.
     """
     ask = partial(_ask, target, settings, images)
-    pins = ask(target.requirements, kept=kept)
+    more = target.variant.framework_packages_if_offered
+    try:
+        pins, not_offered = ask((*target.requirements, *more), kept=kept), ""
+    except JobFailed as error:
+        if not more:
+            raise
+        pins, not_offered = ask(target.requirements, kept=kept), f"without {', '.join(more)}: {error.message}"
     _check_cuda(target, pins)
     framework, others = lockfile.split(pins, target.image.framework_layer)
     parts = [framework, others]
@@ -145,12 +162,12 @@ def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str,
     if target.toolkit:
         parts.append(ask(target.toolkit.packages))
     has = {pin.name: pin.version for part in parts[: len(target.installed_locks)] for pin in part}
-    more = ask(
+    developing = ask(
         _developing(target),
         kept=_written(images, target, target.devel_lock) if kept else {},
         constraints=[f"{name}=={version}" for name, version in has.items()],
     )
-    parts.append([pin for pin in more if pin.name not in has])
+    parts.append([pin for pin in developing if pin.name not in has])
     before = _versions(images, target, *(name for name in target.locks if name != target.toolkit_lock))
     after = {
         pin.name: pin.version
@@ -170,7 +187,7 @@ def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str,
     }
     shared = {pin.name: pin.text for pin in parts[1]}
     noted = sums.text(files, _sizes(target, target.sums, files, settings, images))
-    return Resolved(files | {target.sums: noted}, tuple(changes(before, after)), shared)
+    return Resolved(files | {target.sums: noted}, tuple(changes(before, after)), shared, not_offered)
 
 
 def present(target: Target, images: Path, siblings: Iterable[Target]) -> dict[str, str]:

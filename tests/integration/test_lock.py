@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,7 +45,7 @@ PLAIN = '"tensorboard==2.21.0"'
     ("old", "new", "variant", "sentence", "rows"),
     [
         (
-            '["torch==2.13.0"]',
+            '["torch==2.13.0", "torchvision==0.28.0"]',
             '["torch==2.10.0", "tensorflow[and-cuda]==2.21.0"]',
             "cuda",
             "no version of nvidia-nccl-cu12 fits: ",
@@ -101,9 +102,7 @@ def test_a_conflict_is_one_sentence_and_lines_of_the_catalog(
 def test_two_cuda_majors_in_an_image_are_refused_by_package(copy: tuple[Path, Copy]) -> None:
     root, stackctl = copy
     catalog = root / "images" / "catalog.toml"
-    catalog.write_text(
-        catalog.read_text().replace('["torch==2.13.0"]', '["torch==2.13.0", "nvidia-nccl-cu12==2.32.3"]', 1)
-    )
+    catalog.write_text(catalog.read_text().replace('"torchvision==0.28.0"]', '"nvidia-nccl-cu12==2.32.3"]', 1))
     failed = stackctl("lock", "pytorch", "--variant", "cuda")
     assert failed.returncode == 2
     assert "images.pytorch.variants.cuda: one image has one CUDA major, but cuda-" in failed.stderr
@@ -117,8 +116,11 @@ def test_a_lock_again_changes_only_what_was_asked_for(copy: tuple[Path, Copy]) -
     before = {path.name: path.read_text() for path in folder.iterdir()}
     again = stackctl("lock", "pytorch")
     assert again.returncode == 0, again.stderr
-    assert again.stdout == "pytorch-cpu: as it was\npytorch-cuda: as it was\n"
-    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    if "note: pytorch-cpu: without torchvision" in again.stderr:
+        assert again.stdout == "pytorch-cpu: as it was\npytorch-cuda: as it was\n"
+        assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    else:  # the framework's own index answers here, which it did not where the committed lock was made
+        assert "pytorch-cpu:\n  torchvision 0.28.0+cpu added\n" in again.stdout
 
     catalog = root / "images" / "catalog.toml"
     catalog.write_text(catalog.read_text().replace("tensorboard==2.21.0", "tensorboard==2.20.0"))
@@ -126,6 +128,67 @@ def test_a_lock_again_changes_only_what_was_asked_for(copy: tuple[Path, Copy]) -
     assert "  tensorboard 2.21.0 -> 2.20.0\n" in changed.stdout
     assert " torch " not in changed.stdout
     assert stackctl("lock", "pytorch", "--check").returncode == 0
+
+
+VISION = {
+    "torchvision/__init__.py": "",
+    "torchvision-0.28.0+cpu.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0+cpu\n"
+    "Requires-Dist: numpy\nRequires-Dist: pillow>=5.3.0\nRequires-Dist: torch==2.13.0\n",
+    "torchvision-0.28.0+cpu.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "torchvision-0.28.0+cpu.dist-info/RECORD": "",
+}
+TORCH = {
+    "torch/__init__.py": "",
+    "torch-2.13.0+cpu.dist-info/METADATA": "Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0+cpu\n",
+    "torch-2.13.0+cpu.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "torch-2.13.0+cpu.dist-info/RECORD": "",
+}
+
+
+def wheel(path: Path, files: dict[str, str]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+
+
+@pytest.mark.needs("index")
+def test_torchvision_for_cpus_is_locked_as_soon_as_it_is_offered(copy: tuple[Path, Copy]) -> None:
+    """The package index has none that works beside a CPU torch; a wheelhouse stands in for the framework's index."""
+    root, stackctl = copy
+    house, lock = root / "house", root / "images" / "locks" / "pytorch-cpu.framework.txt"
+    wheel(house / "torch-2.13.0+cpu-py3-none-any.whl", TORCH)
+    (root / "images" / "locks" / "pytorch-cpu.sums").unlink()  # with it goes the hash of PyTorch's own wheel
+    words, env = ("lock", "pytorch", "--variant", "cpu"), {"STACK_WHEELHOUSE": str(house)}
+    without = stackctl(*words, env=env)
+    assert without.returncode == 0, without.stderr
+    said = "note: pytorch-cpu: without torchvision==0.28.0+cpu"
+    assert f"{said}: the package index has no torchvision==0.28.0+cpu\n" in without.stderr
+    assert [pin.name for pin in lockfile.parse(lock.read_text())] == ["torch"]
+    checked = stackctl("lock", "pytorch", "--check")
+    assert checked.returncode == 0, checked.stderr
+    assert f"{said}, which the framework's index did not offer when it was locked" in checked.stderr
+
+    wheel(house / "torchvision-0.28.0+cpu-py3-none-any.whl", VISION)
+    done = stackctl(*words, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "  torchvision 0.28.0+cpu added\n" in done.stdout
+    pins = {pin.name: pin for pin in lockfile.parse(lock.read_text())}
+    assert list(pins) == ["torch", "torchvision"]
+    assert pins["torchvision"].hashes
+    assert "without" not in done.stderr
+    assert "torchvision" not in stackctl("lock", "pytorch", "--check").stderr
+
+
+def test_the_docs_say_which_torchvision_is_locked() -> None:
+    from stackctl.images import catalog, lock
+
+    rows = catalog.targets(catalog.load(ROOT / "images" / "catalog.toml"))
+    without = {target.variant_name for target in rows if lock.lacking(target, ROOT / "images")}
+    told = next(
+        line for line in (ROOT / "docs" / "images.md").read_text().splitlines() if "committed locks of the CPU" in line
+    )
+    assert ("are without it" in told) == bool(without) == (without == {"cpu"})
 
 
 @pytest.mark.needs("torch-index")

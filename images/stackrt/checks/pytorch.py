@@ -1,5 +1,7 @@
 """Does PyTorch compute, compile, train on several ranks and save rightly, on a CPU?"""
 
+import importlib
+import importlib.util
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -7,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from stackrt.checks import ranks
 from stackrt.checks.context import Context
 from stackrt.checks.registry import check
-from stackrt.checks.result import Result, failed, passed
+from stackrt.checks.result import Result, failed, passed, skipped
 
 MOST_ERROR = 1e-6
 """Of gradients, relative to the largest: sums in another order differ by a few parts in 10^8."""
@@ -142,3 +144,28 @@ def checkpoint(context: Context) -> Result:
             expected="equal to the last bit", todo="look at the disk and memory of this machine; repeat on another",
         )  # fmt: skip
     return passed(f"{file.stat().st_size} bytes come back as they were, and the next step is the same")
+
+
+@check(
+    "torchvision",
+    frameworks=("torch",),
+    timeout=60.0,
+    proves="torchvision, where it is installed, is of the same build as PyTorch",
+    criterion="its compiled operators load: of two boxes that overlap, non-maximum suppression keeps the better one",
+)
+def torchvision(_: Context) -> Result:
+    """Call a compiled operator. A torchvision of another build says "operator torchvision::nms does not exist"."""
+    if not importlib.util.find_spec("torchvision"):
+        return skipped("torchvision is not installed")
+    import torch
+
+    version, todo = torch.__version__, "install the torchvision that was built with this torch, from the same index"
+    try:
+        nms = importlib.import_module("torchvision.ops").nms
+        boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [1.0, 1.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
+        kept = nms(boxes, torch.tensor([0.5, 0.9, 0.7]), 0.5).tolist()
+    except (ImportError, OSError, RuntimeError) as error:
+        return failed(f"torchvision does not work beside torch {version}: {error}", expected="it does", todo=todo)
+    if kept != [1, 2]:
+        return failed(f"its suppression keeps the boxes {kept}", expected="the boxes [1, 2]", todo=todo)
+    return passed(f"its operators work beside torch {version}")

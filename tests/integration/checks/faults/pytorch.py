@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import partial
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
 from pathlib import Path
 from typing import Any
 
@@ -82,4 +87,33 @@ def flipped(bench: Bench) -> Result:
     return bench.run("checkpoint", plant=flip_a_bit, loaded=("torch",))
 
 
+def stand_in(code: str) -> None:
+    """Have `import torchvision` run this code."""
+
+    class Finder(MetaPathFinder, InspectLoader):
+        def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+            return spec_from_loader(name, self) if name.partition(".")[0] == "torchvision" else None
+
+        def get_source(self, fullname: str) -> str:
+            return code
+
+        def is_package(self, fullname: str) -> bool:
+            return fullname == "torchvision"
+
+    sys.meta_path.insert(0, Finder())
+
+
+@fault("torchvision", "a torchvision of another build", needs=("torch",))
+def no_operators(bench: Bench) -> Result:
+    code = "raise RuntimeError('operator torchvision::nms does not exist')"
+    return bench.run("torchvision", plant=partial(stand_in, code), loaded=("torch",))
+
+
+@fault("torchvision", "an operator that computes wrongly", needs=("torch",))
+def wrong_operator(bench: Bench) -> Result:
+    code = "def nms(boxes, scores, most): return scores.argsort()"
+    return bench.run("torchvision", plant=partial(stand_in, code), loaded=("torch",))
+
+
+healthy_in("pytorch:cuda", "torchvision")
 healthy_in("pytorch", "gloo-ddp", "compile-cpu", "checkpoint")
