@@ -1,6 +1,6 @@
 """How long an image takes from nothing: no layer, no package and no Debian archive at hand.
 
-    python bench/cold.py [IMAGE-VARIANT…] [--rounds N] [--json] [--check]
+    python bench/cold.py [IMAGE-VARIANT…] [--runs N] [--json] [--check]
 
 Beside it, in turn with it, `uv pip install` of the same locks on this machine, also from nothing; of each the fastest
 round counts, since other work on a machine only adds to a time. Horovod's images are theirs and a compilation that uv
@@ -8,8 +8,6 @@ cannot do, so nothing on the host is like it. Needs Docker, a package index, and
 What it made is removed.
 """
 
-import argparse
-import json
 import math
 import os
 import re
@@ -22,6 +20,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from bench import common
 from stackctl.images import catalog, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,30 +105,25 @@ def records() -> set[str]:
 
 def main() -> int:
     """Measure, print, and with --check compare with the bound."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = common.parser(__doc__, 2, "how often both are measured")
     parser.add_argument("images", nargs="*", default=["pytorch-cpu"], help="such as pytorch-cuda (default pytorch-cpu)")
-    parser.add_argument("--rounds", type=int, default=2, help="how often both are measured (default 2)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1 if the bound is missed")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     targets = {target.key: target for target in catalog.targets(catalog.load()) if target.horovod is None}
-    if unknown := [key for key in arguments.images if key not in targets]:
+    if unknown := [key for key in options.images if key not in targets]:
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(targets)}")
     times: dict[str, dict[str, float]] = {}
-    for key in arguments.images:
+    for key in options.images:
         host = image = math.inf
-        for _ in range(arguments.rounds):
+        for _ in range(options.runs):
             host = min(host, timed(on_the_host, targets[key]))
             image = min(image, timed(as_an_image, targets[key]))
         times[key] = {"uv on the host": host, "image": image, "ratio": image / host}
-        if not arguments.json:
-            print(f"  {key:20} " + "   ".join(f"{name} {value:.2f}" for name, value in times[key].items()), flush=True)
+    lines = [
+        f"  {key:20} " + "   ".join(f"{name} {value:.2f}" for name, value in row.items()) for key, row in times.items()
+    ]
+    lines.append(f"  bound: {BOUND} times uv on the host")
     good = all(row["ratio"] <= BOUND for row in times.values())
-    if arguments.json:
-        print(json.dumps({"seconds": times, "bound": BOUND, "ok": good}))
-    else:
-        print(f"  bound: {BOUND} times uv on the host")
-    return 0 if good or not arguments.check else 1
+    return common.conclude(options, {"seconds": times, "bound": BOUND}, lines, ok=good)
 
 
 if __name__ == "__main__":

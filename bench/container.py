@@ -5,13 +5,14 @@
 Needs Docker with the image built (`make images`) and torch in this environment (`make train-env`), at the same version.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from bench import common
 
 STACKCTL = str(Path(sys.executable).parent / "stackctl")
 LEAST_RATIO = 0.98
@@ -31,23 +32,18 @@ def tokens_per_second(backend: str, steps: int) -> float:
 
 def main() -> int:
     """Measure, print, and with --check compare with the bound."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=5, help="pairs (default 5)")
+    parser = common.parser(__doc__, 5, "pairs")
     parser.add_argument("--steps", type=int, default=60, help="steps of each training (default 60)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1 if the bound is missed")
-    arguments = parser.parse_args()
-    pairs = [{on: tokens_per_second(on, arguments.steps) for on in ("local", "compose")} for _ in range(arguments.runs)]
+    options = parser.parse_args()
+    pairs = [{on: tokens_per_second(on, options.steps) for on in ("local", "compose")} for _ in range(options.runs)]
     ratio = statistics.median(pair["compose"] / pair["local"] for pair in pairs)
     medians = {on: statistics.median(pair[on] for pair in pairs) for on in ("local", "compose")}
-    good = ratio >= LEAST_RATIO
-    if arguments.json:
-        print(json.dumps({"tokens_per_second": medians, "ratio": ratio, "runs": arguments.runs, "ok": good}))
-    else:
-        print(f"  process   {medians['local']:10,.0f} tokens/s")
-        print(f"  container {medians['compose']:10,.0f} tokens/s")
-        print(f"  ratio     {ratio:10.3f}   median of {arguments.runs} pairs, bound {LEAST_RATIO}")
-    return 0 if good or not arguments.check else 1
+    lines = [
+        f"  process   {medians['local']:10,.0f} tokens/s",
+        f"  container {medians['compose']:10,.0f} tokens/s",
+        f"  ratio     {ratio:10.3f}   median of {options.runs} pairs, bound {LEAST_RATIO}",
+    ]
+    return common.conclude(options, {"tokens_per_second": medians, "ratio": ratio}, lines, ok=ratio >= LEAST_RATIO)
 
 
 if __name__ == "__main__":

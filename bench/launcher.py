@@ -7,15 +7,15 @@ counts, since other work on the machine only adds. The first round only compiles
 torch the comparison with torchrun is left out.
 """
 
-import argparse
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from bench import common
 
 IMAGES = Path(__file__).parents[1] / "images"
 RANKS = 4
@@ -65,27 +65,21 @@ def measure(runs: int) -> dict[str, list[float]]:
 
 def main() -> int:
     """Measure, print, and with --check compare with the bounds."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=7, help="rounds (default 7)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a bound is missed")
-    arguments = parser.parse_args()
-    times = measure(arguments.runs)
+    options = common.parser(__doc__, 7).parse_args()
+    times = measure(options.runs)
     fastest = {way: min(seconds) for way, seconds in times.items()}
     overhead = fastest["launcher"] - fastest["by hand"]
     speedup = fastest["torchrun"] / fastest["launcher"] if "torchrun" in fastest else None
+    against = f"{speedup:.1f} x sooner (bound {LEAST_SPEEDUP:g} x)" if speedup else "not measured: torch is absent"
+    lines = [
+        f"seconds until the last of {RANKS} ranks has printed, fastest of {options.runs} rounds",
+        *(f"  {way:10} {least:7.3f}   (to {max(times[way]):.3f})" for way, least in fastest.items()),
+        f"launcher over by hand: +{overhead:.3f} s (bound {MOST_OVERHEAD} s)",
+        f"launcher against torchrun: {against}",
+    ]
+    found = {"seconds": fastest, "overhead_seconds": overhead, "speedup_over_torchrun": speedup, "ranks": RANKS}
     good = overhead <= MOST_OVERHEAD and (speedup is None or speedup >= LEAST_SPEEDUP)
-    if arguments.json:
-        result = {"seconds": fastest, "overhead_seconds": overhead, "speedup_over_torchrun": speedup, "ok": good}
-        print(json.dumps(result | {"runs": arguments.runs, "ranks": RANKS}))
-    else:
-        print(f"seconds until the last of {RANKS} ranks has printed, fastest of {arguments.runs} rounds")
-        for way, least in fastest.items():
-            print(f"  {way:10} {least:7.3f}   (to {max(times[way]):.3f})")
-        print(f"launcher over by hand: +{overhead:.3f} s (bound {MOST_OVERHEAD} s)")
-        against = f"{speedup:.1f} x sooner (bound {LEAST_SPEEDUP:g} x)" if speedup else "not measured: torch is absent"
-        print(f"launcher against torchrun: {against}")
-    return 0 if good or not arguments.check else 1
+    return common.conclude(options, found, lines, ok=good)
 
 
 if __name__ == "__main__":

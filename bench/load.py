@@ -7,7 +7,6 @@ which all take turns, the median counts. The quota is measured in a container, w
 built: with one CPU's worth of time, threads of all CPUs only wait.
 """
 
-import argparse
 import json
 import os
 import shlex
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import common
 from stackctl.engines import docker
 from stackctl.errors import MissingHere
 from stackctl.images import catalog
@@ -80,8 +80,8 @@ def below_quota(image: str, settings: dict[str, str]) -> float:
     return float(done.stdout.split()[-1])
 
 
-def measure(runs: int, image: str) -> dict[str, float]:
-    """Tokens a second by situation."""
+def measure(runs: int, image: str, *, bounds_only: bool = False) -> dict[str, float]:
+    """Tokens a second by situation; with `bounds_only` of those that have a bound."""
     found: dict[str, list[float]] = {}
 
     def add(name: str, value: float) -> None:
@@ -92,8 +92,9 @@ def measure(runs: int, image: str) -> dict[str, float]:
         add("alone, OpenMP's settings", tokens_per_second(OPENMP))
         with busy_loop():
             add("beside", tokens_per_second({}))
-            add("beside, OpenMP's settings", tokens_per_second(OPENMP))
-        if image:
+            if not bounds_only:
+                add("beside, OpenMP's settings", tokens_per_second(OPENMP))
+        if image and not bounds_only:
             add("quota of 1 CPU", below_quota(image, {}))
             cpus = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
             add("quota of 1 CPU, a thread a core", below_quota(image, OPENMP | cpus))
@@ -112,24 +113,18 @@ def built_image() -> str:
 
 def main() -> int:
     """Measure, print, and with --check compare with the bounds."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="rounds (default 3)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a bound is missed")
-    arguments = parser.parse_args()
-    found = measure(arguments.runs, built_image())
+    options = common.parser(__doc__, 3).parse_args()
+    found = measure(options.runs, "" if options.check else built_image(), bounds_only=options.check)
     beside, alone = found["beside"] / found["alone"], found["alone"] / found["alone, OpenMP's settings"]
+    lines = [
+        *(f"  {name:32} {speed:9,.0f} tokens/s" for name, speed in found.items()),
+        f"beside one busy loop: {beside:.2f} of alone (bound {LEAST_BESIDE})",
+        f"alone: {alone:.2f} of OpenMP's own settings (bound {LEAST_ALONE})",
+    ]
+    if "quota of 1 CPU" not in found and not options.check:
+        lines.append("quota: not measured: Docker does not answer, or the pytorch image is not built")
     good = beside >= LEAST_BESIDE * (1 - NOISE) and alone >= LEAST_ALONE * (1 - NOISE)
-    if arguments.json:
-        print(json.dumps({"tokens_per_second": found, "beside": beside, "alone": alone, "ok": good}))
-    else:
-        for name, speed in found.items():
-            print(f"  {name:32} {speed:9,.0f} tokens/s")
-        print(f"beside one busy loop: {beside:.2f} of alone (bound {LEAST_BESIDE})")
-        print(f"alone: {alone:.2f} of OpenMP's own settings (bound {LEAST_ALONE})")
-        if "quota of 1 CPU" not in found:
-            print("quota: not measured: Docker does not answer, or the pytorch image is not built")
-    return 0 if good or not arguments.check else 1
+    return common.conclude(options, {"tokens_per_second": found, "beside": beside, "alone": alone}, lines, ok=good)
 
 
 if __name__ == "__main__":

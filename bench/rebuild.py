@@ -5,8 +5,6 @@
 Beside it the same no-op as a bare `docker buildx build`, in turn. Needs Docker, and the image built once before.
 """
 
-import argparse
-import json
 import shlex
 import shutil
 import statistics
@@ -15,6 +13,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from bench import common
 
 ROOT = Path(__file__).resolve().parents[1]
 BARE = "stack-bench:bare"
@@ -65,19 +65,12 @@ def measure(runs: int) -> dict[str, list[float]]:
 
 def main() -> int:
     """Measure, print, and with --check compare with the bounds."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=5, help="rounds (default 5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a bound is missed")
-    arguments = parser.parse_args()
-    medians = {way: statistics.median(seconds) for way, seconds in measure(arguments.runs).items()}
+    options = common.parser(__doc__, 5).parse_args()
+    medians = {way: statistics.median(seconds) for way, seconds in measure(options.runs).items()}
+    bounds = {way: f"   bound {bound} s" for way, bound in BOUNDS.items()}
+    lines = [f"  {way:20} {median:6.2f} s{bounds.get(way, '')}" for way, median in medians.items()]
     good = all(medians[way] <= bound for way, bound in BOUNDS.items())
-    if arguments.json:
-        print(json.dumps({"seconds": medians, "bounds": BOUNDS, "runs": arguments.runs, "ok": good}))
-    else:
-        for way, median in medians.items():
-            print(f"  {way:20} {median:6.2f} s" + (f"   bound {BOUNDS[way]} s" if way in BOUNDS else ""))
-    return 0 if good or not arguments.check else 1
+    return common.conclude(options, {"seconds": medians, "bounds": BOUNDS}, lines, ok=good)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ base: the distribution image with its apt packages. wheels: the files that the l
 Python, compiled at installation. Needs Docker, and images that are built; the others are passed over.
 """
 
-import argparse
-import json
 import os
 import subprocess
 import sys
 
 import msgspec
 
+from bench import common
 from stackctl.engines import docker
 from stackctl.images import catalog, inventory
 from stackctl.images.settings import from_env
@@ -62,28 +61,23 @@ def measure(name: str | None) -> list[Measured]:
 
 def main() -> int:
     """Measure, print, and with --check compare with the bound."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = common.parser(__doc__)
     parser.add_argument("image", nargs="?", help="only this image of the catalog")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1 if an image misses the bound")
-    arguments = parser.parse_args()
-    images = measure(arguments.image)
-    good = all(image.ratio <= BOUND for image in images)
-    if arguments.json:
-        rows = [{**msgspec.to_builtins(image), "ratio": image.ratio} for image in images]
-        print(json.dumps({"images": rows, "bound": BOUND, "ok": good}))
-        return 0 if good or not arguments.check else 1
+    options = parser.parse_args()
+    images = measure(options.image)
+    lines = []
     for image in images:
         base, wheels, compiled, whole = (
             f"{size / 1e9:.2f}" for size in (image.base, image.wheels, image.compiled, image.image)
         )
-        print(
+        lines.append(
             f"  {image.tag:30} {whole:>5} GB = base {base} + wheels {wheels} + compiled {compiled}, "
             f"times {image.ratio:.3f}   bound {BOUND}"
         )
-    if not images:
-        print("  no image is built here: make images")
-    return 0 if good or not arguments.check else 1
+    rows = [{**msgspec.to_builtins(image), "ratio": image.ratio} for image in images]
+    good = all(image.ratio <= BOUND for image in images)
+    said = lines or ["  no image is built here: make images"]
+    return common.conclude(options, {"images": rows, "bound": BOUND}, said, ok=good)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@
 The commands run in turn, so that a busy moment hits all alike. The first round compiles bytecode and is not counted.
 """
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from bench import common
 
 STACKCTL = str(Path(sys.executable).parent / "stackctl")
 WAYS = {
@@ -40,24 +40,19 @@ def seconds(argv: list[str]) -> float:
 
 def main() -> int:
     """Measure, print, and with --check compare with the bounds."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=15, help="rounds (default 15)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a bound is missed")
-    arguments = parser.parse_args()
-    rounds = [{way: seconds(argv) for way, argv in WAYS.items()} for _ in range(arguments.runs + 1)][1:]
+    options = common.parser(__doc__, 15).parse_args()
+    rounds = [{way: seconds(argv) for way, argv in WAYS.items()} for _ in range(options.runs + 1)][1:]
     fastest = {way: min(times[way] for times in rounds) for way in WAYS}
     slower = max(1.0, statistics.median(times[PROBE] for times in rounds) / PROBE_SECONDS)
-    good = all(fastest[way] <= bound * slower for way, bound in BOUNDS.items())
-    if arguments.json:
-        print(json.dumps({"seconds": fastest, "bounds": BOUNDS, "slower": slower, "runs": arguments.runs, "ok": good}))
-    else:
-        bare = fastest["python -c pass"]
-        for way, least in fastest.items():
-            bound = f"   bound {BOUNDS[way]} s" if way in BOUNDS else ""
-            print(f"  {way:36} {least:6.3f} s   {least / bare:4.1f} x the interpreter{bound}")
-        print(f"  the bounds hold times {slower:.2f}: what {PROBE} takes here, against {PROBE_SECONDS} s")
-    return 0 if good or not arguments.check else 1
+    bare = fastest["python -c pass"]
+    bounds = {way: f"   bound {bound} s" for way, bound in BOUNDS.items()}
+    lines = [
+        f"  {way:36} {least:6.3f} s   {least / bare:4.1f} x the interpreter{bounds.get(way, '')}"
+        for way, least in fastest.items()
+    ]
+    lines.append(f"  the bounds hold times {slower:.2f}: what {PROBE} takes here, against {PROBE_SECONDS} s")
+    found = {"seconds": fastest, "bounds": BOUNDS, "slower": slower}
+    return common.conclude(options, found, lines, ok=all(fastest[way] <= most * slower for way, most in BOUNDS.items()))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ torchx is installed into a folder of its own, which is removed again; that needs
 that a busy moment hits both alike.
 """
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -15,6 +13,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from bench import common
 
 BIN = Path(sys.executable).parent
 TORCHX = ["run", "--workspace", "", "-s", "kubernetes", "--dryrun", "-cfg", "queue=default"]
@@ -35,11 +35,7 @@ def seconds(argv: list[str], folder: Path) -> float:
 
 def main() -> int:
     """Install torchx, measure both in turn, print, and with --check compare with the bound."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=7, help="rounds (default 7)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1 if the bound is missed")
-    arguments = parser.parse_args()
+    options = common.parser(__doc__, 7).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subprocess.run([BIN / "uv", "venv", "--quiet", folder / "venv"], check=True)
@@ -52,16 +48,12 @@ def main() -> int:
             "stackctl submit --dry-run": [str(BIN / "stackctl"), *STACKCTL],
         }
         # The first round compiles bytecode and is not counted.
-        rounds = [{way: seconds(argv, folder) for way, argv in ways.items()} for _ in range(arguments.runs + 1)][1:]
+        rounds = [{way: seconds(argv, folder) for way, argv in ways.items()} for _ in range(options.runs + 1)][1:]
     medians = {way: statistics.median(times[way] for times in rounds) for way in ways}
     ratio = medians["torchx run --dryrun"] / medians["stackctl submit --dry-run"]
-    if arguments.json:
-        print(json.dumps({"seconds": medians, "ratio": ratio, "bound": BOUND, "runs": arguments.runs}))
-    else:
-        for way, median in medians.items():
-            print(f"  {way:36} {median:6.3f} s")
-        print(f"  {'torchx takes':36} {ratio:6.1f} times as long   bound {BOUND:g}")
-    return 0 if ratio >= BOUND or not arguments.check else 1
+    lines = [f"  {way:36} {median:6.3f} s" for way, median in medians.items()]
+    lines.append(f"  {'torchx takes':36} {ratio:6.1f} times as long   bound {BOUND:g}")
+    return common.conclude(options, {"seconds": medians, "ratio": ratio, "bound": BOUND}, lines, ok=ratio >= BOUND)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Its own time is all but that of the checks and of starting a container: Python's
 checks. Medians. Needs Docker, and the image built.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -14,6 +13,7 @@ import subprocess
 import sys
 import time
 
+from bench import common
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
 
@@ -43,22 +43,18 @@ def measure(tag: str) -> dict[str, float]:
 
 def main() -> int:
     """Measure, print, and with --check compare with the bounds."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = common.parser(__doc__, 3)
     parser.add_argument("image", nargs="?", default="pytorch", help="of the catalog (default pytorch)")
-    parser.add_argument("--runs", type=int, default=3, help="how often (default 3)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a bound is missed")
-    arguments = parser.parse_args()
-    (target,) = catalog.targets(catalog.load(), arguments.image, "cpu", from_env(os.environ).image_prefix)
-    runs = [measure(target.tag) for _ in range(arguments.runs)]
+    options = parser.parse_args()
+    (target,) = catalog.targets(catalog.load(), options.image, "cpu", from_env(os.environ).image_prefix)
+    runs = [measure(target.tag) for _ in range(options.runs)]
     found = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    lines = [
+        f"  whole suite   {found['seconds']:6.1f} s   bound {MOST_SECONDS:g} s",
+        f"  its own part  {found['own']:6.1f} s   bound {MOST_OWN_SECONDS:g} s",
+    ]
     good = found["seconds"] <= MOST_SECONDS and found["own"] <= MOST_OWN_SECONDS
-    if arguments.json:
-        print(json.dumps({"image": target.tag, **found, "runs": arguments.runs, "ok": good}))
-    else:
-        print(f"  whole suite   {found['seconds']:6.1f} s   bound {MOST_SECONDS:g} s")
-        print(f"  its own part  {found['own']:6.1f} s   bound {MOST_OWN_SECONDS:g} s")
-    return 0 if good or not arguments.check else 1
+    return common.conclude(options, {"image": target.tag, **found}, lines, ok=good)
 
 
 if __name__ == "__main__":
