@@ -7,23 +7,19 @@ answers. Elsewhere, or without either, locks/train.txt from the package index.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 import urllib.request
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from packaging.markers import Marker
-from packaging.tags import sys_tags
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from stackctl.engines import process
-from stackctl.images import catalog, lockfile
+from stackctl.images import catalog, lockfile, sums
 from stackctl.images.build import wheels_at_hand
 from stackctl.images.catalog import Target
 from stackctl.images.lockfile import Pin
@@ -31,7 +27,6 @@ from stackctl.images.settings import Settings, from_env
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "images" / "locks"
-JSON_PAGE = "application/vnd.pypi.simple.v1+json"
 SECONDS = 10
 
 
@@ -69,7 +64,7 @@ def torch_source(target: Target, settings: Settings) -> Source | None:
     if not _answers(index, "torch"):
         return None
     _, framework, _ = image_pins()
-    return Source(f"the CPU build from {index}, {_megabytes(framework, index)}", ("--default-index", index))
+    return Source(f"the CPU build from {index}, {_megabytes(framework)}", ("--default-index", index))
 
 
 def image_pins() -> tuple[Target, list[Pin], list[Pin]]:
@@ -95,7 +90,7 @@ def package_index(settings: Settings) -> str:
 def _install_rest(pins: list[Pin], lock: Path, index: str) -> None:
     missing = _missing(pins)
     if missing:
-        print(f"packages: {len(missing)} from the package index, {_megabytes(missing, index)}")
+        print(f"packages: {len(missing)} from the package index, {_megabytes(missing)}")
         _uv(lock, *(("--default-index", index) if index else ()))
 
 
@@ -133,41 +128,18 @@ def _answers(index: str, package: str) -> bool:
         return False
 
 
-def _megabytes(pins: Iterable[Pin], index: str) -> str:
-    """How much an installer would fetch, in words.
+def _megabytes(pins: Iterable[Pin]) -> str:
+    """How much an installer would fetch, in words, by what the images' locks note of each release.
 
-    Source: the simple repository API, https://packaging.python.org/specifications/simple-repository-api/
+    Another Python's or platform's file of a release is about as large.
     """
-    if not index:
-        return "of unknown size"
-    tags = frozenset(str(tag) for tag in sys_tags())
-    with ThreadPoolExecutor(16) as pool:
-        sizes = list(pool.map(lambda pin: _size(pin, index, tags), pins))
-    known = sum(size or 0 for size in sizes)
-    unknown = sum(size is None for size in sizes)
-    return f"{known / 1e6:,.0f} MB to download" + (f" and {unknown} files of unknown size" if unknown else "")
-
-
-def _size(pin: Pin, index: str, tags: frozenset[str]) -> int | None:
-    request = urllib.request.Request(f"{index.rstrip('/')}/{pin.name}/", headers={"Accept": JSON_PAGE})
-    digests = {digest.removeprefix("sha256:") for digest in pin.hashes}
-    try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as page:
-            files = json.load(page)["files"]
-    except (OSError, ValueError, KeyError):
-        return None
-    fits = [file["size"] for file in files if _fits(file, digests, tags)]
-    return max(fits, default=None)
-
-
-def _fits(file: dict[str, object], digests: set[str], tags: frozenset[str]) -> bool:
-    hashes = file.get("hashes")
-    if not isinstance(hashes, dict) or hashes.get("sha256") not in digests or not file.get("size"):
-        return False
-    try:
-        return bool({str(tag) for tag in parse_wheel_filename(str(file["filename"]))[3]} & tags)
-    except InvalidWheelFilename:
-        return False
+    noted: dict[str, int] = {}
+    for variant in ("cuda", "cpu"):
+        noted |= sums.releases((LOCKS / f"pytorch-{variant}.sums").read_text())
+    sizes = [noted.get(f"{pin.name}=={pin.version}") for pin in pins]
+    unknown = sizes.count(None)
+    known = f"{sum(size or 0 for size in sizes) / 1e6:,.0f} MB to download"
+    return known + (f" and {unknown} files of unknown size" if unknown else "")
 
 
 if __name__ == "__main__":

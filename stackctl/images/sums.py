@@ -42,6 +42,11 @@ def sizes(sums: str) -> dict[str, int]:
     return {digest: int(size) for *_, digest, size in _rows(sums) if size != UNKNOWN}
 
 
+def releases(sums: str) -> dict[str, int]:
+    """`numpy==2.4.5` -> bytes of the file that was chosen of it, where they are known."""
+    return {f"{name}=={version}": int(size) for _, name, version, _, size in _rows(sums) if size != UNKNOWN}
+
+
 def versions(sums: str, *files: str) -> dict[str, str]:
     """Package -> version as the resolver wrote it, over some of the locks."""
     return {name: version for file, name, version, *_ in _rows(sums) if file in files}

@@ -44,3 +44,10 @@ def test_sizes_are_kept_by_the_digest_of_a_packages_lines() -> None:
     assert sums.sizes(noted) == {numpy.digest: 16_000_000}, "of tqdm nobody knows"
     assert sums.edits(noted, {"x.txt": LOCK}) == []
     assert tqdm.digest not in sums.sizes(SUMS)
+
+
+def test_sizes_are_known_by_release_where_they_are_noted() -> None:
+    (numpy, _) = lockfile.parse(LOCK)
+    noted = sums.text({"x.txt": LOCK}, {numpy.digest: 16_000_000})
+    assert sums.releases(noted) == {"numpy==2.4.6": 16_000_000}
+    assert sums.sizes(noted) == {numpy.digest: 16_000_000}
