@@ -115,6 +115,22 @@ class Running:
         self.log.seek(0)
         return self.log.read()
 
+    def ended(self, seconds: float) -> int:
+        """Its exit code; where it does not end in time, all that can be told of it."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            processes = subprocess.run(
+                ["ps", "-eo", "pid,ppid,stat,wchan,args"], capture_output=True, text=True, check=True
+            )
+            ours = [
+                line
+                for line in processes.stdout.splitlines()
+                if "stackctl" in line or "stackrt" in line or ".py" in line
+            ]
+            logs = [self.rank_log(rank)[-500:] for rank in range(2)]
+            raise AssertionError("\n".join(["did not end", self.said(), *logs, *ours])) from None
+
     def rank_log(self, rank: int) -> str:
         path = self.out / "logs" / "attempt-1" / f"rank-{rank}.log"
         return path.read_text() if path.exists() else ""

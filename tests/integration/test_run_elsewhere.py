@@ -38,7 +38,7 @@ def test_every_process_of_a_run_signalled_at_once(name: str, saves: Running) -> 
     for pid in everyone:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, getattr(signal, name))
-    assert saves.process.wait(20) == 130, saves.said()
+    assert saves.ended(20) == 130, saves.said()
     assert [saves.rank_log(rank).count("saved after") for rank in (0, 1)] >= [1, 1], saves.said()
     assert read(saves.out / "run.json")["state"] == "stopped"
     wait_until_gone(saves.out)
@@ -49,7 +49,7 @@ def test_every_process_of_a_run_signalled_at_once(name: str, saves: Running) -> 
 def test_signals_to_stackctl_alone_reach_every_rank(name: str, saves: Running) -> None:
     saves.process.send_signal(getattr(signal, name))
     notice = name.startswith("SIGUSR")
-    assert saves.process.wait(20) == (0 if notice else 130), saves.said()
+    assert saves.ended(20) == (0 if notice else 130), saves.said()
     heard = name if notice else "SIGTERM"
     assert [saves.rank_log(rank).count(f"saved after {heard}") for rank in (0, 1)] == [1, 1], saves.said()
     assert read(saves.out / "run.json")["state"] == ("succeeded" if notice else "stopped")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.commands import ROOT
+from tests.integration.running import wait_for
 
 SERVE = """
 import sys
@@ -148,7 +149,7 @@ def test_strangers_do_no_harm_and_what_is_not_known_is_told(served: tuple[int, P
     with socket.create_connection(("127.0.0.1", port), timeout=5) as newer:
         newer.sendall(b"\x00" + (0x3C85F7CE).to_bytes(4, "little") + b"\x77")
         assert newer.recv(100) == b""
-    assert "asked for something that this launcher does not know (query 119)" in said.read_text()
+    wait_for(lambda: "asked for something that this launcher does not know (query 119)" in said.read_text(), 10)
     assert connect(port).add("n", 1) == 1
 
 
