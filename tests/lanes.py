@@ -47,6 +47,7 @@ class Lane:
     tests: tuple[str, ...] = ()
     built: bool = False
     alone: bool = False
+    waits: bool = False
 
 
 @functools.cache
@@ -176,14 +177,20 @@ def remove_images() -> None:
 
 
 def run(lanes: Sequence[Lane], folder: Path, preparing: Preparing, jobs: int) -> list[Running]:
-    """Run lanes, `jobs` at once, until the last has ended; says when one has, and now and then where the others are."""
+    """Run lanes until the last has ended; says when one has, and now and then where the others are.
+
+    Args:
+        jobs: How many run at once, beside those that mostly wait; with 1 these count as well.
+    """
     waiting, running = list(lanes), list[Running]()
     told: set[str] = set()
     news = time.monotonic() + NEWS_SECONDS
     try:
         while len(told) < len(lanes):
-            free = jobs - len(running) + len(told)
-            ready = [lane for lane in waiting if preparing.done() or not lane.built][:free]
+            free = [lane for lane in waiting if preparing.done() or not lane.built]
+            beside = [lane for lane in free if lane.waits and jobs > 1]
+            counted = sum(one.lane.name not in told and not (one.lane.waits and jobs > 1) for one in running)
+            ready = beside + [lane for lane in free if lane not in beside][: jobs - counted]
             running += [Running(lane, folder) for lane in ready]
             waiting = [lane for lane in waiting if lane not in ready]
             time.sleep(POLL_SECONDS)
