@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bench import common
 from stackctl.images import catalog, settings
+from stackctl.images.lock_list import lock_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "stack-bench-"
@@ -36,12 +37,12 @@ def on_the_host(target: catalog.Target, work: Path) -> float:
     env.pop("VIRTUAL_ENV", None)
     subprocess.run([uv, "venv", "--quiet", "--python", target.base.python, str(work / "venv")], env=env, check=True)
     start = time.perf_counter()
-    for lock in (target.framework_lock, target.packages_lock):
+    for lock in (lock_of(target, "framework"), lock_of(target, "packages")):
         options = ["--quiet", "--no-deps", "--require-hashes", "--compile-bytecode", "--python", str(work / "venv")]
-        if lock == target.framework_lock and target.variant.index:
+        if lock.kind == "framework" and target.variant.index:
             options += source(target)
         subprocess.run(
-            [uv, "pip", "install", *options, "--requirements", str(ROOT / "images" / "locks" / lock)],
+            [uv, "pip", "install", *options, "--requirements", str(ROOT / "images" / "locks" / lock.file)],
             env=env,
             check=True,
         )

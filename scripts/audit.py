@@ -17,7 +17,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from stackctl import assets
-from stackctl.images import catalog, lockfile, render
+from stackctl.images import catalog
+from stackctl.images.lock_list import pins_of
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -26,10 +27,9 @@ def locked() -> dict[str, dict[str, set[str]]]:
     """Package -> version -> the images that hold it."""
     found: dict[str, dict[str, set[str]]] = {}
     for target in catalog.targets(catalog.load()):
-        for name in target.installed_locks:
-            for pin in lockfile.parse(render.read_lock(assets.images_dir() / "locks" / name, target)):
-                images = found.setdefault(pin.name, {}).setdefault(pin.version.partition("+")[0], set())
-                images.add(f"{target.name}:{target.variant_name}")
+        for pin in pins_of(target, assets.images_dir()):
+            images = found.setdefault(pin.name, {}).setdefault(pin.version.partition("+")[0], set())
+            images.add(f"{target.name}:{target.variant_name}")
     return found
 
 

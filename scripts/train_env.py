@@ -22,6 +22,7 @@ from stackctl.engines import process
 from stackctl.images import catalog, lockfile, sums
 from stackctl.images.build import wheels_at_hand
 from stackctl.images.catalog import Target
+from stackctl.images.lock_list import lock_of, pins_of
 from stackctl.images.lockfile import Pin
 from stackctl.images.settings import Settings, from_env
 
@@ -44,8 +45,8 @@ def install() -> None:
         _install_rest(lockfile.parse(lock.read_text()), lock, index)
         return
     print(f"torch: {source.said}")
-    _uv(LOCKS / target.framework_lock, *source.options)
-    _install_rest(others, LOCKS / target.packages_lock, index)
+    _uv(LOCKS / lock_of(target, "framework").file, *source.options)
+    _install_rest(others, LOCKS / lock_of(target, "packages").file, index)
 
 
 class Source(NamedTuple):
@@ -70,10 +71,7 @@ def torch_source(target: Target, settings: Settings) -> Source | None:
 def image_pins() -> tuple[Target, list[Pin], list[Pin]]:
     """The pytorch CPU image, and its locks: the framework's layer, everything else."""
     target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
-    framework, others = (
-        lockfile.parse((LOCKS / name).read_text()) for name in (target.framework_lock, target.packages_lock)
-    )
-    return target, framework, others
+    return target, pins_of(target, LOCKS.parent, "framework"), pins_of(target, LOCKS.parent, "packages")
 
 
 def package_index(settings: Settings) -> str:

@@ -78,6 +78,7 @@ CUDA_IMAGES_GB = 20
 def lacks_cuda_images() -> str:
     """Why the CUDA images cannot be built here; empty if they can. What the builder holds takes no more room."""
     from stackctl.images import catalog
+    from stackctl.images.lock_list import lock_of
 
     root = subprocess.run(
         ["docker", "info", "--format", "{{.DockerRootDir}}"], capture_output=True, text=True, check=False
@@ -92,7 +93,7 @@ def lacks_cuda_images() -> str:
     held = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
     defaults = [target for target in catalog.targets(catalog.load()) if target.image.default and target.variant.cuda]
     # The builder's record of the step that copies an image's locks into it names them.
-    absent = [target.tag for target in defaults if f"locks/{target.packages_lock} " not in held]
+    absent = [target.tag for target in defaults if f"locks/{lock_of(target, 'packages').file} " not in held]
     if not absent:
         return ""
     return f"CUDA images take {CUDA_IMAGES_GB} GB, {free:.0f} GB are free, and {', '.join(absent)} would be built anew"

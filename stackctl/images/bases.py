@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from stackctl.engines import registry
 from stackctl.errors import StackError
-from stackctl.images.catalog import Base
+from stackctl.images.schema import Base
 from stackctl.images.settings import Settings, at_registry
 
 

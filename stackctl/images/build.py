@@ -15,7 +15,7 @@ from stackctl.errors import JobFailed
 from stackctl.images import buildlog, lockfile, settings
 from stackctl.images.buildlog import BuildLog
 from stackctl.images.catalog import Target
-from stackctl.images.render import read_lock
+from stackctl.images.lock_list import pins_of
 from stackctl.images.settings import Settings
 
 CREATED = "org.opencontainers.image.created"
@@ -180,5 +180,4 @@ def _arguments(target: Target, chosen: Settings, images: Path) -> dict[str, str]
 
 def wheels_at_hand(target: Target, folder: Path, images: Path) -> bool:
     """Whether a folder holds every package of the framework's layer, so that its index need not be asked."""
-    pins = lockfile.parse(read_lock(images / "locks" / target.framework_lock, target))
-    return not lockfile.lacking(pins, folder)
+    return not lockfile.lacking(pins_of(target, images, "framework"), folder)

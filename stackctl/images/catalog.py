@@ -13,6 +13,7 @@ from stackctl import assets
 from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.images import words
 from stackctl.images.horovod import Horovod, Toolkit, check_horovod
+from stackctl.images.schema import Base, Devel, Fabric, Image, Tools, Variant
 from stackctl.images.tables import convert, known_keys, table
 
 SCHEMA = 1
@@ -22,87 +23,6 @@ BASES_LOCK = "bases.toml"
 
 PREFIX = "stack-"
 """What image names start with, unless STACK_IMAGE_PREFIX says otherwise (`registry.example/team/stack-`)."""
-
-
-class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A distribution image that ours start from, and the Python in it."""
-
-    image: str
-    python: str
-    wheel_platform: str
-    digest: str = ""
-    """Of its manifest, `sha256:…`, where a registry has told it (images/locks/bases.toml)."""
-
-    @property
-    def pinned(self) -> str:
-        """The image with its digest if that is known: `debian:bookworm-slim@sha256:…`."""
-        return f"{self.image}@{self.digest}" if self.digest else self.image
-
-
-class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What differs between the CPU and CUDA forms of an image."""
-
-    framework_packages: tuple[str, ...]
-    budget_gb: float
-    """The most that the built image may take, uncompressed, in 10^9 bytes; `stackctl validate` holds it."""
-    framework_packages_if_offered: tuple[str, ...] = ()
-    """More of them, which `stackctl lock` leaves out, and says so, where the framework's index does not have them."""
-    index: str = ""
-    """Package index of the framework's own packages, where it is not the default one."""
-    cuda: str = ""
-    minimum_driver: str = ""
-    """The oldest NVIDIA driver that this CUDA runs on, such as `580`."""
-    gpu_architectures: tuple[str, ...] = ()
-    """Compute capabilities that the framework's own kernels are compiled for, such as `9.0`."""
-    devel_packages: tuple[str, ...] = ()
-    """What the image for development has more in this variant, as CUDA's compiler."""
-    leave_out: tuple[str, ...] = ()
-    """Packages that others ask for and that this variant replaces, as `tensorflow` where it has `tensorflow-cpu`."""
-
-
-class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One image with its variants."""
-
-    summary: str
-    template: str
-    framework: str
-    base: str
-    apt: tuple[str, ...]
-    packages: tuple[str, ...]
-    framework_layer: tuple[str, ...]
-    variants: dict[str, Variant]
-    compiler: tuple[str, ...] = ()
-    """Debian packages that only programs of the framework call: installed while its wheels are."""
-    horovod: bool = False
-    """Whether Horovod is compiled against the framework and installed."""
-    mpi: bool = False
-    """Whether Horovod has MPI beside Gloo, and the image Open MPI."""
-    default: bool = True
-    """Whether `stackctl build` without an image's name builds it."""
-
-    @property
-    def launcher(self) -> str:
-        """What ranks of this image expect of the launcher (STACK_FRAMEWORK), unless a job says otherwise."""
-        return "horovod" if self.horovod else self.framework
-
-
-class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Programs that a build uses and leaves behind."""
-
-    uv: str
-
-
-class Devel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the image for development has on top of every image."""
-
-    apt: tuple[str, ...]
-    packages: tuple[str, ...]
-
-
-class Fabric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What every CUDA image has for the network between nodes."""
-
-    apt: tuple[str, ...] = ()
 
 
 class Catalog(msgspec.Struct, frozen=True):
@@ -150,69 +70,11 @@ class Target(msgspec.Struct, frozen=True):
         return (*self.image.apt, *mpi, *(self.fabric.apt if self.variant.cuda else ()))
 
     @property
-    def framework_lock(self) -> str:
-        """File name of the lock of the framework's own layer, below images/locks."""
-        return f"{self.key}.framework.txt"
-
-    @property
-    def packages_lock(self) -> str:
-        """File name of the lock of everything else."""
-        return f"{self.key}.txt"
-
-    @property
-    def horovod_lock(self) -> str:
-        """File name of the lock of Horovod's source release."""
-        return f"{self.key}.horovod.txt"
-
-    @property
-    def builder_lock(self) -> str:
-        """File name of the lock of what compiling Horovod needs beside the framework's layer."""
-        return f"{self.key}.builder.txt"
-
-    @property
     def toolkit(self) -> Toolkit | None:
         """What compiles for a GPU, where something is compiled for one."""
         if self.horovod is None or not self.variant.cuda:
             return None
         return self.horovod.cuda[self.variant.cuda.split(".")[0]]
-
-    @property
-    def toolkit_lock(self) -> str:
-        """File name of the lock of CUDA's compiler and headers."""
-        return f"{self.key}.toolkit.txt"
-
-    @property
-    def devel_lock(self) -> str:
-        """File name of the lock of what the image for development has on top."""
-        return f"{self.key}.devel.txt"
-
-    @property
-    def locks(self) -> tuple[str, ...]:
-        """File names of all locks."""
-        return (*self.image_locks, self.devel_lock)
-
-    @property
-    def build_locks(self) -> tuple[str, ...]:
-        """File names of the locks that this target's build reads."""
-        return self.locks if self.development else self.image_locks
-
-    @property
-    def image_locks(self) -> tuple[str, ...]:
-        """File names of the locks that the image follows from: of what is in it, and of what compiles Horovod."""
-        compiling = (self.builder_lock,) if self.horovod else ()
-        toolkit = (self.toolkit_lock,) if self.toolkit else ()
-        return (*self.installed_locks, *compiling, *toolkit)
-
-    @property
-    def installed_locks(self) -> tuple[str, ...]:
-        """File names of the locks whose packages are in the image: all but that of Horovod's compilation."""
-        horovod = (self.horovod_lock,) if self.horovod else ()
-        return (self.framework_lock, self.packages_lock, *horovod)
-
-    @property
-    def fetched_locks(self) -> tuple[str, ...]:
-        """File names of all locks that a build fetches: its own, and that of the tools it leaves behind."""
-        return (*self.build_locks, "tools.txt")
 
     @property
     def sums(self) -> str:

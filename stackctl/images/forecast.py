@@ -8,7 +8,7 @@ import msgspec
 
 from stackctl import assets
 from stackctl.engines import docker
-from stackctl.images import lockfile, render, sums
+from stackctl.images import lock_list, lockfile, render, sums
 from stackctl.images.catalog import Target
 from stackctl.images.settings import Settings
 
@@ -65,7 +65,7 @@ def in_all(rows: Sequence[Forecast], free: int | None) -> list[str]:
 
 def _of_one(target: Target, settings: Settings) -> Forecast:
     folder = assets.images_dir() / "locks"
-    texts = {name: render.read_lock(folder / name, target) for name in target.fetched_locks}
+    texts = {name: lock_list.read(folder / name, target) for name in lock_list.fetched(target)}
     noted = "".join((folder / name).read_text(encoding="utf-8") for name in (target.sums, "tools.sums"))
     known = sums.sizes(noted)
     pins = {name: lockfile.parse(text) for name, text in texts.items()}
@@ -74,12 +74,13 @@ def _of_one(target: Target, settings: Settings) -> Forecast:
         wanted = lockfile.lacking(wanted, settings.wheelhouse)
     files = {f"{pin.name}=={pin.version}": known.get(pin.digest) for pin in wanted}
     sizes = {name: sum(known.get(pin.digest, 0) for pin in some) for name, some in pins.items()}
-    framework, rest = sizes[target.framework_lock], sizes[target.packages_lock]
+    layer = lock_list.lock_of(target, "framework").file
+    framework, rest = sizes[layer], sizes[lock_list.lock_of(target, "packages").file]
     # Wheels unpack to about the same multiple, so an image's size divides as they do.
     share = framework / (framework + rest) if framework else 0.0
     room = target.variant.budget_gb * 1e9
     own = room * (1 - share) + (sum(sizes.values()) - framework) * BESIDE
-    layers = {lockfile.digest(texts[target.framework_lock]): room * share, target.key: own}
+    layers = {lockfile.digest(texts[layer]): room * share, target.key: own}
     return Forecast(target.tag, files, layers)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from stackctl.images import cuda, lockfile, render
+from stackctl.images import cuda, render
 from stackctl.images.catalog import Target
+from stackctl.images.lock_list import pins_of
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,7 @@ def row(target: Target, images: Path) -> Row:
         InvalidInput: A lock is absent.
     """
     versions = render.framework_versions(target, images)
-    libraries = cuda.versions(lockfile.parse(render.read_lock(images / "locks" / target.framework_lock, target)))
+    libraries = cuda.versions(pins_of(target, images, "framework"))
     return Row(
         image=target.name,
         variant=target.variant_name,

@@ -10,8 +10,9 @@ import jinja2
 
 from stackctl import __version__
 from stackctl.errors import InvalidInput
-from stackctl.images import lockfile
+from stackctl.images import lock_list, lockfile
 from stackctl.images.catalog import Target
+from stackctl.images.lock_list import locks_of, pins_of
 
 
 def dockerfiles(targets: Sequence[Target], images: Path) -> dict[str, str]:
@@ -31,7 +32,9 @@ def dockerfiles(targets: Sequence[Target], images: Path) -> dict[str, str]:
 
 def labels(target: Target, images: Path) -> dict[str, str]:
     """The labels that follow from catalog and locks; `build` adds those of the moment (revision, time)."""
-    texts = [read_lock(images / "locks" / name, target) for name in target.image_locks]
+    # What the image for development has on top is not in this one.
+    files = [lock.file for lock in locks_of(target) if lock.kind != "devel"]
+    texts = [lock_list.read(images / "locks" / file, target) for file in files]
     return {
         "org.opencontainers.image.version": __version__,
         "io.stackctl.variant": target.variant_name,
@@ -59,7 +62,7 @@ def facts(target: Target, images: Path) -> str:
         "python": target.base.python,
         "base": target.base.image,
         "lock": labels(target, images)["io.stackctl.lock"],
-        "locks": list(target.installed_locks),
+        "locks": [lock.file for lock in locks_of(target) if lock.installed],
         "budget": round(target.variant.budget_gb * 1e9),
     }
     return json.dumps(said, indent=2) + "\n"
@@ -67,33 +70,19 @@ def facts(target: Target, images: Path) -> str:
 
 def framework_versions(target: Target, images: Path) -> dict[str, str]:
     """The frameworks in an image and their versions, as locked: `torch`, and `horovod` where it is compiled in."""
-    pins = lockfile.parse(read_lock(images / "locks" / target.framework_lock, target))
+    pins = pins_of(target, images, "framework")
     versions = {target.image.framework: next(pin.version for pin in pins if pin.name == target.framework_package)}
     if target.horovod:
         versions["horovod"] = target.horovod.version
     return versions
 
 
-def read_lock(path: Path, target: Target) -> str:
-    """The text of a lock.
-
-    Raises:
-        InvalidInput: There is none yet.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InvalidInput(
-            f"{target.name} ({target.variant_name}) has no lock",
-            where=str(path),
-            hint=f"make it with `stackctl lock {target.name}`",
-        ) from None
-
-
 def _dockerfile(target: Target, images: Path, environment: jinja2.Environment) -> str:
     where = str(images / "templates" / target.image.template)
     try:
-        return environment.get_template(target.image.template).render(target=target, labels=labels(target, images))
+        return environment.get_template(target.image.template).render(
+            target=target, locks={lock.kind: lock for lock in locks_of(target)}, labels=labels(target, images)
+        )
     except jinja2.TemplateNotFound as error:
         raise InvalidInput(f"there is no template {error.name!r}", where=where) from None
     except jinja2.TemplateSyntaxError as error:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from stackctl import __version__
 from stackctl.images import lockfile, render
 from stackctl.images.catalog import Target
+from stackctl.images.lock_list import pins_of
 
 if TYPE_CHECKING:
     from stackctl.images.inventory import DebianPackage, Inventory, PythonPackage
@@ -34,12 +35,7 @@ def document(target: Target, images: Path, inside: Inventory | None) -> Document
     """
     locked = render.labels(target, images)["io.stackctl.lock"]
     installed = {package.name: package for package in inside.python} if inside else {}
-    pins = [
-        pin
-        for name in target.installed_locks
-        for pin in lockfile.parse(render.read_lock(images / "locks" / name, target))
-    ]
-    components = [_wheel(pin, target, installed.get(pin.name), images) for pin in pins]
+    components = [_wheel(pin, target, installed.get(pin.name), images) for pin in pins_of(target, images)]
     if inside:
         components.append(_system(inside))
         components += [_debian(package, inside) for package in inside.debian]

@@ -17,10 +17,9 @@ import msgspec
 from stackctl.engines import process
 from stackctl.engines.download import Downloader, File, login_of
 from stackctl.errors import CommandFailed, JobFailed
-from stackctl.images import lockfile
+from stackctl.images import lock_list, lockfile
 from stackctl.images.catalog import Target
 from stackctl.images.lockfile import Pin, place
-from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings, uv_environment
 
 COMPILED = ("horovod",)
@@ -37,7 +36,7 @@ def files(target: Target, settings: Settings, images: Path) -> list[File]:
         MissingHere: uv is not installed.
     """
     with ThreadPoolExecutor() as pool:
-        lists = pool.map(lambda name: _of_lock(images / "locks" / name, target, settings), target.fetched_locks)
+        lists = pool.map(lambda name: _of_lock(images / "locks" / name, target, settings), lock_list.fetched(target))
         return list({file.name: file for some in lists for _, file in some}.values())
 
 
@@ -73,7 +72,7 @@ def downloader(settings: Settings) -> Downloader:
 
 
 def _of_lock(path: Path, target: Target, settings: Settings) -> list[tuple[Pin, File]]:
-    pins = lockfile.parse(read_lock(path, target))
+    pins = lockfile.parse(lock_list.read(path, target))
     if not pins:
         return []
     argv = ["uv", "pip", "compile", str(path), "--no-deps", "--format", "pylock.toml", "--quiet", "--no-header"]
@@ -81,7 +80,7 @@ def _of_lock(path: Path, target: Target, settings: Settings) -> list[tuple[Pin, 
     house = settings.wheelhouse
     if house and not lockfile.lacking(pins, house):
         argv += ["--no-index", "--find-links", str(house)]
-    elif path.name == target.framework_lock and target.variant.index:
+    elif path.name == lock_list.lock_of(target, "framework").file and target.variant.index:
         argv += ["--default-index", settings.torch_index or target.variant.index]
     try:
         env = uv_environment(settings, os.environ) | {"UV_HTTP_TIMEOUT": "30", "UV_HTTP_RETRIES": "5"}

@@ -17,9 +17,8 @@ from stackctl.engines import docker
 from stackctl.engines.download import Downloader, File, sha256
 from stackctl.engines.hold import held
 from stackctl.errors import MissingHere
-from stackctl.images import lockfile, sources
+from stackctl.images import lock_list, lockfile, sources
 from stackctl.images.catalog import Target
-from stackctl.images.render import read_lock
 from stackctl.images.settings import Settings, base_image
 
 IGNORED = "# Beside the wheels: a build takes these in other ways.\ndebs\nbases\n"
@@ -149,7 +148,8 @@ def check(target: Target, house: Path) -> None:
         MissingHere: It does not; says what is lacking.
     """
     images = assets.images_dir()
-    pins = [pin for name in target.fetched_locks for pin in lockfile.parse(read_lock(images / "locks" / name, target))]
+    texts = [lock_list.read(images / "locks" / name, target) for name in lock_list.fetched(target)]
+    pins = [pin for text in texts for pin in lockfile.parse(text)]
     lacking = [f"{pin.name} {pin.version}" for pin in lockfile.lacking(pins, house)]
     lacking += [file.name for file in unpacked(target) if not (house / file.name).exists()]
     if not (debs(target, house) / "Packages").exists():

@@ -9,9 +9,10 @@ from pathlib import Path
 from stackctl.engines import docker
 from stackctl.engines.docker import ImageInfo
 from stackctl.errors import JobFailed
-from stackctl.images import inventory, lockfile, render, secrets
+from stackctl.images import inventory, render, secrets
 from stackctl.images.catalog import Target
 from stackctl.images.inventory import Inventory
+from stackctl.images.lock_list import pins_of
 from stackctl.validate.report import SKIPPED, Result, attempt
 
 ROOT_USERS = ("", "0", "root")
@@ -86,10 +87,9 @@ def packages(target: Target, images: Path, inside: Inventory) -> str:
     """
     locked: dict[str, str] = {}
     optional = set()
-    for name in target.installed_locks:
-        for pin in lockfile.parse(render.read_lock(images / "locks" / name, target)):
-            locked[pin.name] = pin.version
-            optional |= {pin.name} if pin.marker else set()
+    for pin in pins_of(target, images):
+        locked[pin.name] = pin.version
+        optional |= {pin.name} if pin.marker else set()
     installed = {package.name: package.version for package in inside.python}
     for name in sorted({*locked, *installed}):
         wanted, found = locked.get(name), installed.get(name)

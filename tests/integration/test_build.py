@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.images import catalog, render
+from stackctl.images.lock_list import pins_of
 from tests.commands import PREFIX, ROOT, Stackctl, environment
 from tests.integration.conftest import Copy
 from tests.timing import fastest
@@ -68,13 +69,7 @@ def test_installed_packages_are_the_lock(image: str) -> None:
     target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
     script = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
     installed = json.loads(in_image(image, "python", "-c", script))
-    from stackctl.images import lockfile
-
-    locked = {
-        pin.name: pin.version
-        for name in target.installed_locks
-        for pin in lockfile.parse((ROOT / "images" / "locks" / name).read_text())
-    }
+    locked = {pin.name: pin.version for pin in pins_of(target, ROOT / "images")}
     assert {name.lower().replace("_", "-").replace(".", "-"): version for name, version in installed.items()} == locked
 
 

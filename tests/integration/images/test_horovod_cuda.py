@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from stackctl import assets
-from stackctl.images import catalog, lockfile
+from stackctl.images import catalog
+from stackctl.images.lock_list import pins_of
 from tests.integration.images.layers import steps
 
 # An image that is not in the cache compiles Horovod first.
@@ -63,7 +64,7 @@ def test_nccl_is_linked_and_is_the_frameworks_own(built: Build, name: str, frame
     linked = json.loads(in_image(built(f"{name}:cuda"), "python", "-c", LINKED, framework))
     assert linked["built"] == ["gloo", "nccl", "cuda"]
     (target,) = catalog.targets(catalog.load(), name, "cuda")
-    pins = lockfile.parse((assets.images_dir() / "locks" / target.framework_lock).read_text())
+    pins = pins_of(target, assets.images_dir(), "framework")
     major, minor, patch = next(map(int, pin.version.split(".")) for pin in pins if pin.name.startswith("nvidia-nccl-"))
     assert linked["nccl"] == major * 10000 + minor * 100 + patch
     folders = [path.rpartition("/")[0] for path in linked["libraries"]]

@@ -50,40 +50,13 @@ def test_the_catalog_of_the_stack_is_valid() -> None:
 def test_a_target_names_its_files_and_tag() -> None:
     target = catalog.targets(parse(VALID))[0]
     assert target.tag == "stack-pytorch:cpu"
-    assert target.framework_lock == "pytorch-cpu.framework.txt"
-    assert target.packages_lock == "pytorch-cpu.txt"
     assert target.dockerfile == "pytorch-cpu.Dockerfile"
-    assert target.locks == ("pytorch-cpu.framework.txt", "pytorch-cpu.txt", "pytorch-cpu.devel.txt")
-    assert target.build_locks == target.image_locks == target.installed_locks == target.locks[:2]
     assert target.framework_package == "torch"
 
 
 def test_the_image_for_development_has_a_name_of_its_own() -> None:
     target = msgspec.structs.replace(catalog.targets(parse(VALID))[0], development=True)
     assert (target.tag, target.build_key) == ("stack-pytorch:cpu-devel", "pytorch-cpu-devel")
-    assert target.build_locks == target.locks
-
-
-def test_an_image_with_horovod_has_two_more_locks() -> None:
-    (target,) = catalog.targets(catalog.load(), "horovod-tensorflow", "cpu")
-    assert target.locks == (
-        "horovod-tensorflow-cpu.framework.txt",
-        "horovod-tensorflow-cpu.txt",
-        "horovod-tensorflow-cpu.horovod.txt",
-        "horovod-tensorflow-cpu.builder.txt",
-        "horovod-tensorflow-cpu.devel.txt",
-    )
-    assert target.image_locks == target.locks[:-1]
-    assert target.installed_locks == target.locks[:-2]
-    assert target.framework_package == "tensorflow-cpu"
-
-
-@pytest.mark.parametrize("name", ["horovod-pytorch", "horovod-tensorflow"])
-def test_compiling_for_a_gpu_takes_one_more_lock(name: str) -> None:
-    (target,) = catalog.targets(catalog.load(), name, "cuda")
-    assert target.image_locks[-1] == f"{name}-cuda.toolkit.txt"
-    assert target.toolkit is not None
-    assert target.toolkit_lock not in target.installed_locks
 
 
 def test_mpi_is_in_the_image_that_asks_for_it() -> None:

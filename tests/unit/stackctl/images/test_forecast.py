@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from stackctl.images import catalog, lockfile, sums
+from stackctl.images import catalog, lock_list, lockfile, sums
 from stackctl.images.forecast import Forecast, in_all
 from tests.commands import ROOT
 
@@ -37,7 +37,7 @@ def test_the_documented_downloads_are_those_of_the_locks() -> None:
         known = sums.sizes((locks / target.sums).read_text()) | sums.sizes((locks / "tools.sums").read_text())
         pins = {
             (pin.name, pin.version): pin
-            for name in target.fetched_locks
+            for name in lock_list.fetched(target)
             for pin in lockfile.parse((locks / name).read_text())
         }
         size = sum(known[pin.digest] for pin in pins.values())

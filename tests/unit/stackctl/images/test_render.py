@@ -8,7 +8,9 @@ import pytest
 
 from stackctl import assets, generated
 from stackctl.errors import InvalidInput
-from stackctl.images import catalog, lock, lockfile, render, wheelhouse
+from stackctl.images import catalog, lock, lock_list, render, wheelhouse
+from stackctl.images.lock_list import lock_of, locks_of, pins_of
+from stackctl.images.schema import Tools
 
 
 @pytest.fixture
@@ -67,19 +69,20 @@ def test_no_dockerfile_fetches_a_frontend_or_runs_as_root() -> None:
 def test_a_plain_build_gives_the_runtime_image_and_not_the_one_for_development() -> None:
     for target in catalog.targets(catalog.load()):
         text = render.dockerfiles([target], assets.images_dir())[target.dockerfile]
+        devel_lock = lock_of(target, "devel").file
         runtime, _, devel = text.partition(wheelhouse.DEVEL_STAGE)
         assert devel.endswith("\nUSER 1000:1000\n\n# What a plain build makes.\nFROM runtime\n")
-        assert target.devel_lock in devel
-        assert target.devel_lock not in runtime
+        assert devel_lock in devel
+        assert devel_lock not in runtime
         assert ("cuda-links" in devel) == (target.variant.cuda.startswith("13.")), target.key
 
 
 def test_the_image_for_development_has_nothing_twice() -> None:
-    folder = assets.images_dir() / "locks"
     for target in catalog.targets(catalog.load()):
         names = [
-            {pin.name for pin in lockfile.parse(render.read_lock(folder / lock, target))}
-            for lock in (*target.installed_locks, target.devel_lock)
+            {pin.name for pin in pins_of(target, assets.images_dir(), lock.kind)}
+            for lock in locks_of(target)
+            if lock.installed or lock.kind == "devel"
         ]
         assert len(set.union(*names)) == sum(len(some) for some in names), target.key
         assert {"debugpy", "ipython", "jupyterlab", "py-spy"} <= names[-1], target.key
@@ -98,8 +101,8 @@ def test_both_variants_hold_the_same_versions_outside_the_framework(name: str) -
     cpu, cuda = catalog.targets(catalog.load(), name)
     folder = assets.images_dir() / "locks"
     assert (
-        render.read_lock(folder / cpu.packages_lock, cpu).split("\n", 2)[2]
-        == (render.read_lock(folder / cuda.packages_lock, cuda).split("\n", 2)[2])
+        lock_list.read(folder / lock_of(cpu, "packages").file, cpu).split("\n", 2)[2]
+        == (lock_list.read(folder / lock_of(cuda, "packages").file, cuda).split("\n", 2)[2])
     )
 
 
@@ -110,14 +113,13 @@ def test_the_compilers_stay_in_the_stage_that_compiles_horovod(name: str) -> Non
     framework, builder, runtime = (text.index(f"\nFROM {line}\n") for line in (
         "base AS framework", "framework AS builder", "framework AS runtime"))  # fmt: skip
     assert framework < builder < runtime
-    for word in ("      make ", target.builder_lock, "images/patches/horovod"):
+    for word in ("      make ", lock_of(target, "builder").file, "images/patches/horovod"):
         assert builder < text.index(word) < runtime
         assert text.count(word) == 1
     wanted = "PYTORCH" if name == "horovod-pytorch" else "TENSORFLOW"
     assert f"/run/horovod-wheel {wanted} /dist" in text
     assert "from=builder,source=/dist" in text[runtime:]
-    tools = {pin.name for pin in lockfile.parse(render.read_lock(assets.images_dir() / "locks" / target.packages_lock,
-                                                                 target))}  # fmt: skip
+    tools = {pin.name for pin in pins_of(target, assets.images_dir(), "packages")}
     assert not tools & {"cmake", "horovod"}
 
 
@@ -141,8 +143,8 @@ def test_the_toolkit_is_mounted_where_horovod_is_compiled_and_nowhere_else(name:
     text = render.dockerfiles([target], assets.images_dir())[target.dockerfile]
     toolkit, builder, runtime = (text.index(f"\nFROM {line}\n") for line in (
         "base AS toolkit", "framework AS builder", "framework AS runtime"))  # fmt: skip
-    assert toolkit < text.index(target.toolkit_lock) < text.index("/run/cuda-root\n" if name == "horovod-pytorch"
-                                                                 else "/run/cuda-root \\") < builder  # fmt: skip
+    cuda_root = "/run/cuda-root\n" if name == "horovod-pytorch" else "/run/cuda-root \\"
+    assert toolkit < text.index(lock_of(target, "toolkit").file) < text.index(cuda_root) < builder
     assert builder < text.index("from=toolkit,source=/opt/cuda") < runtime
     assert text.count("from=toolkit") == 1
     assert f"HOROVOD_BUILD_CUDA_CC_LIST={cubins} " in text[builder:runtime]
@@ -153,7 +155,7 @@ def test_images_with_the_same_framework_share_its_layer() -> None:
     layers: dict[tuple[object, ...], dict[str, str]] = {}
     for target in catalog.targets(catalog.load()):
         same = (target.base, target.variant.framework_packages, target.variant.leave_out)
-        text = render.read_lock(assets.images_dir() / "locks" / target.framework_lock, target)
+        text = lock_list.read(assets.images_dir() / "locks" / lock_of(target, "framework").file, target)
         layers.setdefault(same, {})[target.key] = text
     assert any({"pytorch-cuda", "horovod-pytorch-cuda"} <= texts.keys() for texts in layers.values())
     assert any({"tensorflow-cuda", "horovod-tensorflow-cuda"} <= texts.keys() for texts in layers.values())
@@ -162,17 +164,16 @@ def test_images_with_the_same_framework_share_its_layer() -> None:
 
 
 def test_horovod_is_compiled_against_the_versions_that_it_runs_with() -> None:
-    folder = assets.images_dir() / "locks"
     for target in catalog.targets(catalog.load()):
         if target.horovod is None:
             continue
         versions = {
-            name: {pin.name: pin.version for pin in lockfile.parse(render.read_lock(folder / name, target))}
-            for name in target.locks
+            lock.kind: {pin.name: pin.version for pin in pins_of(target, assets.images_dir(), lock.kind)}
+            for lock in locks_of(target)
         }
-        assert versions[target.horovod_lock] == {"horovod": target.horovod.version}
+        assert versions["horovod"] == {"horovod": target.horovod.version}
         tools = {requirement.split("==")[0] for requirement in target.horovod.packages}
-        builder, runtime = versions[target.builder_lock], versions[target.packages_lock]
+        builder, runtime = versions["builder"], versions["packages"]
         assert tools <= builder.keys()
         assert {name: runtime.get(name) for name in builder.keys() - tools} == {
             name: version for name, version in builder.items() if name not in tools
@@ -204,8 +205,8 @@ def test_a_change_of_a_plain_package_leaves_the_framework_and_horovod_in_the_cac
         "the framework": replace(target, variant=replace(target.variant, framework_packages=("torch==2.12.0",))),
     }
     stale = {
-        what: {name.split("-cpu.")[1] for name in target.image_locks
-               if lock.fingerprint(other, name) != lock.fingerprint(target, name)}
+        what: {new.file.split("-cpu.")[1] for old, new in zip(locks_of(target), locks_of(other), strict=True)
+               if lock.fingerprint(other, new) != lock.fingerprint(target, old) and new.kind != "devel"}
         for what, other in changed.items()
     }  # fmt: skip
     assert stale == {
@@ -216,9 +217,9 @@ def test_a_change_of_a_plain_package_leaves_the_framework_and_horovod_in_the_cac
 
 
 def test_an_image_has_libraries_of_one_cuda_major_only() -> None:
-    folder = assets.images_dir() / "locks"
     for target in catalog.targets(catalog.load()):
-        names = {pin.name for lock in target.locks for pin in lockfile.parse(render.read_lock(folder / lock, target))}
+        kinds = [lock.kind for lock in locks_of(target)]
+        names = {pin.name for kind in kinds for pin in pins_of(target, assets.images_dir(), kind)}
         old = {name for name in names if name.endswith("-cu12")}
         if not target.variant.cuda:
             assert not any(name.startswith("nvidia-") for name in names), target.key
@@ -229,9 +230,8 @@ def test_an_image_has_libraries_of_one_cuda_major_only() -> None:
 
 
 def test_a_row_names_the_cuda_of_its_lock_and_the_oldest_driver_for_it() -> None:
-    folder = assets.images_dir() / "locks"
     for target in catalog.targets(catalog.load()):
-        pins = lockfile.parse(render.read_lock(folder / target.framework_lock, target))
+        pins = pins_of(target, assets.images_dir(), "framework")
         runtime = [pin.version for pin in pins if pin.name in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")]
         assert [".".join(version.split(".")[:2]) for version in runtime] == (
             [target.variant.cuda] if target.variant.cuda else []
@@ -246,7 +246,7 @@ def test_a_lock_of_other_tools_is_refused(images: Path) -> None:
     tools = catalog.load().tools
     lock.check_tools(tools, images)
     with pytest.raises(InvalidInput, match=r"tools\.txt"):
-        lock.check_tools(catalog.Tools(uv="0.0.1"), images)
+        lock.check_tools(Tools(uv="0.0.1"), images)
     path = images / "locks" / "tools.txt"
     path.write_text(path.read_text().replace("--hash=sha256:", "--hash=sha256:0", 1))
     with pytest.raises(InvalidInput, match=r"tools\.txt:2: the resolver wrote other hashes for uv=="):

@@ -7,8 +7,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from stackctl import assets
-from stackctl.images import catalog, lockfile, render, sbom
+from stackctl.images import catalog, sbom
 from stackctl.images.inventory import DebianPackage, Inventory, PythonPackage
+from stackctl.images.lock_list import pins_of
 
 IMAGES = assets.images_dir()
 TARGETS = catalog.targets(catalog.load())
@@ -40,11 +41,10 @@ def test_a_bill_keeps_to_the_schema(inside: Inventory | None) -> None:
 def test_a_bill_lists_every_locked_package(target: catalog.Target) -> None:
     components = sbom.document(target, IMAGES, None)["components"]
     listed = {(component["name"], component["version"]): component for component in components}
-    for name in target.installed_locks:
-        for pin in lockfile.parse(render.read_lock(IMAGES / "locks" / name, target)):
-            component = listed[pin.name, pin.version]
-            assert [f"sha256:{each['content']}" for each in component["hashes"]] == list(pin.hashes)
-            assert component["purl"].startswith(f"pkg:pypi/{pin.name}@")
+    for pin in pins_of(target, IMAGES):
+        component = listed[pin.name, pin.version]
+        assert [f"sha256:{each['content']}" for each in component["hashes"]] == list(pin.hashes)
+        assert component["purl"].startswith(f"pkg:pypi/{pin.name}@")
 
 
 def test_a_build_that_is_not_on_the_default_index_says_where_it_is() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from stackctl import assets
 from stackctl.errors import MissingHere
-from stackctl.images import catalog, lockfile, wheelhouse
+from stackctl.images import catalog, lock_list, lockfile, wheelhouse
 
 ZLIB = "a" * 64
 URIS = f"""\
@@ -48,7 +48,7 @@ def test_what_an_offline_build_lacks_is_said_before_it_starts(tmp_path: Path) ->
     target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
     with pytest.raises(MissingHere, match=r"lacks torch 2\.13\.0\+cpu, .* more of pytorch-cpu"):
         wheelhouse.check(target, tmp_path)
-    for name in target.fetched_locks:
+    for name in lock_list.fetched(target):
         for pin in lockfile.parse((assets.images_dir() / "locks" / name).read_text()):
             (tmp_path / f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}-py3-none-any.whl").touch()
     with pytest.raises(MissingHere, match="lacks the Debian packages of pytorch-cpu"):
@@ -74,7 +74,7 @@ def test_the_package_that_is_unpacked_for_nvcc_is_collected_as_well(tmp_path: Pa
     assert file.url == f"http://mirror.example/debian/{target.toolkit.debian.path}"
     assert file.sha256 == (target.toolkit.debian.sha256,)
     assert wheelhouse.unpacked(catalog.targets(catalog.load(), "horovod-pytorch", "cuda")[0]) == []
-    for name in target.fetched_locks:
+    for name in lock_list.fetched(target):
         for pin in lockfile.parse((assets.images_dir() / "locks" / name).read_text()):
             (tmp_path / f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}-py3-none-any.whl").touch()
     with pytest.raises(MissingHere, match=r"lacks nvidia-cuda-toolkit_12\.4\.131.*\.deb"):

@@ -5,17 +5,14 @@ import pytest
 
 from stackctl import assets
 from stackctl.errors import JobFailed
-from stackctl.images import catalog, lockfile, render
+from stackctl.images import catalog, render
 from stackctl.images.inventory import Finding, Inventory, PythonPackage
+from stackctl.images.lock_list import pins_of
 from stackctl.validate import built
 
 IMAGES = assets.images_dir()
 (TARGET,) = catalog.targets(catalog.load(), "pytorch", "cpu")
-INSTALLED = tuple(
-    PythonPackage(pin.name, pin.version, "", (), 1)
-    for name in TARGET.installed_locks
-    for pin in lockfile.parse(render.read_lock(IMAGES / "locks" / name, TARGET))
-)
+INSTALLED = tuple(PythonPackage(pin.name, pin.version, "", (), 1) for pin in pins_of(TARGET, IMAGES))
 INSIDE = Inventory(system="debian", system_version="12", debian=(), python=INSTALLED, bytecode=0, secrets=())
 
 
