@@ -14,7 +14,7 @@ from stackctl.cli import complete
 from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.jobs.job import Job
 from stackctl.runs import store
-from stackrt.launch.contract import FRAMEWORKS
+from stackrt.frameworks import FRAMEWORKS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,7 +51,7 @@ _JOB_OPTIONS = (
     click.option("--image", metavar="NAME", help="Image of the catalog, or any image. [default: the workload's]"),
     click.option(
         "--framework",
-        type=click.Choice(FRAMEWORKS),
+        type=click.Choice(list(FRAMEWORKS)),
         help="Whose variables the ranks of your own command get. [default: the image's; torch]",
     ),
     click.option("--name", metavar="NAME", help="Name of the run. [default: workload and time]"),

@@ -10,6 +10,7 @@ import msgspec
 
 from stackctl.errors import InvalidInput
 from stackctl.jobs import workloads
+from stackrt.frameworks import DEFAULT
 
 Device = Literal["auto", "cpu", "cuda"]
 Bind = Literal["auto", "none"]
@@ -78,7 +79,7 @@ def make(
     Args:
         workload: A reference job's name; `arguments` then are its arguments. Without one they are the command.
         image: Name of an image in the catalog; the workload's own by default.
-        framework: What a command of the user's own expects of the launcher; torch by default.
+        framework: What a command of the user's own expects of the launcher, of stackrt's FRAMEWORKS.
         device: What ranks use; with `gpus`, `cpu` holds the GPUs without using them, to try a cluster out.
 
     Raises:
@@ -111,7 +112,7 @@ def make(
             raise InvalidInput(
                 "nothing to run", hint="name a workload (`stackctl workloads`), or put a command behind `--`"
             )
-        command, default_image, framework = tuple(arguments), "pytorch", framework or "torch"
+        command, default_image, framework = tuple(arguments), "pytorch", framework or DEFAULT
         if seed is not None:
             extra.setdefault("SEED", str(seed))
     return Job(
@@ -204,7 +205,7 @@ def _between(option: str, value: int, low: int, high: int) -> None:
 def _checked_env(env: Mapping[str, str], *, text: bool = True) -> dict[str, str]:
     if not env:
         return {}
-    from stackrt.launch.frameworks import layout_names
+    from stackrt.launch.environment import layout_names
 
     placed = layout_names()
     for key, value in env.items():

@@ -40,12 +40,12 @@ class ImageFacts:
 
     @property
     def frameworks(self) -> frozenset[str]:
-        """The frameworks in the image, in the words of registry.FRAMEWORKS."""
+        """The frameworks in the image, in the words of registry.PARTS."""
         return frameworks(self.framework, horovod=self.horovod, mpi=self.mpi)
 
 
 def frameworks(framework: str, *, horovod: bool, mpi: bool) -> frozenset[str]:
-    """The frameworks of an image, in the words of registry.FRAMEWORKS."""
+    """The frameworks of an image, in the words of registry.PARTS."""
     more = {"horovod": horovod, "mpi": mpi}
     return frozenset({framework, *(name for name, there in more.items() if there)})
 

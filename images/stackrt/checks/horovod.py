@@ -12,6 +12,7 @@ from stackrt.checks.pytorch import MOST_ERROR, judge_training, ranks_failed
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped, warned
 from stackrt.checks.words import NO_IMAGE, REBUILD
+from stackrt.frameworks import DEFAULT, FRAMEWORKS
 
 KERASES = {"tf-keras": ("1", 2), "Keras 3": ("0", 1)}
 """Each Keras -> TF_USE_LEGACY_KERAS, and ranks: Keras 3 fails in each by itself."""
@@ -26,8 +27,6 @@ KNOWN = {
     },
 }
 """How `fit` with Horovod's optimizer and a callback ends: empty if it works (horovod/horovod issue 4290)."""
-NAMES = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
-
 
 LOADED = """\
 import contextlib, importlib, runpy, sys
@@ -42,8 +41,8 @@ which would import the framework again."""
 
 def program(context: Context, name: str) -> str:
     """The function `name` for the ranks of the image's framework."""
-    kind = "tf" if context.image and context.image.framework == "tensorflow" else "torch"
-    return f"stackrt.checks.horovod_{kind}:{name}"
+    framework = context.image.framework if context.image else DEFAULT
+    return f"stackrt.checks.horovod_{FRAMEWORKS[framework].short}:{name}"
 
 
 @check(
@@ -64,7 +63,7 @@ def hvd_build(context: Context) -> Result:
     argv = [sys.executable, "-P", "-c", LOADED, module, horovodrun, "--check-build"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr)
-    declared = {NAMES[context.image.framework], "Gloo"} | ({"NCCL"} if context.image.cuda else set())
+    declared = {FRAMEWORKS[context.image.framework].title, "Gloo"} | ({"NCCL"} if context.image.cuda else set())
     found = set(re.findall(r"\[X\] (\S+)", done.stdout))
     if context.image.framework != "torch":
         found.discard("PyTorch")  # horovodrun asks only whether horovod.torch is importable: it is, without its library

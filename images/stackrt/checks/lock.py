@@ -7,9 +7,10 @@ from stackrt.checks.context import Context
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped
 from stackrt.checks.words import NO_IMAGE, REBUILD, some
+from stackrt.frameworks import FRAMEWORKS
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
-STANDS_FOR = {"tensorflow": "tensorflow-cpu"}
+STANDS_FOR = {name: row.cpu_package for name, row in FRAMEWORKS.items() if row.cpu_package}
 """A package that others require -> the one that brings the same modules under another name."""
 
 
@@ -135,7 +136,7 @@ def cpu_is_cpu(context: Context) -> Result:
     if context.image.variant != "cpu":
         return skipped(f"this is the image's {context.image.variant} variant")
     here = installed(context)
-    found = [name for name in here if name.startswith(("nvidia-", "cuda-")) or name in ("triton", "tensorflow")]
+    found = [name for name in here if name.startswith(("nvidia-", "cuda-")) or name in ("triton", *STANDS_FOR)]
     found += [f"{name} {version}" for name, version in here.items() if re.search(r"\+cu\d", version)]
     if found:
         return failed(some(found), expected="no package for GPUs", todo="see what requires it; " + REBUILD)

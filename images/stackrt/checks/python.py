@@ -17,6 +17,7 @@ from stackrt.checks.files import walk
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped, warned
 from stackrt.checks.words import NO_IMAGE, REBUILD, some
+from stackrt.frameworks import FRAMEWORKS
 
 LIBRARY = (
     "asyncio", "concurrent.futures", "ctypes", "decimal", "difflib", "email.mime.multipart", "http.server", "inspect",
@@ -24,8 +25,7 @@ LIBRARY = (
     "unittest.mock", "urllib.request", "xml.dom.minidom", "zipfile",
 )  # fmt: skip
 """Modules of Python's own, with 200 more that they import: what they take tells how fast this machine imports, now."""
-MOST_TIMES = {"torch": 25.0, "tensorflow": 50.0}
-"""CPU time that importing may take, over that of LIBRARY: twice what it takes in an image as it should be."""
+JUDGED = tuple(name for name, framework in FRAMEWORKS.items() if framework.import_budget)
 MOST_SECONDS = 60.0
 """Wall time, on however busy a machine: a rank that starts later keeps all others waiting."""
 SAMPLES = 3
@@ -33,11 +33,11 @@ SAMPLES = 3
 
 @check(
     "import-time",
-    frameworks=("torch", "tensorflow"),
+    frameworks=JUDGED,
     timeout=180.0,
     proves="ranks start fast, and their logs begin with what matters",
     criterion="importing the framework takes at most "
-    + " or ".join(f"{most:g} ({name})" for name, most in MOST_TIMES.items())
+    + " or ".join(f"{FRAMEWORKS[name].import_budget:g} ({name})" for name in JUDGED)
     + f" times the CPU time of Python's own modules, and {MOST_SECONDS:g} s; it prints no warning",
 )
 def import_time(context: Context) -> Result:
@@ -45,6 +45,7 @@ def import_time(context: Context) -> Result:
     if context.image is None:
         return skipped(NO_IMAGE)
     name = context.image.framework
+    most = FRAMEWORKS[name].import_budget
     made = _import([name], context.scratch)
     own = statistics.median(_import(LIBRARY, context.scratch).cpu_seconds for _ in range(SAMPLES))
     if made.code != 0:
@@ -68,10 +69,10 @@ def import_time(context: Context) -> Result:
             **figures,
         )
     took = f"import {name} took {made.seconds:.1f} s, {made.cpu_seconds:.1f} s of CPU time"
-    if times > MOST_TIMES[name]:
+    if times > most:
         return warned(
             f"{took}: {times:.0f} times what Python's own modules take",
-            expected=f"at most {MOST_TIMES[name]:g} times",
+            expected=f"at most {most:g} times",
             todo="see the check bytecode; what else it imports: python -X importtime",
             **figures,
         )

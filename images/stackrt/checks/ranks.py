@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.checks.context import Context
+from stackrt.frameworks import FRAMEWORKS
 
 
 class RanksError(Exception):
@@ -61,7 +62,7 @@ def run(
 
     Args:
         function: `module:name` of a function that takes the arguments and returns a dictionary of JSON values.
-        framework: What the launcher's variables are for: torch, tensorflow or horovod.
+        framework: What the launcher's variables are for, of FRAMEWORKS.
         device: cpu, or cuda for a GPU a rank.
         env: More variables for the ranks.
         timeout: Seconds; keep the check's own longer.
@@ -106,19 +107,12 @@ def _why(out: Path, code: int) -> str:
     return " | ".join([failure["sentence"], *last])
 
 
-def local_rank(env: Mapping[str, str]) -> int:
-    """The number of a rank on its node, as its framework is told it; all nodes of a check have as many."""
-    for name in ("LOCAL_RANK", "HOROVOD_LOCAL_RANK"):
-        if name in env:
-            return int(env[name])
-    return int(json.loads(env["TF_CONFIG"])["task"]["index"]) % int(env["STACK_PROCS"])
-
-
 def main() -> None:
     """In a rank: call the function and write its answer."""
     module, _, name = sys.argv[1].partition(":")
     answer = getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))
-    file = Path(os.environ["STACK_OUT"]) / f"answer-{local_rank(os.environ)}.json"
+    local_rank = FRAMEWORKS[os.environ["STACK_FRAMEWORK"]].local_rank(os.environ)
+    file = Path(os.environ["STACK_OUT"]) / f"answer-{local_rank}.json"
     file.write_text(json.dumps(answer), encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stackrt.checks.context import Context
 from stackrt.checks.result import Result
+from stackrt.frameworks import FRAMEWORKS
 
 SUBJECTS = (
     "lock",
@@ -30,7 +31,8 @@ SUBJECTS = (
 """The modules that hold checks, in the order of the report."""
 
 NEEDS = ("cpu", "gpu", "multi-gpu", "multi-node")
-FRAMEWORKS = ("torch", "tensorflow", "horovod", "mpi")
+PARTS = (*FRAMEWORKS, "mpi")
+"""What an image may have inside that checks are for."""
 
 Function = Callable[[Context], Result]
 
@@ -81,14 +83,14 @@ def check(
         name: Its name, unique.
         needs: All that must be here, of NEEDS; else it is skipped with the reason.
         tags: Words to choose it by, beside its subject and its needs.
-        frameworks: It belongs only to images that have one of these, of FRAMEWORKS; empty for every image.
+        frameworks: It belongs only to images that have one of these, of PARTS; empty for every image.
         timeout: Seconds after which it is killed and has failed.
         proves: What is true when it passes.
         criterion: What it takes to pass, in a few words.
         parallel: It may run beside others: it measures no time and takes little memory.
         adopts: Orphans of its children are adopted, and killed at its end; False leaves them to PID 1.
     """
-    unknown = [*set(needs) - set(NEEDS), *set(frameworks) - set(FRAMEWORKS)]
+    unknown = [*set(needs) - set(NEEDS), *set(frameworks) - set(PARTS)]
     if unknown or not needs or name in CHECKS:
         raise ValueError(f"check {name!r}: its name is taken, or it needs {unknown or 'nothing'}")
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from stackrt import frameworks
 from stackrt.launch import nccl
 from stackrt.launch.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
-FRAMEWORKS = ("torch", "tensorflow", "horovod")
 LOOPBACK = "127.0.0.1"
 MOST_ATTEMPTS = 1_000_000
 MOST_NODES = 65_536
@@ -70,7 +70,7 @@ def read(env: Mapping[str, str]) -> Contract:
         host=host,
         port=port,
         token=_token(env, nodes),
-        framework=_choice(env, "STACK_FRAMEWORK", FRAMEWORKS, "torch"),
+        framework=_choice(env, "STACK_FRAMEWORK", tuple(frameworks.FRAMEWORKS), frameworks.DEFAULT),
         out=Path(env.get("STACK_OUT") or "out").absolute(),
         timeout=_seconds(env, "STACK_TIMEOUT", 300.0),
         machine=_line(env, "STACK_HOST", os.uname().nodename),

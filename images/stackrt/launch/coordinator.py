@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from stackrt.frameworks import FRAMEWORKS
 from stackrt.launch import cpus, failure
 from stackrt.launch.contract import Contract
 from stackrt.launch.errors import CONFIG, PEERS, ConfigError, PeersError
 from stackrt.launch.failure import Failure, Report
-from stackrt.launch.frameworks import Layout, NodeLayout
+from stackrt.launch.layout import Layout, NodeLayout
 from stackrt.launch.output import Console
 from stackrt.launch.seats import Seat, agree, named
 from stackrt.launch.signals import STOPS, TOGETHER
@@ -34,7 +35,7 @@ class Coordinator:
     ) -> None:
         """Args: as their names say; `agent_store` is whether this launcher holds torch's store, and not rank 0."""
         self._contract, self._port = contract, port
-        self._agent_store = agent_store and contract.framework == "torch"
+        self._agent_store = agent_store and FRAMEWORKS[contract.framework].server == "store"
         self._awake, self._send, self._prepare, self._console = awake, send, prepare, console
         self.seats: dict[int, Seat] = {}
         self.started = self.over = False

@@ -5,9 +5,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from stackrt.launch.frameworks import Layout, horovod_hosts
+from stackrt.frameworks import FRAMEWORKS, horovod_hosts
 from stackrt.launch.guard import die_with
 from stackrt.launch.horovod import READY
+from stackrt.launch.layout import Layout
 from stackrt.launch.loop import READ, Loop
 from stackrt.launch.output import Console
 from stackrt.launch.ports import listen
@@ -30,7 +31,7 @@ class Helper:
 
         Horovod's ranks look for the server three times within 1.5 s, so it must listen before they start.
         """
-        if layout.framework != "horovod":
+        if FRAMEWORKS[layout.framework].server != "horovod":
             done(self._serve_store(layout) if layout.agent_store else None)
             return
         command = [sys.executable, "-m", "stackrt.launch.horovod", str(layout.port), horovod_hosts(layout)]

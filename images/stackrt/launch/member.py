@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from stackrt.frameworks import FRAMEWORKS
 from stackrt.launch import cpus, failure, interfaces, nccl
 from stackrt.launch.contract import Contract, is_loopback
+from stackrt.launch.environment import rank_env
 from stackrt.launch.errors import PEERS, ConfigError
 from stackrt.launch.failure import Report
-from stackrt.launch.frameworks import Layout, NodeLayout, rank_env
+from stackrt.launch.layout import Layout, NodeLayout
 from stackrt.launch.loop import Loop
 from stackrt.launch.output import Console
 from stackrt.launch.ports import Ports
@@ -71,7 +73,7 @@ class Member:
     def join_message(self, problem: str | None) -> Message:
         """Return what node 0 needs to know of this node; `problem` says why it can't run, if so."""
         ours = self._contract
-        ports = self._ports.reserve(ours.procs) if ours.framework == "tensorflow" else []
+        ports = self._ports.reserve(ours.procs * FRAMEWORKS[ours.framework].ports_per_rank)
         message: Message = {"type": "join", "run": ours.run, "attempt": ours.attempt, "nodes": ours.nodes}
         message |= {"node": ours.node, "procs": ours.procs, "framework": ours.framework, "ports": ports}
         return message | {"host": ours.machine, "problem": problem, "cpus": cpus.usable()}

@@ -9,13 +9,19 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from stackrt.frameworks import FRAMEWORKS
+
 HEADER = b"Traceback (most recent call last):"
 LOST_PEER = re.compile(
-    "closed by peer|reset by peer|Broken pipe|Connection refused|ncclRemoteError|ncclSystemError|remote process exited"
-    "|DistNetworkError|DistStoreError|HorovodInternalError|Timed out waiting|Watchdog caught collective|Socket closed"
-    "|UnavailableError|failed to connect to all addresses"
+    "|".join(
+        [
+            "closed by peer|reset by peer|Broken pipe|Connection refused|Timed out waiting",
+            "ncclRemoteError|ncclSystemError|remote process exited",
+            *(framework.lost_peer for framework in FRAMEWORKS.values()),
+        ]
+    )
 )
-"""What frameworks say of a peer that is gone: gloo, NCCL, torch's store, Horovod, gRPC (TensorFlow)."""
+"""What is said of a peer that is gone: by gloo, by NCCL, by each framework."""
 BURST = 0.1
 """Seconds after an exception's first line in which the others of a long message come."""
 LONGEST = 500

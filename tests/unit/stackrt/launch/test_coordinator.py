@@ -10,7 +10,7 @@ import pytest
 from stackrt.launch.contract import Contract
 from stackrt.launch.coordinator import Coordinator
 from stackrt.launch.errors import ConfigError, PeersError
-from stackrt.launch.frameworks import Layout
+from stackrt.launch.layout import Layout
 from stackrt.launch.seats import Seat, named
 
 

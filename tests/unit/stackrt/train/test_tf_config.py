@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from stackrt.launch.frameworks import Layout, NodeLayout, rank_env
+from stackrt.launch.environment import rank_env
+from stackrt.launch.layout import Layout, NodeLayout
 from stackrt.train.tf_config import Place, place
 
 
