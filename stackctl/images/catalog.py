@@ -13,8 +13,9 @@ from stackctl import assets
 from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.images import words
 from stackctl.images.horovod import Horovod, Toolkit, check_horovod
-from stackctl.images.schema import Base, Devel, Fabric, Image, Tools, Variant
+from stackctl.images.schema import Base, Devel, Fabric, Family, Image, Tools, Variant
 from stackctl.images.tables import convert, known_keys, table
+from stackrt.frameworks import OF_IMAGES
 
 SCHEMA = 1
 
@@ -64,6 +65,11 @@ class Target(msgspec.Struct, frozen=True):
         return f"{self.key}-devel" if self.development else self.key
 
     @property
+    def template(self) -> str:
+        """File name below images/templates of what its Dockerfile is made from."""
+        return self.horovod.template if self.horovod else self.image.template
+
+    @property
     def apt(self) -> tuple[str, ...]:
         """Debian packages in the image."""
         mpi = self.horovod.mpi.apt if self.horovod and self.image.mpi else ()
@@ -90,7 +96,7 @@ class Target(msgspec.Struct, frozen=True):
     @property
     def framework_package(self) -> str:
         """Name of the package that is the framework itself: the first of the variant's own."""
-        return self.variant.framework_packages[0].split("==")[0].split("[")[0]
+        return words.package(self.variant.framework_packages[0])
 
     @property
     def dockerfile(self) -> str:
@@ -121,12 +127,14 @@ def load(path: Path | None = None) -> Catalog:
         raise InvalidInput("there is no such file", where=str(path)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"is not valid TOML: {error}", where=str(path)) from None
-    return _pinned(parse(document, str(path)), path.parent / "locks" / BASES_LOCK)
+    catalog = parse(document, str(path))
+    _check_templates(document, path)
+    return _pinned(catalog, path.parent / "locks" / BASES_LOCK)
 
 
 def parse(document: Mapping[str, Any], where: str) -> Catalog:
     """Turn a parsed document into a catalog; `where` is the file name that errors carry."""
-    known_keys(document, ("schema", "bases", "tools", "fabric", "devel", "horovod", "images"), where)
+    known_keys(document, ("schema", "bases", "tools", "fabric", "devel", "horovod", "families", "images"), where)
     if document.get("schema") != SCHEMA:
         raise InvalidInput(f"must be {SCHEMA}, not {document.get('schema')!r}", where=f"{where}: schema")
     words.check(document, where)
@@ -135,7 +143,8 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
     fabric = convert(document.get("fabric", {}), Fabric, f"{where}: fabric")
     devel = convert(document.get("devel", {}), Devel, f"{where}: devel")
     horovod = convert(document["horovod"], Horovod, f"{where}: horovod") if "horovod" in document else None
-    images = {name: _image(row, f"{where}: images.{name}") for name, row in table(document, "images", where)}
+    families = _families(document, where)
+    images = {name: _image(row, families, where, name) for name, row in table(document, "images", where)}
     for name, image in images.items():
         if image.base not in bases:
             raise InvalidInput(
@@ -144,7 +153,14 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
                 hint=did_you_mean(image.base, bases),
             )
         cudas = {row: variant.cuda for row, variant in image.variants.items()} if image.horovod else {}
-        check_horovod(horovod, f"{where}: images.{name}", wanted=image.horovod, mpi=image.mpi, cudas=cudas)
+        check_horovod(
+            horovod,
+            f"{where}: images.{name}",
+            wanted=image.horovod,
+            mpi=image.mpi,
+            template=image.template,
+            cudas=cudas,
+        )
     return Catalog(bases=bases, tools=tools, fabric=fabric, devel=devel, images=images, horovod=horovod)
 
 
@@ -187,6 +203,7 @@ def line_of(path: Path, target: Target, requirement: str) -> int:
     tables = (
         f"[images.{target.name}]",
         f"[images.{target.name}.variants.{target.variant_name}]",
+        f"[families.{target.image.framework}]",
         "[horovod]",
         "[devel]",
     )
@@ -218,23 +235,50 @@ def _pinned(catalog: Catalog, lock: Path) -> Catalog:
     return msgspec.structs.replace(catalog, bases=bases)
 
 
-def _image(row: object, where: str) -> Image:
+def _check_templates(document: Mapping[str, Any], path: Path) -> None:
+    tables = {f"{kind}.{name}": row for kind in ("families", "images") for name, row in document.get(kind, {}).items()}
+    for key, row in {"horovod": document.get("horovod", {}), **tables}.items():
+        if "template" in row and not (template := path.parent / "templates" / row["template"]).exists():
+            raise InvalidInput(
+                f"there is no template {template.name!r}",
+                where=f"{path}: {key}.template",
+                hint=did_you_mean(template.name, [file.name for file in template.parent.glob("*.dockerfile.j2")]),
+            )
+
+
+def _families(document: Mapping[str, Any], where: str) -> dict[str, Family]:
+    rows = dict(table(document, "families", where))
+    for name in rows:
+        if name not in OF_IMAGES:
+            raise InvalidInput(
+                f"no framework is named {name!r}", where=f"{where}: families.{name}", hint=did_you_mean(name, OF_IMAGES)
+            )
+    return {name: convert(row, Family, f"{where}: families.{name}") for name, row in rows.items()}
+
+
+def _image(row: object, families: Mapping[str, Family], file: str, name: str) -> Image:
+    where = f"{file}: images.{name}"
     if not isinstance(row, dict):
         raise InvalidInput("must be a table", where=where)
     variants = {key: convert(value, Variant, f"{where}.variants.{key}") for key, value in table(row, "variants", where)}
     if not variants:
         raise InvalidInput("an image needs at least one variant", where=f"{where}.variants")
-    for key, variant in variants.items():
-        if not variant.framework_packages:
-            raise InvalidInput(
-                "must name the framework's package first", where=f"{where}.variants.{key}.framework_packages"
-            )
-    image = convert({**row, "variants": {}}, Image, where)
+    image = msgspec.structs.replace(convert({**row, "variants": {}}, Image, where), variants=variants)
+    if image.framework not in families:
+        raise InvalidInput(
+            f"there is no table [families.{image.framework}] that says what its images share",
+            where=f"{where}.framework",
+        )
+    family = families[image.framework]
+    first, *_ = variants.values()
     for key, variant in variants.items():
         place = f"{where}.variants.{key}.framework_packages"
-        more = {f"{place}_if_offered": variant.framework_packages_if_offered, f"{where}.packages": image.packages}
-        words.one_version_each({place: variant.framework_packages, **more})
-        first, *_ = variants.values()
+        if not variant.framework_packages:
+            raise InvalidInput("must name the framework's package first", where=place)
+        framework = {place: variant.framework_packages, f"{place}_if_offered": variant.framework_packages_if_offered}
+        # What an image and its family both name is no conflict: the image's version is taken.
+        words.one_version_each({**framework, f"{file}: families.{image.framework}.packages": family.packages})
+        words.one_version_each({**framework, f"{where}.packages": image.packages})
         ours, others = (words.release(one.framework_packages[0]) for one in (variant, first))
         if ours != others:
             raise InvalidInput(
@@ -242,4 +286,4 @@ def _image(row: object, where: str) -> Image:
                 where=f"{place}[0]",
                 hint="the variants of an image have one framework version; another version is another image",
             )
-    return msgspec.structs.replace(image, variants=variants)
+    return image.with_family(family)

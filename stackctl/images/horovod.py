@@ -37,12 +37,16 @@ class Horovod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
     apt: tuple[str, ...]
     packages: tuple[str, ...]
+    template: str
+    """On top of the framework's own."""
     mpi: Mpi
     cuda: dict[str, Toolkit]
     """Toolkits by CUDA's major version."""
 
 
-def check_horovod(horovod: Horovod | None, where: str, *, wanted: bool, mpi: bool, cudas: Mapping[str, str]) -> None:
+def check_horovod(
+    horovod: Horovod | None, where: str, *, wanted: bool, mpi: bool, template: str, cudas: Mapping[str, str]
+) -> None:
     """See that the catalog says how to compile Horovod for an image.
 
     Args:
@@ -50,6 +54,7 @@ def check_horovod(horovod: Horovod | None, where: str, *, wanted: bool, mpi: boo
         where: The image, for errors.
         wanted: Whether the image has Horovod.
         mpi: Whether it has MPI.
+        template: The template that Horovod's is put on top of.
         cudas: Variant -> its CUDA; empty for a CPU variant.
 
     Raises:
@@ -59,6 +64,10 @@ def check_horovod(horovod: Horovod | None, where: str, *, wanted: bool, mpi: boo
         raise InvalidInput("MPI is Horovod's: the image has `horovod = true` as well", where=f"{where}.mpi")
     if wanted and horovod is None:
         raise InvalidInput("the catalog has no table [horovod] that says how to compile it", where=f"{where}.horovod")
+    if horovod and template == horovod.template:
+        raise InvalidInput(
+            "is what comes on top of a framework's template", where=f"{where}.template", hint="leave it out"
+        )
     for name, cuda in cudas.items():
         major = cuda.split(".")[0]
         if horovod and major and major not in horovod.cuda:

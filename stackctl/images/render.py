@@ -13,6 +13,7 @@ from stackctl.errors import InvalidInput
 from stackctl.images import lock_list, lockfile
 from stackctl.images.catalog import Target
 from stackctl.images.lock_list import locks_of, pins_of
+from stackrt.frameworks import FRAMEWORKS
 
 
 def dockerfiles(targets: Sequence[Target], images: Path) -> dict[str, str]:
@@ -78,10 +79,13 @@ def framework_versions(target: Target, images: Path) -> dict[str, str]:
 
 
 def _dockerfile(target: Target, images: Path, environment: jinja2.Environment) -> str:
-    where = str(images / "templates" / target.image.template)
+    where = str(images / "templates" / target.template)
     try:
-        return environment.get_template(target.image.template).render(
-            target=target, locks={lock.kind: lock for lock in locks_of(target)}, labels=labels(target, images)
+        return environment.get_template(target.template).render(
+            target=target,
+            framework=FRAMEWORKS[target.image.framework],
+            locks={lock.kind: lock for lock in locks_of(target)},
+            labels=labels(target, images),
         )
     except jinja2.TemplateNotFound as error:
         raise InvalidInput(f"there is no template {error.name!r}", where=where) from None

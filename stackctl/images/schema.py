@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from stackctl.images import words
+
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A distribution image that ours start from, and the Python in it."""
@@ -41,19 +43,30 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Packages that others ask for and that this variant replaces, as `tensorflow` where it has `tensorflow-cpu`."""
 
 
-class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One image with its variants."""
+class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the images of one framework share."""
 
-    summary: str
     template: str
-    framework: str
-    base: str
     apt: tuple[str, ...]
     packages: tuple[str, ...]
     framework_layer: tuple[str, ...]
-    variants: dict[str, Variant]
+    """Names, with `*`, of the packages that get a layer of their own, below the others."""
     compiler: tuple[str, ...] = ()
     """Debian packages that only programs of the framework call: installed while its wheels are."""
+
+
+class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One image with its variants: what differs from its framework's family, and in a catalog that is read, all."""
+
+    summary: str
+    framework: str
+    base: str
+    variants: dict[str, Variant]
+    template: str = ""
+    apt: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    framework_layer: tuple[str, ...] = ()
+    compiler: tuple[str, ...] = ()
     horovod: bool = False
     """Whether Horovod is compiled against the framework and installed."""
     mpi: bool = False
@@ -65,6 +78,16 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def launcher(self) -> str:
         """What ranks of this image expect of the launcher (STACK_FRAMEWORK), unless a job says otherwise."""
         return "horovod" if self.horovod else self.framework
+
+    def with_family(self, family: Family) -> Image:
+        """The image with its family's lists before its own; of a package that both name, it has its own version."""
+        packages = {words.package(requirement): requirement for requirement in (*family.packages, *self.packages)}
+        lists = {
+            key: tuple(dict.fromkeys((*getattr(family, key), *getattr(self, key))))
+            for key in ("apt", "framework_layer", "compiler")
+        }
+        template = self.template or family.template
+        return msgspec.structs.replace(self, template=template, packages=tuple(packages.values()), **lists)
 
 
 class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackctl.errors import InvalidInput
+from stackrt.frameworks import OF_IMAGES
 
 _APT = (re.compile(r"[a-z0-9][a-z0-9+.-]+"), "a Debian package's name, such as libnuma1")
 _NAME = (
@@ -21,10 +22,10 @@ _TEXT = (re.compile(r'[^"$`\\\r\n]*'), "one line without quotes, $ and \\: it be
 _URL = (re.compile(r"https?://[^\s\"'$`;\\]+"), "an address that starts with https://")
 _VERSION = (re.compile(r"\d+(\.\d+)*([a-z]+\d+)?"), "a version, such as 13.0")
 _REQUIREMENT = (
-    re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.+!_-]+"),
+    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.+!_-]+"),
     "name==version; `stackctl lock` finds what else is needed",
 )
-_FRAMEWORK = (re.compile("torch|tensorflow"), "torch or tensorflow")
+_FRAMEWORK = (re.compile("|".join(OF_IMAGES)), " or ".join(OF_IMAGES))
 _PATH = (re.compile(r"[A-Za-z0-9_~+./-]+"), "a path below a mirror")
 _FILE = (re.compile(r"[a-z0-9_.-]+\.dockerfile\.j2"), "a file of images/templates")
 
@@ -94,14 +95,13 @@ def one_version_each(lists: Mapping[str, Sequence[str]]) -> None:
     seen: dict[str, str] = {}
     for place, requirements in lists.items():
         for number, requirement in enumerate(requirements):
-            pinned = _REQUIREMENT[0].fullmatch(requirement)
-            if not pinned:
+            if not _REQUIREMENT[0].fullmatch(requirement):
                 raise InvalidInput(
                     f"{requirement!r} does not name one version",
                     where=f"{place}[{number}]",
                     hint="write it as name==version; `stackctl lock` finds what else is needed",
                 )
-            name = pinned["name"].lower().replace("_", "-")
+            name = package(requirement)
             if name in seen:
                 raise InvalidInput(
                     f"{requirement!r} conflicts with {seen[name]!r}: a package has one version in an image",
@@ -109,6 +109,11 @@ def one_version_each(lists: Mapping[str, Sequence[str]]) -> None:
                     hint="remove one of them",
                 )
             seen[name] = requirement
+
+
+def package(requirement: str) -> str:
+    """`tensorflow` of `TensorFlow[and-cuda]==2.21.0`."""
+    return re.split(r"\[|==", requirement)[0].lower().replace("_", "-")
 
 
 def release(requirement: str) -> str:

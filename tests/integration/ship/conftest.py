@@ -31,15 +31,16 @@ uv = "{uv}"
 [devel]
 apt = ["file"]
 packages = ["wheel==0.45.1"]
-[images.small]
-summary = "A small image of the same steps as the large ones"
+[families.torch]
 template = "pytorch.dockerfile.j2"
-framework = "torch"
-base = "bookworm"
 apt = ["ca-certificates", "python3", "tini"]
 compiler = ["make"]
 packages = ["packaging==25.0"]
 framework_layer = ["iniconfig", "pluggy"]
+[images.small]
+summary = "A small image of the same steps as the large ones"
+framework = "torch"
+base = "bookworm"
 [images.small.variants.cpu]
 framework_packages = ["iniconfig==2.3.0", "pluggy==1.6.0"]
 budget_gb = 0.3

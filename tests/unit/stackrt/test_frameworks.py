@@ -3,9 +3,10 @@ import re
 
 import pytest
 
-from stackrt.frameworks import DEFAULT, FRAMEWORKS, OF_IMAGES, horovod_hosts
+from stackrt.frameworks import DEFAULT, FRAMEWORKS, OF_IMAGES, Framework, horovod_hosts
+from stackrt.launch import contract
 from stackrt.launch.cpus import USUAL_SPINS
-from stackrt.launch.environment import rank_env
+from stackrt.launch.environment import layout_names, rank_env
 from stackrt.launch.layout import Layout, NodeLayout
 
 NODES = (NodeLayout(1, "10.0.0.1", (5001,)), NodeLayout(3, "10.0.0.2", (6001, 6002, 6003), 2))
@@ -30,6 +31,19 @@ def test_a_row_speaks_of_variables_that_are_set(name: str) -> None:
     made = row.environment(layout(name, interface="ib0"), 0, 0)
     assert {*row.defaults, *row.requests} <= made.keys()
     assert re.compile(row.lost_peer)
+
+
+def test_a_new_framework_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Framework(
+        title="Echo",
+        short="echo",
+        environment=lambda layout, node, local_rank: {"ECHO_RANK": f"{layout.first_rank(node) + local_rank}"},
+        local_rank=lambda env: int(env["ECHO_RANK"]) % int(env["STACK_PROCS"]),
+    )
+    monkeypatch.setitem(FRAMEWORKS, "echo", row)
+    assert contract.read({"STACK_FRAMEWORK": "echo"}).framework == "echo"
+    assert rank_env({}, layout("echo"), 1, 1, "")["ECHO_RANK"] == "2"
+    assert "ECHO_RANK" in layout_names()
 
 
 def test_images_are_of_frameworks_that_are_imported_in_time() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,15 @@ uv = "0.13.9"
 [devel]
 apt = ["gdb"]
 packages = ["ipython==9.18.1"]
-[images.pytorch]
-summary = "PyTorch"
+[families.torch]
 template = "pytorch.dockerfile.j2"
-framework = "torch"
-base = "bookworm"
 apt = ["python3"]
 packages = ["transformers==5.23.0"]
 framework_layer = ["torch"]
+[images.pytorch]
+summary = "PyTorch"
+framework = "torch"
+base = "bookworm"
 [images.pytorch.variants.cpu]
 framework_packages = ["torch==2.13.0+cpu"]
 budget_gb = 1.8
@@ -83,7 +85,7 @@ def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
         ('framework = "torch"', 'framwork = "torch"', ["images.pytorch.framwork", "did you mean 'framework'?"]),
         ('base = "bookworm"', 'base = "bokworm"', ["images.pytorch.base", "did you mean 'bookworm'?"]),
         ('python = "3.11"', "python = 3.11", ["bases.bookworm.python", "Expected 'str', got 'float'"]),
-        ('apt = ["python3"]', 'apt = ["python3", 7]', ["images.pytorch.apt[1]", "Expected 'str', got 'int'"]),
+        ('apt = ["python3"]', 'apt = ["python3", 7]', ["families.torch.apt[1]", "Expected 'str', got 'int'"]),
         ("[images.pytorch.variants.cpu]", "[images.pytorch.variants.cpu]\nspeed = 1", ["variants.cpu.speed"]),
         ("framework_packages = ", "cuda = ", ["images.pytorch.variants.cpu"]),
         (
@@ -103,25 +105,25 @@ def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
         (
             'packages = ["transformers==5.23.0"]',
             'packages = ["numpy==2.4.6", "transformers>=5"]',
-            ["images.pytorch.packages[1]", "'transformers>=5' does not name one version"],
+            ["families.torch.packages[1]", "'transformers>=5' does not name one version"],
         ),
         (
             'packages = ["transformers==5.23.0"]',
             'packages = ["transformers==5.23.0", "Transformers==5.22.0"]',
-            ["images.pytorch.packages[1]", "conflicts with 'transformers==5.23.0'"],
+            ["families.torch.packages[1]", "conflicts with 'transformers==5.23.0'"],
         ),
         (
             'packages = ["transformers==5.23.0"]',
             'packages = ["torch==2.12.0"]',
-            ["images.pytorch.packages[0]", "'torch==2.12.0' conflicts with 'torch==2.13.0+cpu'"],
+            ["families.torch.packages[0]", "'torch==2.12.0' conflicts with 'torch==2.13.0+cpu'"],
         ),
         (
             "budget_gb = 1.8",
             'budget_gb = 1.8\n[images.pytorch.variants.cuda]\nframework_packages = ["torch==2.15.0"]\nbudget_gb = 5.8',
             ["variants.cuda.framework_packages[0]", "2.15.0 is not the framework version of the other variant, 2.13.0"],
         ),
-        ('apt = ["python3"]', 'apt = ["python3; rm -rf /"]', ["images.pytorch.apt[0]", "a Debian package's name"]),
-        ('apt = ["python3"]', 'apt = ["python3\\nRUN x"]', ["images.pytorch.apt[0]", "a Debian package's name"]),
+        ('apt = ["python3"]', 'apt = ["python3; rm -rf /"]', ["families.torch.apt[0]", "a Debian package's name"]),
+        ('apt = ["python3"]', 'apt = ["python3\\nRUN x"]', ["families.torch.apt[0]", "a Debian package's name"]),
         ('apt = ["gdb"]', 'apt = ["$HOME"]', ["catalog.toml: devel.apt[0]", "a Debian package's name"]),
         ('summary = "PyTorch"', "summary = 'Py\"Torch'", ["images.pytorch.summary", "it becomes a label"]),
         ('summary = "PyTorch"', 'summary = "Py\\nTorch"', ["images.pytorch.summary", "one line"]),
@@ -129,9 +131,24 @@ def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
         ("variants.cpu]", 'variants."cpu old"]', ["images.pytorch.variants.cpu old", "it becomes an image's name"]),
         ('framework = "torch"', 'framework = "jax"', ["images.pytorch.framework", "write torch or tensorflow"]),
         ('image = "debian:bookworm-slim"', 'image = "debian slim"', ["bases.bookworm.image", "an image's name"]),
-        ('template = "pytorch.', 'template = "../pytorch.', ["images.pytorch.template", "a file of images/templates"]),
+        ('template = "pytorch.', 'template = "../pytorch.', ["families.torch.template", "a file of images/templates"]),
         ("budget_gb", 'index = "ftp://x"\nbudget_gb', ["variants.cpu.index", "an address that starts with https://"]),
         ("budget_gb", 'cuda = "13 "\nbudget_gb', ["variants.cpu.cuda", "a version, such as 13.0"]),
+        ("[families.torch]", "[families.jax]", ["catalog.toml: families.jax", "no framework is named 'jax'", "torch"]),
+        ("[families.torch]", "[families.horovod]", ["catalog.toml: families.horovod", "no framework is named"]),
+        (
+            'framework = "torch"',
+            'framework = "tensorflow"',
+            ["images.pytorch.framework", "there is no table [families.tensorflow]"],
+        ),
+        ('template = "pytorch.dockerfile.j2"', "", ["families.torch", "missing key 'template'"]),
+        ("framework_layer", "framwork_layer", ["families.torch.framwork_layer", "did you mean 'framework_layer'?"]),
+        ("[families.torch]", "[families]\ntorch = 3\n[x]", ["catalog.toml"]),
+        (
+            'base = "bookworm"',
+            'base = "bookworm"\npackages = ["torch==2.12.0"]',
+            ["images.pytorch.packages[0]", "'torch==2.12.0' conflicts with 'torch==2.13.0+cpu'"],
+        ),
         ("[devel]", "[devle]", ["catalog.toml: devle", "did you mean 'devel'?"]),
         ('apt = ["gdb"]', "", ["catalog.toml: devel", "missing key 'apt'"]),
         ("[tools]", "[tols]", ["catalog.toml: tols", "did you mean 'tools'?"]),
@@ -153,11 +170,53 @@ def test_a_cuda_without_a_toolkit_is_refused() -> None:
         catalog.parse(document, "catalog.toml")
 
 
+def test_the_template_of_horovod_is_no_template_to_put_it_on() -> None:
+    document = tomllib.loads((assets.images_dir() / "catalog.toml").read_text())
+    document["images"]["horovod-pytorch"]["template"] = document["horovod"]["template"]
+    with pytest.raises(InvalidInput, match=r"catalog\.toml: images\.horovod-pytorch\.template: .* on top of"):
+        catalog.parse(document, "catalog.toml")
+
+
+def test_the_image_that_the_docs_add_has_what_its_family_has() -> None:
+    (row,) = re.findall(
+        r"```toml\n(.*?)```", (assets.images_dir().parent / "docs" / "images.md").read_text(), re.DOTALL
+    )
+    rows = parse((assets.images_dir() / "catalog.toml").read_text() + row).images
+    assert rows["pytorch-mine"].packages == (*rows["pytorch"].packages, "einops==0.8.1")
+
+
 def test_an_image_without_variants_is_refused() -> None:
     document: dict[str, Any] = tomllib.loads(VALID)
     document["images"]["pytorch"]["variants"] = {}
     with pytest.raises(InvalidInput, match="at least one variant"):
         catalog.parse(document, "catalog.toml")
+
+
+def test_an_image_adds_to_what_its_family_has() -> None:
+    own = 'base = "bookworm"\napt = ["git", "python3"]\npackages = ["Transformers==4.57.0", "einops==0.8.1"]'
+    (target,) = catalog.targets(parse(VALID.replace('base = "bookworm"', own)))
+    assert target.image.apt == ("python3", "git")
+    assert target.requirements == ("torch==2.13.0+cpu", "Transformers==4.57.0", "einops==0.8.1")
+    assert (target.template, target.image.framework_layer) == ("pytorch.dockerfile.j2", ("torch",))
+
+
+def test_what_a_family_has_stands_in_one_line() -> None:
+    text = (assets.images_dir() / "catalog.toml").read_text()
+    for name, images in (("transformers", 5), ("tf-keras", 2)):
+        asked = [image for image in catalog.load().images.values() if any(name in row for row in image.packages)]
+        assert (text.count(f'"{name}=='), len(asked)) == (1, images)
+
+
+def test_a_template_that_is_not_there_is_refused_by_file_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.toml"
+    (tmp_path / "templates").symlink_to(assets.images_dir() / "templates")
+    path.write_text(VALID)
+    assert catalog.load(path).images["pytorch"].template == "pytorch.dockerfile.j2"
+    own = VALID.replace('base = "bookworm"', 'base = "bookworm"\ntemplate = "mine.dockerfile.j2"')
+    for text, key in ((VALID.replace("pytorch.d", "pytroch.d"), "families.torch"), (own, "images.pytorch")):
+        path.write_text(text)
+        with pytest.raises(InvalidInput, match=rf"catalog\.toml: {key}\.template: there is no template '.*'"):
+            catalog.load(path)
 
 
 def test_a_duplicate_is_refused_by_line(tmp_path: Path) -> None:
@@ -192,5 +251,6 @@ def test_requirements_are_exact() -> None:
 
 
 def test_every_template_of_the_catalog_exists() -> None:
-    for image in catalog.load().images.values():
-        assert (assets.images_dir() / "templates" / image.template).is_file()
+    for target in catalog.targets(catalog.load()):
+        assert (assets.images_dir() / "templates" / target.template).is_file()
+        assert (assets.images_dir() / "templates" / target.image.template).is_file()

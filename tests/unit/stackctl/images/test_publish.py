@@ -48,6 +48,7 @@ def test_a_registrys_refusal_names_it_and_what_to_do(said: str, kind: type[Excep
 
 def test_a_pinned_base_is_taken_by_digest_but_offline(tmp_path: Path) -> None:
     (tmp_path / "catalog.toml").write_text((assets.images_dir() / "catalog.toml").read_text())
+    (tmp_path / "templates").symlink_to(assets.images_dir() / "templates")
     (tmp_path / "locks").mkdir()
     lock = tmp_path / "locks" / catalog.BASES_LOCK
     lock.write_text(f'[bookworm]\nimage = "debian:bookworm-slim"\ndigest = "{DIGEST}"\n[trixie]\nimage = "other"\n')
