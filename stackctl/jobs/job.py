@@ -205,7 +205,7 @@ def _between(option: str, value: int, low: int, high: int) -> None:
 def _checked_env(env: Mapping[str, str], *, text: bool = True) -> dict[str, str]:
     if not env:
         return {}
-    from stackrt.launch.environment import layout_names
+    from stackrt.launch.rank_env import layout_names
 
     placed = layout_names()
     for key, value in env.items():

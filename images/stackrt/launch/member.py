@@ -10,7 +10,6 @@ from pathlib import Path
 from stackrt.frameworks import FRAMEWORKS
 from stackrt.launch import cpus, failure, interfaces, nccl
 from stackrt.launch.contract import Contract, is_loopback
-from stackrt.launch.environment import rank_env
 from stackrt.launch.errors import PEERS, ConfigError
 from stackrt.launch.failure import Report
 from stackrt.launch.layout import Layout, NodeLayout
@@ -19,6 +18,7 @@ from stackrt.launch.output import Console
 from stackrt.launch.ports import Ports
 from stackrt.launch.raised import is_echo
 from stackrt.launch.rank import Rank
+from stackrt.launch.rank_env import rank_env
 from stackrt.launch.ranks import Ranks
 from stackrt.launch.signals import NOTICES, TOGETHER, for_rank
 from stackrt.launch.timing import FAILURE_GRACE, NETWORK_LOOK

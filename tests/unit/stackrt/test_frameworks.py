@@ -6,8 +6,8 @@ import pytest
 from stackrt.frameworks import DEFAULT, FRAMEWORKS, OF_IMAGES, Framework, horovod_hosts
 from stackrt.launch import contract
 from stackrt.launch.cpus import USUAL_SPINS
-from stackrt.launch.environment import layout_names, rank_env
 from stackrt.launch.layout import Layout, NodeLayout
+from stackrt.launch.rank_env import layout_names, rank_env
 
 NODES = (NodeLayout(1, "10.0.0.1", (5001,)), NodeLayout(3, "10.0.0.2", (6001, 6002, 6003), 2))
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from stackrt.launch.environment import rank_env
 from stackrt.launch.layout import Layout, NodeLayout
+from stackrt.launch.rank_env import rank_env
 from stackrt.train.tf_config import Place, place
 
 
