@@ -1,4 +1,8 @@
-"""Plain data as YAML text. PyYAML would take a fifth of a dry run's time, most of it to load its parser."""
+"""Plain data as YAML text.
+
+PyYAML writes the argument `1e-3` bare, and kubectl takes that for a number. To load it for writing makes
+a dry run a seventh longer (bench/startup.py).
+"""
 
 from __future__ import annotations
 

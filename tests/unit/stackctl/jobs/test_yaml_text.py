@@ -34,3 +34,7 @@ def test_any_signs_stay_what_they_are() -> None:
 def test_a_value_that_occurs_twice_is_written_twice() -> None:
     shared = {"a": 1}
     assert to_yaml({"x": shared, "z": shared}) == "x:\n  a: 1\nz:\n  a: 1\n"
+
+
+def test_what_only_kubectl_takes_for_a_number_is_quoted() -> None:
+    assert to_yaml({"args": ["--lr", "1e-3"]}) == "args:\n- --lr\n- '1e-3'\n"
