@@ -130,6 +130,7 @@ def _submit(cluster: Cluster, ready: Submission, *, preflight: bool) -> Run:
         namespace=namespace,
         context=cluster.context,
         claim=ready.placement.claim,
+        node_choice=kubernetes.node_choice(ready.placement.profile),
     )
     store.free_for(folder, record)
     if preflight:

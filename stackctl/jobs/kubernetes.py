@@ -14,6 +14,7 @@ import msgspec
 from stackctl.jobs import mesh, yaml_text
 from stackctl.jobs.job import PORT, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
+from stackctl.jobs.profiles import Profile
 
 Manifest = dict[str, Any]
 
@@ -106,7 +107,7 @@ def _job(job: Job, placement: Placement) -> Manifest:
         "template": {
             "metadata": {
                 "labels": {**_labels(job), **mesh.LABELS},
-                "annotations": {**mesh.ANNOTATIONS, **(_fabric(job, placement).annotations)},
+                "annotations": {**mesh.ANNOTATIONS, **placement.profile.annotations},
             },
             "spec": _pod(job, placement),
         },
@@ -137,7 +138,6 @@ def _failure_rules() -> list[Manifest]:
 
 
 def _pod(job: Job, placement: Placement) -> Manifest:
-    fabric = _fabric(job, placement)
     spec: Manifest = {
         "subdomain": job.name,
         "restartPolicy": "Never",
@@ -148,12 +148,9 @@ def _pod(job: Job, placement: Placement) -> Manifest:
     }
     if placement.priority:
         spec["priorityClassName"] = placement.priority
-    if fabric.runtime_class:
-        spec["runtimeClassName"] = fabric.runtime_class
-    if fabric.selector:
-        spec["nodeSelector"] = dict(fabric.selector)
-    if fabric.tolerations:
-        spec["tolerations"] = [msgspec.to_builtins(row) for row in fabric.tolerations]
+    if placement.profile.runtime_class:
+        spec["runtimeClassName"] = placement.profile.runtime_class
+    spec |= node_choice(placement.profile)
     if placement.apart:
         same = {"labelSelector": {"matchLabels": {RUN_LABEL: job.name}}, "topologyKey": HOSTNAME}
         spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same]}}
@@ -162,6 +159,13 @@ def _pod(job: Job, placement: Placement) -> Manifest:
     spec["containers"] = [_container(job, placement)]
     spec["volumes"] = _pod_volumes(job, placement)
     return spec
+
+
+def node_choice(profile: Profile) -> Manifest:
+    """What of a pod says which nodes may take it: `nodeSelector` and `tolerations`, as far as there are any."""
+    tolerations = [msgspec.to_builtins(row) for row in profile.tolerations]
+    rows = {"nodeSelector": dict(profile.selector), "tolerations": tolerations}
+    return {key: value for key, value in rows.items() if value}
 
 
 def security() -> Manifest:
@@ -235,7 +239,7 @@ def _environment(job: Job, placement: Placement) -> list[Manifest]:
         ],
     }
     rows: list[Manifest] = []
-    profile = _fabric(job, placement)
+    profile = placement.profile
     promised = {} if profile.fabric == "any" else {"STACK_FABRIC": profile.fabric}
     for name, value in {**profile.env, **given, **promised}.items():
         rows += varying.get(name, [{"name": name, "value": _literal(value)}])
@@ -255,7 +259,7 @@ def _annotation(name: str) -> Manifest:
 def _resources(job: Job, placement: Placement) -> Manifest:
     """GPUs and memory as limits, which are requests too; the CPU as a request alone, since a limit only slows down."""
     limits = {placement.profile.gpu: str(job.gpus)} if job.gpus else {}
-    limits |= _fabric(job, placement).resources
+    limits |= placement.profile.resources
     limits |= {"memory": placement.memory} if placement.memory else {}
     requests = {**limits, **({"cpu": placement.cpu} if placement.cpu else {})}
     if any(name.startswith("hugepages-") for name in limits) and not requests.keys() & {"cpu", "memory"}:
@@ -267,12 +271,6 @@ def requests(job: Job, placement: Placement) -> dict[str, str]:
     """What one node of the job asks of the cluster: resource -> quantity."""
     found: dict[str, str] = _resources(job, placement).get("requests", {})
     return found
-
-
-def _fabric(job: Job, placement: Placement) -> Any:
-    """The cluster's profile where the job has GPUs; on CPUs a pod needs nothing of it."""
-    profile = placement.profile
-    return profile if job.gpus else type(profile)(summary=profile.summary, gpu=profile.gpu)
 
 
 def _pod_volumes(job: Job, placement: Placement) -> list[Manifest]:

@@ -49,7 +49,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where and with what a job's pods run. Amounts are a node's; `shm` is the size of /dev/shm.
 
     `retries` is how often the whole job starts anew after a failure. `code` is the SHA-256 of the shipped archive.
-    `apart` gives each pod a machine of its own. `kept` is how long the finished Job stays, in seconds.
+    `apart` gives each pod a machine of its own. `kept` is how long the finished Job stays, in seconds. `profile` is
+    what of the cluster's profile counts for this job.
     """
 
     namespace: str
@@ -121,7 +122,7 @@ def place(
         )
     return Placement(
         namespace=namespace,
-        profile=profile,
+        profile=profile.effective(gpus=job.gpus > 0),
         image=image,
         cpu=cpu or "",
         memory=memory or "",

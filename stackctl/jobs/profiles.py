@@ -39,6 +39,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     annotations: dict[str, str] = {}
     env: dict[str, str] = {}
 
+    def effective(self, *, gpus: bool) -> Profile:
+        """What of it counts for pods: all where they ask for GPUs; on CPUs they need nothing of it."""
+        return self if gpus else Profile(summary=self.summary, gpu=self.gpu)
+
 
 def names() -> list[str]:
     """The profiles that come with the stack."""

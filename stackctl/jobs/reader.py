@@ -18,8 +18,14 @@ AMOUNTS = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1"
 """Said, since a quota may count them."""
 
 
-def manifest(name: str, namespace: str, *, claim: str, image: str, command: Sequence[str]) -> Manifest:
-    """The Job: one pod, which sees the claim and cannot write to it."""
+def manifest(
+    name: str, namespace: str, *, claim: str, image: str, command: Sequence[str], node_choice: Manifest
+) -> Manifest:
+    """The Job: one pod, which sees the claim and cannot write to it.
+
+    Args:
+        node_choice: The `nodeSelector` and `tolerations` of the run's own pods: where they could run, this one can.
+    """
     container = {
         "name": CONTAINER,
         "image": image,
@@ -35,8 +41,7 @@ def manifest(name: str, namespace: str, *, claim: str, image: str, command: Sequ
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": security(),
-        # Where each node has GPUs, and a taint that keeps others away.
-        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        **node_choice,
         "containers": [container],
         "volumes": [{"name": "out", "persistentVolumeClaim": {"claimName": claim}}],
     }

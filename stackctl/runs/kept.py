@@ -31,7 +31,10 @@ CLOCKS_DIFFER = 300.0
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where a run's outputs are: a claim in a namespace, and an image that has Python to read them with."""
+    """Where a run's outputs are: a claim in a namespace, an image that has Python to read them with, and where.
+
+    `node_choice` is the `nodeSelector` and `tolerations` of the run's pods.
+    """
 
     run: str
     namespace: str
@@ -39,6 +42,7 @@ class Source(msgspec.Struct, frozen=True):
     image: str
     since: float
     """Unix time before which no file there is of this run: an earlier one may have had the name."""
+    node_choice: dict[str, Any]
 
 
 class File(msgspec.Struct, frozen=True):
@@ -92,7 +96,8 @@ def source_of(job: objects.Job) -> Source | None:
             if mount["mountPath"] == OUT and mount["name"] in claims:
                 about = job.metadata
                 claim, since = claims[mount["name"]], _time(about.creation_timestamp)
-                return Source(about.name, about.namespace, claim, container["image"], since)
+                chosen = {key: pod[key] for key in ("nodeSelector", "tolerations") if pod.get(key)}
+                return Source(about.name, about.namespace, claim, container["image"], since, chosen)
     return None
 
 
@@ -100,7 +105,8 @@ def source_in(record: Record) -> Source | None:
     """Where a run of the run store keeps its outputs, though the cluster has it no more."""
     if not record.claim:
         return None
-    return Source(record.name, record.namespace, record.claim, record.image, _time(record.started))
+    since = _time(record.started)
+    return Source(record.name, record.namespace, record.claim, record.image, since, record.node_choice)
 
 
 def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "") -> Kept:
@@ -118,7 +124,14 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
         raise MissingHere(f"the namespace {source.namespace} has it no more")
     name = f"stackctl-read-{secrets.token_hex(4)}"
     command = ["python", "-I", "-c", SCRIPT.read_text(), f"{OUT}/{source.run}", str(attempt), pattern]
-    plan = reader.manifest(name, source.namespace, claim=source.claim, image=source.image, command=command)
+    plan = reader.manifest(
+        name,
+        source.namespace,
+        claim=source.claim,
+        image=source.image,
+        command=command,
+        node_choice=source.node_choice,
+    )
     uid = ""
     try:
         uid = str(cluster.create(plan)[0]["metadata"]["uid"])

@@ -177,13 +177,12 @@ def _check_room(
     nodes: list[feasibility.Node], pods: list[feasibility.Pod], submission: Submission, need: Mapping[str, str]
 ) -> None:
     job, placement = submission.job, submission.placement
-    profile = placement.profile
     found = feasibility.room(
         nodes,
         [] if placement.queue else pods,  # a queue waits for room; it only must be there at all
         need,
-        selector=profile.selector if job.gpus else {},
-        tolerations=profile.tolerations if job.gpus else (),
+        selector=placement.profile.selector,
+        tolerations=placement.profile.tolerations,
         apart=placement.apart,
     )
     problem = feasibility.refusal(found, nodes=job.nodes, need=need)

@@ -32,7 +32,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """run.json: what is known of a run beside its job. Times are UTC, ISO 8601.
 
     `workdir` is the folder that it was started in. `namespace` and `context` say where in which cluster a run on
-    Kubernetes is, and `claim` which volume claim keeps its outputs; `state` is then as last seen.
+    Kubernetes is, `claim` which volume claim keeps its outputs, and `node_choice` the `nodeSelector` and `tolerations`
+    of its pods; `state` is then as last seen.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = ""
     context: str = ""
     claim: str = ""
+    node_choice: dict[str, Any] = {}
 
 
 def home(env: Mapping[str, str]) -> Path:

@@ -66,7 +66,7 @@ def size(found: Sequence[Node], profile: Profile, *, nodes: int | None, gpus: in
     # A node whose GPUs have failed has them in its capacity still.
     owned = {node.metadata.name: _count(node.status.capacity, profile.gpu) for node in found}
     on_gpus = any(owned.values()) if gpus is None else gpus > 0
-    fabric = profile if on_gpus else Profile(summary="")
+    fabric = profile.effective(gpus=on_gpus)
     asked = [node for node in found if owned[node.metadata.name] or not on_gpus]
     reasons = {node.metadata.name: feasibility.closed(node, fabric.selector, fabric.tolerations) for node in asked}
     counts = sorted((owned[name] for name, reason in reasons.items() if not reason), reverse=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.harness.cluster import OwnCluster
 from tests.cluster.submitting import Submitter, until
 
 pytestmark = pytest.mark.needs("cluster", "docker")
@@ -23,10 +25,34 @@ if rank == "1":
 other.touch()
 time.sleep(60)
 """
-WORDS = ["--nodes", "2", "--retries", "1", "--volume", "shared", "--", "python", "-c", SCRIPT]
-
+WORDS = [
+    "--nodes",
+    "2",
+    "--gpus",
+    "1",
+    "--device",
+    "cpu",
+    "--retries",
+    "1",
+    "--volume",
+    "shared",
+    "--",
+    "python",
+    "-c",
+    SCRIPT,
+]
 
 FAILED = '{range .status.conditions[?(@.type=="Failed")]}failed={.status}{end}'
+
+
+@pytest.fixture
+def tainted(own_cluster: OwnCluster, tmp_path: Path) -> Iterator[str]:
+    """Every node is kept for GPUs; gives the file of a profile whose pods may go there."""
+    profile = tmp_path / "tainted.toml"
+    profile.write_text('summary = "tainted"\ntolerations = [{ key = "gpus-only", operator = "Exists" }]\n')
+    own_cluster.kubectl("taint", "nodes", "--all", "gpus-only:NoSchedule")
+    yield str(profile)
+    own_cluster.kubectl("taint", "nodes", "--all", "gpus-only-")
 
 
 def readers(submitter: Submitter) -> list[str]:
@@ -49,8 +75,8 @@ def tells_all(submitter: Submitter) -> None:
     until(lambda: readers(submitter) == [], 90)
 
 
-def test_of_a_run_whose_pods_are_gone(submitter: Submitter, shared_claim: Path, tmp_path: Path) -> None:
-    submitter.submit("crash", *WORDS)
+def test_of_a_run_whose_pods_are_gone(submitter: Submitter, shared_claim: Path, tainted: str, tmp_path: Path) -> None:
+    submitter.submit("crash", "--profile", tainted, *WORDS)
     submitter.wait_for("crash", "failed", 120)
     submitter.kubectl("delete", "pods", "--all", "--wait=true")
     tells_all(submitter)
@@ -67,9 +93,9 @@ def test_of_a_run_whose_pods_are_gone(submitter: Submitter, shared_claim: Path, 
     assert "crash: failed, attempt" in done.stdout
 
 
-def test_of_a_run_that_is_gone(submitter: Submitter, shared_claim: Path) -> None:
+def test_of_a_run_that_is_gone(submitter: Submitter, shared_claim: Path, tainted: str) -> None:
     """As after a week: its submitter comes back, and nobody has looked meanwhile."""
-    submitter.submit("crash", *WORDS)
+    submitter.submit("crash", "--profile", tainted, *WORDS)
     until(lambda: "failed=True" in submitter.kubectl("get", "job", "crash", f"--output=jsonpath={FAILED}"), 120)
     submitter.kubectl("delete", "job", "crash", "--wait=true")
     status = submitter.told("status", "crash")

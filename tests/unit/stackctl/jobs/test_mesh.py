@@ -18,7 +18,7 @@ def of_a_job() -> Any:
 
 
 def of_a_reader() -> Any:
-    return reader.manifest("read", "team", claim="ckpt", image="mine:1", command=["true"])
+    return reader.manifest("read", "team", claim="ckpt", image="mine:1", command=["true"], node_choice={})
 
 
 @pytest.mark.parametrize("manifest", [of_a_job(), of_a_reader()], ids=["job", "reader"])

@@ -16,6 +16,14 @@ def placed(name: str = "a", **given: Any) -> Any:
     return place(job, **{"namespace": "team", "profile": profiles.load("generic"), "image": "i", **given})
 
 
+@pytest.mark.parametrize("name", ["aks", "eks"])
+def test_of_a_profile_a_job_on_cpus_has_the_name_of_gpus_alone(name: str) -> None:
+    profile = profiles.load(name)
+    assert placed(profile=profile).profile == profiles.Profile(summary=profile.summary, gpu=profile.gpu)
+    on_gpus = jobs.make(name="a", workload="gpt", gpus=8)
+    assert place(on_gpus, namespace="team", profile=profile, image="i").profile is profile
+
+
 def test_volumes() -> None:
     rows = placed(volumes=["out", "data:/data/x/:ro", "scratch:/scratch"]).volumes
     assert rows == (Volume("out", "/out"), Volume("data", "/data/x", True), Volume("scratch", "/scratch"))

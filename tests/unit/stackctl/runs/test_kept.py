@@ -8,7 +8,7 @@ import pytest
 
 from stackctl.jobs import job as jobs
 from stackctl.jobs import kubernetes, profiles
-from stackctl.jobs.placement import place
+from stackctl.jobs.placement import Placement, place
 from stackctl.runs import claim_script, objects
 from stackctl.runs.kept import File, Kept, Source, source_in, source_of
 from stackctl.runs.store import Record
@@ -71,10 +71,14 @@ def test_of_large_logs_the_end_is_read(
     assert (store / "logs/attempt-2/rank-0.log").read_bytes() == b"all that was followed"
 
 
-def job(*volumes: str) -> objects.Job:
-    made = jobs.make(name="a", arguments=["true"])
-    placement = place(made, namespace="team", profile=profiles.load("generic"), image="mine:1", volumes=volumes)
-    found: dict[str, Any] = kubernetes.manifests(made, placement, token="t")[0]
+def placed(*volumes: str, profile: profiles.Profile | None = None, gpus: int = 0) -> tuple[jobs.Job, Placement]:
+    made = jobs.make(name="a", arguments=["true"], gpus=gpus)
+    profile = profile or profiles.load("generic")
+    return made, place(made, namespace="team", profile=profile, image="mine:1", volumes=volumes)
+
+
+def job(*volumes: str, profile: profiles.Profile | None = None, gpus: int = 0) -> objects.Job:
+    found = kubernetes.manifests(*placed(*volumes, profile=profile, gpus=gpus), token="t")[0]
     found["metadata"]["creationTimestamp"] = "2026-11-22T06:00:00Z"
     return msgspec.convert(found, objects.Job)
 
@@ -83,11 +87,31 @@ def test_where_a_run_keeps_its_outputs() -> None:
     assert source_of(job()) is None
     assert source_of(job("data:/data")) is None
     found = source_of(job("data:/data:ro", "ckpt"))
-    assert found == Source("a", "team", "ckpt", "mine:1", 1795327200.0)
+    assert found == Source("a", "team", "ckpt", "mine:1", 1795327200.0, {})
     about: dict[str, Any] = {"name": "a", "backend": "kubernetes", "attempt": 1, "namespace": "team", "image": "mine:1"}
     record = Record(**about, started="2026-11-22T06:00:00+00:00")
     assert source_in(record) is None
     assert source_in(msgspec.structs.replace(record, claim="ckpt")) == found
+
+
+@pytest.mark.parametrize("name", ["aks", "eks"])
+def test_it_is_read_on_the_nodes_that_the_run_could_take(name: str) -> None:
+    profile = msgspec.structs.replace(profiles.load(name), selector={"pool": "h100"})
+    of_the_job = source_of(job("ckpt", profile=profile, gpus=8))
+    assert of_the_job is not None
+    assert of_the_job.node_choice == {
+        "nodeSelector": {"pool": "h100"},
+        "tolerations": [msgspec.to_builtins(row) for row in profile.tolerations],
+    }
+    _, placement = placed("ckpt", profile=profile, gpus=8)
+    about: dict[str, Any] = {"name": "a", "backend": "kubernetes", "attempt": 1, "claim": "ckpt", "started": ""}
+    record = Record(**about, node_choice=kubernetes.node_choice(placement.profile))
+    kept = source_in(msgspec.json.decode(msgspec.json.encode(record), type=Record))
+    assert kept is not None
+    assert kept.node_choice == of_the_job.node_choice, "also when the Job is gone"
+    on_cpus = source_of(job("ckpt", profile=profile))
+    assert on_cpus is not None
+    assert on_cpus.node_choice == {}
 
 
 def test_a_file_that_is_no_json_is_none() -> None:
