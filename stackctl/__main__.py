@@ -17,8 +17,8 @@ def main() -> None:
     heard = [number for number in _INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN]
     for number in heard:
         signal.signal(number, signal.SIG_DFL)
-    from stackrt.launch.signals import NOTICES, as_usual
     from stackrt.launch.streams import fill_standard_streams
+    from stackrt.signals import NOTICES, as_usual
 
     for number in NOTICES:
         signal.signal(number, signal.SIG_IGN)  # until a run passes them on

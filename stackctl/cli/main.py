@@ -13,7 +13,7 @@ import click
 
 from stackctl import __version__
 from stackctl.errors import StackError
-from stackrt.launch.signals import STOPS
+from stackrt.signals import STOPS
 
 COMMANDS = {
     "build": ("stackctl.cli.build", "Build images, and say what came of it."),

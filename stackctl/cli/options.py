@@ -14,6 +14,7 @@ from stackctl.cli import complete
 from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.jobs.job import Job
 from stackctl.runs import store
+from stackrt.contract import BINDS, TIMEOUT
 from stackrt.frameworks import FRAMEWORKS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -59,7 +60,7 @@ _JOB_OPTIONS = (
     click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Environment of the ranks; NAME alone: yours."),
     click.option(
         "--bind",
-        type=click.Choice(["auto", "none"]),
+        type=click.Choice(BINDS),
         default="auto",
         show_default=True,
         help="Keep each rank to the CPUs near its GPU.",
@@ -67,7 +68,7 @@ _JOB_OPTIONS = (
     click.option(
         "--timeout",
         type=int,
-        default=300,
+        default=TIMEOUT,
         show_default=True,
         metavar="SECONDS",
         help="How long nodes wait for one another at the start.",

@@ -19,6 +19,7 @@ from stackctl.jobs import job as jobs
 from stackctl.jobs.job import Job
 from stackctl.runs import store
 from stackctl.runs.store import Record
+from stackrt.contract import PORT
 
 
 @click.command()
@@ -45,7 +46,7 @@ def workloads(as_json: bool) -> None:
 )
 @click.option("--out", metavar="FOLDER", help="Folder of the run. [default: in the run store]")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port of node 0's launcher. [default: the first free from 29400]"
+    "--port", type=click.IntRange(1, 65535), help=f"Port of node 0's launcher. [default: the first free from {PORT}]"
 )
 @click.option("--resume", is_flag=True, help="Go on with the run of this --name or --out, from its last checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Print what would be started, and stop.")
@@ -164,7 +165,7 @@ def _carry_out(
         return execute.compose(
             job, folder, image=options.image(job), workdir=workdir, resume=resume, quiet_stdout=quiet_stdout
         )
-    with reserved_port(port, jobs.PORT) as number:
+    with reserved_port(port, PORT) as number:
         return execute.local(job, folder, port=number, workdir=workdir, resume=resume, quiet_stdout=quiet_stdout)
 
 
@@ -226,6 +227,6 @@ def _show(job: Job, backend: str, folder: Path, port: int | None, workdir: Path,
         return
     from stackctl.jobs import local
 
-    with nullcontext(port) if port else local_engine.reserved_port(None, jobs.PORT) as number:
+    with nullcontext(port) if port else local_engine.reserved_port(None, PORT) as number:
         nodes = local.plan(job, python=sys.executable, out=str(folder), port=number, gpus=gpus)
     click.echo(store.to_json(nodes) if as_json else local.show(nodes), nl=not as_json)

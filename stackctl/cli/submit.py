@@ -18,6 +18,7 @@ from stackctl.jobs.placement import place
 from stackctl.runs import store, submission, summary
 from stackctl.runs.store import Record
 from stackctl.runs.submission import Submission
+from stackrt.contract import DEVICES
 
 if TYPE_CHECKING:  # they import the client of the cluster, which a dry run does not need
     from stackctl.engines.kube import Cluster
@@ -40,7 +41,7 @@ class SubmitCommand(options.JobCommand):
 @options.pod_options
 @click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=click.Choice(DEVICES),
     help="What ranks train on; cpu with --gpus holds the GPUs unused, to try a cluster out.",
 )
 @click.option(

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stackctl.engines import process
-from stackctl.engines.local import STRAGGLER_SECONDS, signals, undisturbed
+from stackctl.engines.local import STRAGGLER_SECONDS
 from stackctl.errors import CommandFailed, MissingHere
-from stackrt.launch.signals import NOTICES, STOPS, TOGETHER
+from stackrt.signals import NOTICES, STOPS, TOGETHER, handled, undisturbed
 
 
 def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool = False) -> list[int]:
@@ -50,7 +50,7 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
             stops.append(_start([*base, "kill"], env))
 
     try:
-        with signals(hear, (*STOPS, *NOTICES)):
+        with handled(hear, (*STOPS, *NOTICES)):
             process.run([*base, "up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"], env=env)
             if stops:
                 stops.append(_start([*base, "stop"], env))  # the first saw only the containers that were there

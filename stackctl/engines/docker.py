@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from stackctl.engines import process
-from stackctl.engines.local import signals
 from stackctl.errors import CommandFailed, MissingHere
+from stackrt.signals import handled
 
 _INSTALL = "install Docker Engine with buildx and compose, or use `--on local`"
 _ENGINE_FAILED = 125
@@ -219,7 +219,7 @@ def _interrupted_after() -> Iterator[list[int]]:
         if len(stops) > _PATIENT_SIGNALS:
             raise KeyboardInterrupt
 
-    with signals(note):
+    with handled(note):
         yield stops
     if stops:
         raise KeyboardInterrupt

@@ -11,15 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
 from stackctl.errors import MissingHere
-from stackrt.launch.signals import NOTICES, STOPS
+from stackrt.signals import NOTICES, STOPS, handled
 
 _PR_SET_PDEATHSIG = 1
 _START_UP_SECONDS = 1.0
@@ -64,7 +63,7 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False, keep
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM if early else number)
 
-    with signals(pass_on, (*STOPS, *NOTICES)):
+    with handled(pass_on, (*STOPS, *NOTICES)):
         try:
             for command in commands:
                 # A session of its own: Ctrl-C then reaches a node once, through us, and not twice.
@@ -137,33 +136,6 @@ def reserved_port(wanted: int | None, first: int, *, tries: int = 100) -> Iterat
             return
     what = f"port {wanted} is in use" if wanted else f"no port from {first} to {first + tries - 1} is free"
     raise MissingHere(what, hint="name another with --port")
-
-
-@contextmanager
-def signals(pass_on: Callable[[int], None], numbers: Sequence[int] = STOPS) -> Iterator[None]:
-    """Within the block, these signals call `pass_on` with their number in place of ending us.
-
-    One that we were started to ignore (under nohup, or in a shell's background) stays ignored.
-    """
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        pass_on(number)
-
-    before = {
-        number: signal.signal(number, handle)
-        for number in numbers
-        if number in NOTICES or signal.getsignal(number) != signal.SIG_IGN  # notices we ignore ourselves, till a run
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def undisturbed() -> AbstractContextManager[None]:
-    """Within the block those signals do nothing: a second Ctrl-C must not spoil a clean-up."""
-    return signals(lambda _number: None)
 
 
 def _prepare() -> None:

@@ -11,6 +11,7 @@ from stackctl.engines import docker
 from stackctl.images import lock_list, lockfile, render, sums
 from stackctl.images.catalog import Target
 from stackctl.images.settings import Settings
+from stackrt.contract import LOCK_LABEL
 
 BESIDE = 8.0
 """Disk beside an image for each byte of a wheel that is not the framework's: it unpacks to some four times its size, in
@@ -44,7 +45,7 @@ def forecast(targets: Sequence[Target], settings: Settings) -> list[Forecast]:
         _of_one(target, settings)
         for target in targets
         if target.tag not in built
-        or built[target.tag].labels.get("io.stackctl.lock") != render.labels(target, images)["io.stackctl.lock"]
+        or built[target.tag].labels.get(LOCK_LABEL) != render.labels(target, images)[LOCK_LABEL]
     ]
 
 

@@ -9,6 +9,7 @@ import msgspec
 from stackctl.images import cuda, render
 from stackctl.images.catalog import Target
 from stackctl.images.lock_list import pins_of
+from stackrt.contract import LOCK_LABEL
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,7 @@ def row(target: Target, images: Path) -> Row:
         nccl=libraries.get("nccl", ""),
         minimum_driver=target.variant.minimum_driver,
         gpu_architectures=target.variant.gpu_architectures,
-        lock=render.labels(target, images)["io.stackctl.lock"],
+        lock=render.labels(target, images)[LOCK_LABEL],
         budget=round(target.variant.budget_gb * 1e9),
         default=target.image.default,
     )

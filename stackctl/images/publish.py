@@ -13,6 +13,7 @@ from stackctl.images import build, render
 from stackctl.images.build import Built, Pushed
 from stackctl.images.catalog import Target
 from stackctl.images.settings import Settings
+from stackrt.contract import LOCK_LABEL
 
 _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 
@@ -37,7 +38,7 @@ def check(targets: Sequence[Target], repository: str) -> None:
 
 def name(target: Target, repository: str, images: Path) -> str:
     """`REPO/pytorch:0.1.0-cpu-bea4a3f441a8`: the version, the variant, and the identity of the locked packages."""
-    lock = render.labels(target, images)["io.stackctl.lock"]
+    lock = render.labels(target, images)[LOCK_LABEL]
     variant = target.build_key.removeprefix(f"{target.name}-")
     return f"{repository}/{target.name}:{__version__}-{variant}-{lock[:12]}"
 

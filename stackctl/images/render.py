@@ -13,6 +13,7 @@ from stackctl.errors import InvalidInput
 from stackctl.images import lock_list, lockfile
 from stackctl.images.catalog import Target
 from stackctl.images.lock_list import locks_of, pins_of
+from stackrt.contract import FACTS_SCHEMA, LABEL, LOCK_LABEL
 from stackrt.frameworks import FRAMEWORKS
 
 
@@ -38,9 +39,9 @@ def labels(target: Target, images: Path) -> dict[str, str]:
     texts = [lock_list.read(images / "locks" / file, target) for file in files]
     return {
         "org.opencontainers.image.version": __version__,
-        "io.stackctl.variant": target.variant_name,
-        "io.stackctl.lock": lockfile.digest(*texts),
-        **{f"io.stackctl.{name}": version for name, version in framework_versions(target, images).items()},
+        f"{LABEL}variant": target.variant_name,
+        LOCK_LABEL: lockfile.digest(*texts),
+        **{f"{LABEL}{name}": version for name, version in framework_versions(target, images).items()},
     }
 
 
@@ -50,7 +51,7 @@ def facts(target: Target, images: Path) -> str:
     The locks that it names are beside it in /opt/stack/locks. `budget` is in bytes.
     """
     said = {
-        "schema": 1,
+        "schema": FACTS_SCHEMA,
         "image": target.name,
         "variant": target.variant_name,
         "framework": target.image.framework,
@@ -62,7 +63,7 @@ def facts(target: Target, images: Path) -> str:
         "gpu_architectures": list(target.variant.gpu_architectures),
         "python": target.base.python,
         "base": target.base.image,
-        "lock": labels(target, images)["io.stackctl.lock"],
+        "lock": labels(target, images)[LOCK_LABEL],
         "locks": [lock.file for lock in locks_of(target) if lock.installed],
         "budget": round(target.variant.budget_gb * 1e9),
     }

@@ -15,6 +15,7 @@ from stackctl import __version__
 from stackctl.images import lockfile, render
 from stackctl.images.catalog import Target
 from stackctl.images.lock_list import pins_of
+from stackrt.contract import LOCK_LABEL
 
 if TYPE_CHECKING:
     from stackctl.images.inventory import DebianPackage, Inventory, PythonPackage
@@ -33,7 +34,7 @@ def document(target: Target, images: Path, inside: Inventory | None) -> Document
     Raises:
         InvalidInput: A lock is absent.
     """
-    locked = render.labels(target, images)["io.stackctl.lock"]
+    locked = render.labels(target, images)[LOCK_LABEL]
     installed = {package.name: package for package in inside.python} if inside else {}
     components = [_wheel(pin, target, installed.get(pin.name), images) for pin in pins_of(target, images)]
     if inside:

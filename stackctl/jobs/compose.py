@@ -7,13 +7,11 @@ from typing import Any
 
 import msgspec
 
-from stackctl.jobs.job import PORT, Job, contract, launcher
+from stackctl.jobs.job import STOP_MARGIN, Job, contract, launcher
+from stackrt.contract import PORT
 
 TOKEN = "${STACK_TOKEN:?}"  # noqa: S105 - Compose fills it in
 """The run's secret comes from the environment of `docker compose`; it stands in no file."""
-
-STOP_MARGIN = 10
-"""Seconds that Compose waits longer than the launcher, which kills the ranks when the job's own grace is over."""
 
 HEALTHCHECK = {
     # Healthy means: this node's ranks have started.

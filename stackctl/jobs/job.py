@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import msgspec
 
 from stackctl.errors import InvalidInput
 from stackctl.jobs import workloads
+from stackrt.contract import MOST_NODES, MOST_PROCS, PREFIX, TIMEOUT, Bind, Device
 from stackrt.frameworks import DEFAULT
 
-Device = Literal["auto", "cpu", "cuda"]
-Bind = Literal["auto", "none"]
-
-PORT = 29400
-"""The one fixed port of a job: node 0's launcher listens there."""
-
-MOST_NODES, MOST_PROCS = 65_536, 1_024
-"""What the launcher takes, too."""
+STOP_MARGIN = 10
+"""Seconds that a backend waits longer than the launcher, which kills the ranks when the job's own grace is over."""
 
 LONGEST = 7 * 24 * 3600
 """Seconds."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_RESERVED = "STACK_"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,7 +40,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     gpus: int = 0
     device: Device = "auto"
     env: dict[str, str] = {}
-    timeout: int = 300
+    timeout: int = TIMEOUT
     grace: int = 60
     bind: Bind = "auto"
 
@@ -70,7 +63,7 @@ def make(
     device: Device | None = None,
     seed: int | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: int = 300,
+    timeout: int = TIMEOUT,
     grace: int = 60,
     bind: Bind = "auto",
 ) -> Job:
@@ -211,8 +204,8 @@ def _checked_env(env: Mapping[str, str], *, text: bool = True) -> dict[str, str]
     for key, value in env.items():
         if not _ENV_NAME.fullmatch(key):
             raise InvalidInput("is not a name for an environment variable", where=f"--env {key}")
-        if key.startswith(_RESERVED):
-            raise InvalidInput("names that start with STACK_ are the launcher's own", where=f"--env {key}")
+        if key.startswith(PREFIX):
+            raise InvalidInput(f"names that start with {PREFIX} are the launcher's own", where=f"--env {key}")
         if key in placed:
             raise InvalidInput(
                 "is the launcher's to set: each rank has its own", where=f"--env {key}", hint="see docs/launcher.md"

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from stackctl.jobs import mesh, yaml_text
-from stackctl.jobs.job import PORT, Job, contract, launcher
+from stackctl.jobs.job import STOP_MARGIN, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
 from stackctl.jobs.profiles import Profile
+from stackrt.contract import CONFIG, PORT, STOPPED
 
 Manifest = dict[str, Any]
 
@@ -36,12 +37,6 @@ CONTAINER, UNPACK = "node", "unpack"
 TOKEN_KEY, CODE_KEY = "token", "code.tgz"
 USER = 1000
 """Of our images; any uid may run them, and an image that names root would not be admitted without."""
-
-CONFIG, STOPPED = 78, 143
-"""Exit codes of the launcher: a configuration that cannot work, and a stop by SIGTERM."""
-
-STOP_MARGIN = 10
-"""Seconds that Kubernetes waits longer than the launcher, which kills the ranks when the job's own grace is over."""
 
 
 def manifests(job: Job, placement: Placement, *, token: str, packed: str = "") -> list[Manifest]:

@@ -12,6 +12,7 @@ from stackctl.errors import InvalidInput
 from stackctl.jobs import quantity
 from stackctl.jobs.job import Job
 from stackctl.jobs.profiles import Profile
+from stackrt.contract import PREFIX, STACK
 
 OUT, WORKSPACE, PACKED = "/out", "/workspace", "/stack/code"
 """Where pods see their outputs, the shipped code, and the archive that it came in."""
@@ -26,7 +27,7 @@ _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
-_TAKEN = ("/stack", "/dev", "/proc", "/sys", "/etc", "/opt/stack", "/opt/venv")
+_TAKEN = ("/stack", "/dev", "/proc", "/sys", "/etc", str(STACK), "/opt/venv")
 
 
 class Volume(msgspec.Struct, frozen=True):
@@ -180,8 +181,8 @@ def _secret_env(given: Sequence[str], job: Job) -> tuple[SecretEnv, ...]:
         secret, colon, key = source.partition(":")
         if not (equals and colon and _NAME.fullmatch(secret) and _KEY.fullmatch(key)):
             raise InvalidInput("must be NAME=secret:key", where=where, hint="for example WANDB_API_KEY=wandb:api-key")
-        if not _ENV_NAME.fullmatch(name) or name.startswith("STACK_"):
-            what = "names that start with STACK_ are the launcher's own" if name.startswith("STACK_") else "is no name"
+        if not _ENV_NAME.fullmatch(name) or name.startswith(PREFIX):
+            what = f"names that start with {PREFIX} are the launcher's own" if name.startswith(PREFIX) else "is no name"
             raise InvalidInput(what, where=where)
         if name in job.env or name in {row.name for row in chosen}:
             raise InvalidInput(f"{name} is set twice", where=where)

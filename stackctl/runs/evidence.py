@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from stackctl.jobs.kubernetes import CONFIG, STOPPED, UNPACK
+from stackctl.jobs.kubernetes import UNPACK
 from stackctl.runs import observe
 from stackctl.runs.objects import Event, Job, Pod
+from stackrt.contract import CONFIG, STOPPED, Reason
 
 
 class Facts(NamedTuple):
@@ -89,7 +90,7 @@ def config(facts: Facts) -> Found | None:
         ended = pod.state.terminated
         if ended and ended.exit_code == CONFIG:
             return Found(str(pod.failure.get("sentence") or f"node {pod.index} ended with exit code {CONFIG}"))
-    return Found(str(facts.report["sentence"])) if facts.report.get("reason") == "config" else None
+    return Found(str(facts.report["sentence"])) if facts.report.get("reason") == Reason.CONFIG else None
 
 
 def out_of_memory(facts: Facts) -> Found | None:
@@ -124,7 +125,7 @@ def node_lost(facts: Facts) -> Found | None:
             evidence = [why.message] if why and why.message else []
             return Found(f"node {pod.index} of the job ran on {_host(pod)}", evidence)
     report = facts.report
-    if report.get("reason") != "node-lost":
+    if report.get("reason") != Reason.NODE_LOST:
         return None
     hosts = {pod.spec.node_name for pod in facts.pods if pod.index == report.get("node") and pod.spec.node_name}
     where = f"; it ran on {', '.join(sorted(hosts))}" if hosts else ""
@@ -151,7 +152,7 @@ def _recent(facts: Facts) -> list[Pod]:
 def rank_failed(facts: Facts) -> Found | None:
     """A launcher names the rank that failed first."""
     report = facts.report
-    if report.get("reason") != "rank-failed":
+    if report.get("reason") != Reason.RANK_FAILED:
         return None
     return Found(str(report["sentence"]), [str(line) for line in report.get("last_lines") or ()][-15:])
 
@@ -164,7 +165,7 @@ def service_gone(facts: Facts) -> Found | None:
 def peers_missing(facts: Facts) -> Found | None:
     """Launchers waited for others in vain."""
     report = facts.report
-    return Found(str(report["sentence"])) if report.get("reason") == "peers-missing" else None
+    return Found(str(report["sentence"])) if report.get("reason") == Reason.PEERS_MISSING else None
 
 
 def unschedulable(facts: Facts) -> Found | None:

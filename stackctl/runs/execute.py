@@ -24,7 +24,7 @@ from stackctl.jobs.job import Job
 from stackctl.jobs.yaml_text import to_yaml
 from stackctl.runs import store, summary
 from stackctl.runs.store import Record, State
-from stackrt.launch.signals import STOPS
+from stackrt.signals import STOPS, undisturbed
 
 
 def local(
@@ -169,7 +169,7 @@ def _recorded(begun: Record, folder: Path) -> Iterator[Callable[[Sequence[int]],
         final = msgspec.structs.replace(begun, state="stopped", exit_code=130)
         raise
     finally:
-        with local_engine.undisturbed():
+        with undisturbed():
             _write(folder, msgspec.structs.replace(final, ended=final.ended or store.now()))
 
 

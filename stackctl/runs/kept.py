@@ -12,19 +12,18 @@ from typing import Any
 import msgspec
 
 from stackctl.engines.kube import Cluster
-from stackctl.engines.local import undisturbed
 from stackctl.errors import MissingHere, StackError
 from stackctl.jobs import reader
 from stackctl.jobs.placement import OUT
-from stackctl.runs import explain, logs, objects
+from stackctl.runs import claim_script, explain, logs, objects
 from stackctl.runs.evidence import Facts
 from stackctl.runs.store import Record
+from stackrt.checks import packed
 from stackrt.checks.packed import Unpacked
+from stackrt.signals import undisturbed
 
 LOOK_SECONDS, PATIENCE = 0.5, 60.0
 """Between two looks at the pod, and until when it must have started and ended."""
-
-SCRIPT = Path(__file__).with_name("claim_script.py")
 
 CLOCKS_DIFFER = 300.0
 """Seconds by which the clock of a file's server may be behind that of who submitted."""
@@ -123,7 +122,7 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
     if cluster.get("PersistentVolumeClaim", source.claim, source.namespace) is None:
         raise MissingHere(f"the namespace {source.namespace} has it no more")
     name = f"stackctl-read-{secrets.token_hex(4)}"
-    command = ["python", "-I", "-c", SCRIPT.read_text(), f"{OUT}/{source.run}", str(attempt), pattern]
+    command = ["python", "-I", "-c", program(), f"{OUT}/{source.run}", str(attempt), pattern]
     plan = reader.manifest(
         name,
         source.namespace,
@@ -141,6 +140,12 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
             cluster.delete("Job", name, source.namespace, uid=uid)
     kept = msgspec.json.decode(text, type=Kept)
     return Kept(kept.attempt, tuple(file for file in kept.files if file.changed > source.since - CLOCKS_DIFFER))
+
+
+def program() -> str:
+    """What the pod runs, sent whole: the code in the run's image may be older. It prints lines for `Unpacked`."""
+    sources = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (packed, claim_script)]
+    return "\n".join([*sources, "import sys", "print(*pack(collect(*sys.argv[1:])), sep='\\n')", ""])
 
 
 def _printed(cluster: Cluster, name: str, namespace: str, uid: str) -> str:

@@ -11,6 +11,7 @@ from stackctl.errors import InvalidInput
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import JOB_NOTE
 from stackctl.runs import objects
+from stackrt.contract import Reason
 
 State = Literal["queued", "pending", "running", "restarting", "succeeded", "failed", "stopped"]
 
@@ -121,8 +122,8 @@ def failure(pods: Sequence[objects.Pod]) -> dict[str, Any] | None:
     if not reports:
         return None
     last = max(int(row.get("attempt") or 0) for row in reports)
-    order = ("config", "rank-failed", "node-lost", "peers-missing")
-    ranked = {reason: number for number, reason in enumerate(order)}
+    order = (Reason.CONFIG, Reason.RANK_FAILED, Reason.NODE_LOST, Reason.PEERS_MISSING)
+    ranked: dict[str, int] = {reason: number for number, reason in enumerate(order)}
     mine = [row for row in reports if int(row.get("attempt") or 0) == last]
     return min(mine, key=lambda row: ranked.get(str(row.get("reason")), len(order)))
 

@@ -6,11 +6,11 @@ import contextlib
 import time
 
 from stackctl.engines.kube import ApiError, Cluster, Object
-from stackctl.engines.local import undisturbed
 from stackctl.errors import InvalidInput, NameTaken, StackError
 from stackctl.jobs import kubernetes
 from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
 from stackctl.runs.submission import Submission
+from stackrt.signals import undisturbed
 
 GOING_SECONDS, LOOK_SECONDS = 60.0, 1.0
 """How long to wait for an earlier run of the name to go, and between two looks."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster
-from stackctl.engines.local import undisturbed
 from stackctl.errors import JobFailed, MissingHere, StackError
 from stackctl.jobs import quantity
 from stackctl.jobs.profiles import Profile
@@ -19,6 +18,7 @@ from stackctl.runs.watch import Run
 from stackctl.suite import report
 from stackctl.suite.report import Report
 from stackrt.checks.packed import MARK, Unpacked
+from stackrt.signals import undisturbed
 
 Say = Callable[[str], None]
 

@@ -11,9 +11,7 @@ from stackctl.errors import InvalidInput, JobFailed, MissingHere
 from stackctl.suite import plan, report
 from stackctl.suite.plan import Selection
 from stackctl.suite.report import Report
-
-LABEL = "io.stackctl.lock"
-"""Every image of this stack has it, and what is built FROM one inherits it."""
+from stackrt.contract import LOCK_LABEL
 
 
 def in_docker(image: str, chosen: Selection, *, name: str, hint: str) -> Report:
@@ -75,9 +73,10 @@ def _image(image: str, hint: str) -> docker.ImageInfo:
     info = docker.image(image)
     if info is None:
         raise MissingHere(f"there is no image {image} here", hint=hint)
-    if LABEL not in info.labels:
+    # Every image of this stack has it, and what is built FROM one inherits it.
+    if LOCK_LABEL not in info.labels:
         raise InvalidInput(
-            f"{image} does not carry the suite: it has no label {LABEL}",
+            f"{image} does not carry the suite: it has no label {LOCK_LABEL}",
             hint="name an image of this stack (stackctl images), or one that is built FROM it",
         )
     return info

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stackctl.errors import InvalidInput
+from stackrt.contract import REPORT_SCHEMA
 
-SCHEMA_VERSION = 1
 NOTEWORTHY = 0.10
 """A figure that changed by a smaller part is noise."""
 
@@ -29,9 +29,9 @@ def read(text: str, where: str) -> Report:
         raise InvalidInput(
             "is not a report of the suite", where=where, hint="`stackctl test IMAGE --json FILE` makes one"
         )
-    if value.get("schema_version") != SCHEMA_VERSION:
+    if value.get("schema_version") != REPORT_SCHEMA:
         raise InvalidInput(
-            f"must be {SCHEMA_VERSION}, not {value.get('schema_version')!r}", where=f"{where}: schema_version"
+            f"must be {REPORT_SCHEMA}, not {value.get('schema_version')!r}", where=f"{where}: schema_version"
         )
     return value
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from stackrt.checks import nvml, skus
+from stackrt import nvml
+from stackrt.checks import skus
 from stackrt.checks.context import Context
 from stackrt.checks.gpu_health import SLOWED
 from stackrt.checks.registry import check

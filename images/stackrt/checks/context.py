@@ -8,8 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-STACK = Path("/opt/stack")
-FACTS_SCHEMA = 1
+from stackrt.contract import FACTS, FACTS_SCHEMA, STACK
 
 T = TypeVar("T")
 
@@ -124,7 +123,7 @@ def read_image(stack: Path = STACK) -> ImageFacts | None:
     Raises:
         FactsError: It is not what this suite understands.
     """
-    file = stack / "image.json"
+    file = stack / FACTS.name
     try:
         row = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

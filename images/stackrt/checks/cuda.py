@@ -12,6 +12,7 @@ from stackrt.checks.context import Context
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped
 from stackrt.checks.words import NO_CUDA, REBUILD
+from stackrt.versions import numbers
 
 RELOCK = "choose versions that fit in images/catalog.toml, then stackctl lock and stackctl build"
 UNCLAIM = "take the architecture out of gpu_architectures in images/catalog.toml"
@@ -142,7 +143,7 @@ def judge_architectures(flags: Sequence[str], wanted: Sequence[str]) -> Result:
     late: list[str] = []
     absent: list[str] = []
     for name in wanted:
-        major, minor = map(int, name.split("."))
+        major, minor = numbers(name)
         # Machine code runs on its own and later minor versions of its major; PTX on everything later.
         if not any(have_major == major and have_minor <= minor for have_major, have_minor in native):
             (late if any(have <= (major, minor) for have in ptx) else absent).append(name)
@@ -244,7 +245,7 @@ def ptxas(context: Context) -> Result:
 
 def assemble(program: Path, architecture: str, context: Context) -> str:
     """Why ptxas makes no machine code for an architecture, or empty."""
-    lowest = min(claimed(context), key=lambda name: tuple(map(int, name.split("."))))
+    lowest = min(claimed(context), key=numbers)
     source, made = context.scratch / "nothing.ptx", context.scratch / f"{architecture}.cubin"
     source.write_text(PTX.format(lowest.replace(".", "")))
     argv = [str(program), f"-arch=sm_{architecture.replace('.', '')}", str(source), "-o", str(made)]

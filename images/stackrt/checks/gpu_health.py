@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from stackrt.checks import nvml
+from stackrt import nvml
 from stackrt.checks.context import Context
-from stackrt.checks.nvml import Gpu
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped, warned
 from stackrt.launch import gpus as launcher
 from stackrt.launch.driver import choose, compat_version
+from stackrt.nvml import Gpu
+from stackrt.versions import numbers
 
 SLOWED = {
     0x08: "hardware slowdown",
@@ -90,11 +91,6 @@ def judge_driver(version: str, minimum: str, cuda: str, problem: str) -> Result:
     return passed(f"driver {version}, at least {minimum}", driver=version)
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """A version to compare by: `580.95.05` -> (580, 95, 5)."""
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
-
-
 @check(
     "gpus-visible",
     needs=("gpu",),
@@ -120,7 +116,7 @@ def judge_visible(gpus: Sequence[Gpu], usable: int, requested: int | None) -> Re
     """
     figures = {"gpus": [gpu.name for gpu in gpus], "usable": usable, "mig": [gpu.mig for gpu in gpus if gpu.mig]}
     wanted = f"{requested} GPUs" if requested is not None else "at least one GPU"
-    gone = [f"GPU {gpu.index}: {gpu.gone}" for gpu in gpus if gpu.gone]
+    gone = [f"GPU {gpu.number}: {gpu.gone}" for gpu in gpus if gpu.gone]
     twice = [uuid for uuid, times in Counter(gpu.uuid for gpu in gpus if gpu.uuid).items() if times > 1]
     if gone:
         return failed(
@@ -154,7 +150,7 @@ def gpu_health(_context: Context) -> Result:
     """Ask the driver for errors and slowdowns."""
     with nvml.opened() as driver:
         gpus = driver.gpus()
-        masks = {gpu.index: gpu.slowed for gpu in gpus if not gpu.gone}
+        masks = {gpu.number: gpu.slowed for gpu in gpus if not gpu.gone}
         for _ in range(READINGS - 1):
             time.sleep(APART)
             masks = {index: mask & driver.slowed(driver.handle(gpus[index].uuid)) for index, mask in masks.items()}
@@ -172,7 +168,7 @@ def judge_health(gpus: Sequence[Gpu], masks: dict[int, int]) -> Result:
     worn: list[str] = []
     for gpu in gpus:
         since_load, lifetime = gpu.errors or (0, 0)
-        slowed = [reason for bit, reason in SLOWED.items() if masks.get(gpu.index, 0) & bit]
+        slowed = [reason for bit, reason in SLOWED.items() if masks.get(gpu.number, 0) & bit]
         found = {
             gpu.gone: bool(gpu.gone),
             f"{since_load} uncorrected memory errors since the driver was loaded": since_load > 0,
@@ -180,10 +176,10 @@ def judge_health(gpus: Sequence[Gpu], masks: dict[int, int]) -> Result:
             "memory could not be replaced": gpu.remap_failed,
             f"clocks held down: {', '.join(slowed)}": bool(slowed),
         }
-        broken += [f"GPU {gpu.index}: {what}" for what, is_so in found.items() if is_so]
+        broken += [f"GPU {gpu.number}: {what}" for what, is_so in found.items() if is_so]
         if lifetime > since_load:
-            worn.append(f"GPU {gpu.index}: {lifetime - since_load} uncorrected memory errors in earlier days")
-    figures = {"errors": [gpu.errors for gpu in gpus], "slowed": [masks.get(gpu.index) for gpu in gpus]}
+            worn.append(f"GPU {gpu.number}: {lifetime - since_load} uncorrected memory errors in earlier days")
+    figures = {"errors": [gpu.errors for gpu in gpus], "slowed": [masks.get(gpu.number) for gpu in gpus]}
     expected = "no uncorrected memory error, no memory to replace, no slowdown"
     if broken:
         return failed(

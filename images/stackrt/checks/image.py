@@ -5,6 +5,7 @@ from stackrt.checks.files import size_of
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped
 from stackrt.checks.words import NO_IMAGE, REBUILD
+from stackrt.contract import LABEL
 
 MEANS = {"gpu": "a GPU", "multi-gpu": "two GPUs or more", "multi-node": "two nodes or more"}
 
@@ -50,7 +51,7 @@ def labels(context: Context) -> Result:
         return skipped("an image's labels are seen from outside only: stackctl test")
     image = context.image
     due = {"variant": image.variant, "lock": image.lock, **image.versions}
-    expected = {f"io.stackctl.{key}": value for key, value in due.items()}
+    expected = {f"{LABEL}{key}": value for key, value in due.items()}
     expected["org.opencontainers.image.base.name"] = image.base
     wrong = [
         f"{key}={context.seen.labels.get(key, '(absent)')}"

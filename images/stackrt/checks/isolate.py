@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from stackrt.checks.context import Context
 from stackrt.checks.registry import Check
 from stackrt.checks.result import Result, failed, warned
+from stackrt.signals import STOPS
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 SHOWN_BYTES = 4096
@@ -240,7 +241,7 @@ def _run(check: Check, context: Context, report: int, output: int) -> NoReturn:
     try:
         os.setsid()
         end_with_parent()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in STOPS:
             signal.signal(number, signal.SIG_DFL)
         empty = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((empty, 0), (output, 1), (output, 2)):

@@ -12,6 +12,7 @@ from pathlib import Path
 from stackrt.checks.context import Context
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed
+from stackrt.contract import PREFIX
 
 PROCS, VICTIM = 3, 1
 START_SECONDS = 20.0
@@ -35,7 +36,7 @@ time.sleep(600)
 def rank_kill(context: Context) -> Result:
     """Kill a rank of a small job, and see how the job ends."""
     out = context.scratch / "out"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("STACK_")}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     env |= {"STACK_RUN": "rank-kill", "STACK_PROCS": str(PROCS), "STACK_DEVICE": "cpu", "STACK_OUT": str(out)}
     job = subprocess.Popen(
         [*context.launcher, "--", sys.executable, "-c", RANK], env=env, stdout=subprocess.PIPE, text=True

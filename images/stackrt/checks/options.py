@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from stackrt.checks.registry import NEEDS, Check
+from stackrt.contract import MOST_PROCS
 
 UNKNOWN = 3
 """Exit code of a run that could not be made."""
@@ -111,13 +112,14 @@ def required(words: Sequence[str]) -> tuple[frozenset[str], int | None]:
     needs: set[str] = set()
     gpus: int | None = None
     for word in words:
-        if word.isascii() and word.isdigit() and 1 <= int(word) <= 1024:
+        if word.isascii() and word.isdigit() and 1 <= int(word) <= MOST_PROCS:
             gpus = int(word)
             needs |= {"gpu", "multi-gpu"} if gpus > 1 else {"gpu"}
         elif word in NEEDS[1:]:
             needs.add(word)
         else:
-            raise UsageError(f"--require {word}: must be {', '.join(NEEDS[1:])}, or a number of GPUs from 1 to 1024")
+            known = f"{', '.join(NEEDS[1:])}, or a number of GPUs from 1 to {MOST_PROCS}"
+            raise UsageError(f"--require {word}: must be {known}")
     return frozenset(needs), gpus
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.checks.context import Context
+from stackrt.contract import PREFIX
 from stackrt.frameworks import FRAMEWORKS
 
 
@@ -80,7 +81,7 @@ def run(
         "STACK_OUT": str(out),
         **(across.contract if across else {}),
     }
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("STACK_")}
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     command = [*context.launcher, "--", sys.executable, "-P", "-m", "stackrt.checks.ranks", function]
     launcher = subprocess.Popen(
         [*command, json.dumps(arguments or {})],

@@ -7,8 +7,8 @@ from xml.etree import ElementTree as Xml
 
 from stackrt.checks.context import ImageFacts, Seen
 from stackrt.checks.runner import Row
+from stackrt.contract import REPORT_SCHEMA
 
-SCHEMA_VERSION = 1
 EXIT_CODES = {"pass": 0, "warn": 1, "fail": 2, "unknown": 3}
 """As monitoring plugins exit."""
 
@@ -54,7 +54,7 @@ def document(
     found = [row["status"] for row in checks]
     status = worst(found)
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": REPORT_SCHEMA,
         "status": status,
         "exit_code": EXIT_CODES[status],
         "counts": {name: found.count(name) for name in ("pass", "warn", "fail", "skip")},

@@ -4,16 +4,15 @@ import dataclasses
 import selectors
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import FrameType
 
 from stackrt.checks.context import Context
 from stackrt.checks.isolate import Running
 from stackrt.checks.registry import Check
 from stackrt.checks.result import Result, failed, skipped
 from stackrt.launch import cpus
+from stackrt.signals import handled
 
 TICK = 1.0
 """Seconds between looks at checks whose supervisor may be stuck."""
@@ -110,7 +109,8 @@ def _several(checks: Sequence[Check], width: int, context: Context, ended: Calla
     """Run checks, at most `width` at a time."""
     waiting = list(checks)
     running: dict[int, Running] = {}
-    with selectors.DefaultSelector() as selector, _signals() as heard:
+    heard: list[int] = []
+    with selectors.DefaultSelector() as selector, handled(heard.append):
         try:
             while waiting or running:
                 while waiting and len(running) < width:
@@ -154,20 +154,3 @@ def _end(running: Iterable[Running]) -> None:
         started.stop()
     for started in running:
         started.end()
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Within the block, a list that SIGINT, SIGTERM and SIGHUP are put into."""
-    heard: list[int] = []
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        heard.append(number)
-
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+from stackrt.contract import FACTS
+
 NO_CUDA = "this image holds no CUDA"
-NO_IMAGE = "there are no image facts (/opt/stack/image.json) here"
+NO_IMAGE = f"there are no image facts ({FACTS}) here"
 REBUILD = "build the image again, from its locks: stackctl build"
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stackrt.launch import contract as contracts
-from stackrt.launch import failure
+from stackrt.contract import BINDS, CONFIG, Reason
+from stackrt.launch import environment, failure
 from stackrt.launch.client import Client
-from stackrt.launch.contract import Contract
 from stackrt.launch.coordinator import Coordinator
-from stackrt.launch.errors import CONFIG, ConfigError, LaunchError
+from stackrt.launch.environment import Contract
+from stackrt.launch.errors import ConfigError, LaunchError
 from stackrt.launch.helper import Helper
 from stackrt.launch.loop import Loop
 from stackrt.launch.member import Member, forget_failure
@@ -20,9 +20,9 @@ from stackrt.launch.output import Console, drain, standard_streams
 from stackrt.launch.ports import Ports
 from stackrt.launch.ranks import Ranks
 from stackrt.launch.server import Server
-from stackrt.launch.signals import NOTICES, STOPS, as_usual
 from stackrt.launch.streams import fill_standard_streams
 from stackrt.launch.timing import HEARTBEAT, TICK
+from stackrt.signals import NOTICES, STOPS, as_usual
 
 USAGE = """usage: python -m stackrt.launch [--grace SECONDS] [--bind auto|none] -- COMMAND [ARGUMENT ...]
 
@@ -54,7 +54,7 @@ def main() -> int:
         console.say(str(error))
         failure.write_termination_log(
             failure.report(
-                os.environ.get("STACK_RUN", ""), 1, reason="config", code=error.exit_code, sentence=str(error)
+                os.environ.get("STACK_RUN", ""), 1, reason=Reason.CONFIG, code=error.exit_code, sentence=str(error)
             )
         )
         return error.exit_code
@@ -73,7 +73,7 @@ def launch(loop: Loop, ranks: Ranks, console: Console) -> int:
         ConfigError: this node can't run, and no other node needs to be told.
     """
     options, command = parse(sys.argv[1:])
-    contract = count_ranks(contracts.read(os.environ))
+    contract = count_ranks(environment.read(os.environ))
     device, problem = check(contract, command, console)
     if problem is not None and contract.nodes > 1:
         console.say(f"{problem} (telling the other nodes)")
@@ -124,7 +124,7 @@ def coordinate(
     loop.every(TICK, server.tick)
     loop.every(HEARTBEAT, coordinator.ping)
     # One node needs no name, and its name may not resolve yet.
-    coordinator.join(member.join_message(problem), contract.host if contract.nodes > 1 else contracts.LOOPBACK)
+    coordinator.join(member.join_message(problem), contract.host if contract.nodes > 1 else environment.LOOPBACK)
     coordinator.joined(0)
 
 
@@ -157,13 +157,13 @@ def parse(arguments: Sequence[str]) -> tuple[Options, Sequence[str]]:
 
 def _grace(value: str) -> float:
     try:
-        return contracts.seconds(value)
+        return environment.seconds(value)
     except ValueError:
         raise ConfigError(f"--grace={value}: must be a number of seconds from 0 up; {GRACE:g} is the default") from None
 
 
 def _bind(value: str) -> bool:
-    if value not in ("auto", "none"):
+    if value not in BINDS:
         raise ConfigError(f"--bind={value}: must be auto or none; auto is the default")
     return value == "auto"
 

@@ -4,10 +4,11 @@ import errno
 import os
 import socket
 
+from stackrt.contract import CONFIG, PEERS, Reason
 from stackrt.launch import failure
 from stackrt.launch.connection import Connection
-from stackrt.launch.contract import Contract
-from stackrt.launch.errors import CONFIG, PEERS, WrongTokenError
+from stackrt.launch.environment import Contract
+from stackrt.launch.errors import WrongTokenError
 from stackrt.launch.loop import WRITE, Loop, Timer
 from stackrt.launch.member import Member
 from stackrt.launch.output import Console
@@ -55,7 +56,7 @@ class Client:
         if waited > ours.timeout:
             self._over = True
             sentence = f"node 0 of {ours.nodes} never came within {ours.timeout:g} s ({self._place}: {self._why})"
-            self._member.conclude(PEERS, self._report("peers-missing", PEERS, sentence))
+            self._member.conclude(PEERS, self._report(Reason.PEERS_MISSING, PEERS, sentence))
         elif now >= self._next_news:
             self._next_news = now + NEWS
             waiting = f"waiting for node 0 at {self._place}"
@@ -125,10 +126,11 @@ class Client:
         # Not written to failure.json: the folder may be the job's, and the job goes on without this node.
         self._over = True
         self._console.say(sentence)
-        failure.write_termination_log(self._report("config" if code == CONFIG else "peers-missing", code, sentence))
+        reason = Reason.CONFIG if code == CONFIG else Reason.PEERS_MISSING
+        failure.write_termination_log(self._report(reason, code, sentence))
         self._leave(code)
 
-    def _report(self, reason: str, code: int, sentence: str) -> failure.Report:
+    def _report(self, reason: Reason, code: int, sentence: str) -> failure.Report:
         ours = self._contract
         return failure.report(
             ours.run,

@@ -4,17 +4,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from stackrt.contract import CONFIG, PEERS, Reason
 from stackrt.frameworks import FRAMEWORKS
 from stackrt.launch import cpus, failure
-from stackrt.launch.contract import Contract
-from stackrt.launch.errors import CONFIG, PEERS, ConfigError, PeersError
+from stackrt.launch.environment import Contract
+from stackrt.launch.errors import ConfigError, PeersError
 from stackrt.launch.failure import Failure, Report
 from stackrt.launch.layout import Layout, NodeLayout
 from stackrt.launch.output import Console
 from stackrt.launch.seats import Seat, agree, named
-from stackrt.launch.signals import STOPS, TOGETHER
 from stackrt.launch.timing import FIRST_NEWS, NEWS, PROBLEM_WAIT, SETTLE, SETTLE_CAUSE, SILENCE, SUSPICIOUS
 from stackrt.launch.wire import Message
+from stackrt.signals import STOPS, TOGETHER
 
 _BY_STOP = {128 + number for number in STOPS}
 
@@ -105,7 +106,7 @@ class Coordinator:
             if self._network is None or (self._network["kept"] and not known["kept"]):
                 self._network = known  # of all nodes the worst
         elif kind == "problem":
-            self._fail_now("config", CONFIG, str(message["sentence"]), node=node, host=seat.host)
+            self._fail_now(Reason.CONFIG, CONFIG, str(message["sentence"]), node=node, host=seat.host)
         elif kind == "cut-off":
             self._verdict(int(message["code"]), message["report"])
 
@@ -124,7 +125,7 @@ class Coordinator:
         if self._stop_signal is None:
             sentence = f"{named([node], self._contract.nodes)} (host {seat.host}) was lost: {why}"
             when = time.time() - (self._awake() - seat.heard)
-            report = self._report(sentence, when, reason="node-lost", code=PEERS, node=node, host=seat.host)
+            report = self._report(sentence, when, reason=Reason.NODE_LOST, code=PEERS, node=node, host=seat.host)
             self._failure(Failure(when, True, PEERS, report))
         self._check_end()
 
@@ -158,7 +159,7 @@ class Coordinator:
             self._fail_for_problem()
         elif missing and waited > ours.timeout:
             sentence = f"{named(missing, ours.nodes)} never came within {ours.timeout:g} s"
-            self._fail_now("peers-missing", PEERS, sentence, node=missing[0])
+            self._fail_now(Reason.PEERS_MISSING, PEERS, sentence, node=missing[0])
         elif missing and now >= self._next_news:
             self._next_news = now + NEWS
             self._console.say(f"waiting for {named(missing, ours.nodes)} ({waited:.0f} s of {ours.timeout:g} s)")
@@ -169,7 +170,7 @@ class Coordinator:
     def _fail_for_problem(self) -> None:
         node, seat = next((node, seat) for node, seat in self.seats.items() if seat.problem is not None)
         sentence = f"node {node}: {seat.problem}" if self._contract.nodes > 1 else str(seat.problem)
-        self._fail_now("config", CONFIG, sentence, node=node, host=seat.host)
+        self._fail_now(Reason.CONFIG, CONFIG, sentence, node=node, host=seat.host)
 
     def _layout(self) -> Layout:
         ours, seats = self._contract, [self.seats[node] for node in range(self._contract.nodes)]
@@ -195,7 +196,7 @@ class Coordinator:
 
     def _prepared(self, error: str | None) -> None:
         if error is not None:
-            self._fail_now("config", CONFIG, error, node=0)
+            self._fail_now(Reason.CONFIG, CONFIG, error, node=0)
         elif not self.over and not self.started and not self._failures:
             self.started, layout = True, self._layout()
             nodes = [[node.procs, node.address, list(node.ports), node.threads] for node in layout.nodes]
@@ -212,7 +213,7 @@ class Coordinator:
         where: dict[str, Any] = {"node": node, "rank": rank, "local_rank": local_rank, "host": seat.host}
         where |= {"signal": failure.signal_name(-code) if code < 0 else None, "last_lines": message["last_lines"]}
         exit_code = failure.exit_code(code)
-        report = self._report(sentence, when, reason="rank-failed", code=exit_code, **where)
+        report = self._report(sentence, when, reason=Reason.RANK_FAILED, code=exit_code, **where)
         echo, inferred = bool(message["echo"]), bool(message["inferred"])
         self._failure(Failure(when, bool(message["cause"]), exit_code, report, echo, inferred))
 
@@ -270,7 +271,7 @@ class Coordinator:
     def _report(self, sentence: str, when: float, **where: Any) -> Report:
         return failure.report(self._contract.run, self._attempt(), sentence=sentence, when=when, **where)
 
-    def _fail_now(self, reason: str, code: int, sentence: str, **where: Any) -> None:
+    def _fail_now(self, reason: Reason, code: int, sentence: str, **where: Any) -> None:
         self._verdict(code, self._report(sentence, time.time(), reason=reason, code=code, **where))
 
     def _verdict(self, code: int, report: Report | None) -> None:

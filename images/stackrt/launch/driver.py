@@ -2,13 +2,13 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-FACTS = Path("/opt/stack/image.json")
-"""What the image says of itself; absent outside of an image."""
+from stackrt.contract import FACTS
+from stackrt.versions import numbers
+
 COMPAT = Path("/usr/local/cuda/compat")
 """Where NVIDIA's cuda-compat packages put the libcuda.so.1 of a newer driver (forward compatibility)."""
 
@@ -30,10 +30,10 @@ def choose(facts: Mapping[str, str], driver: str, compat: str) -> Choice:
         compat: the driver version of the libraries in COMPAT; "" where there are none.
     """
     needed = facts.get("minimum_driver", "")
-    if not needed or not driver or _parts(driver) >= _parts(needed):
+    if not needed or not driver or numbers(driver) >= numbers(needed):
         # The host's own is also right where compat is there: cuInit ends with error 803 if an older one hides it.
         return Choice()
-    if compat and _parts(compat) >= _parts(needed):
+    if compat and numbers(compat) >= numbers(needed):
         return Choice(folder=str(COMPAT))
     return Choice(
         problem=f"CUDA {facts.get('cuda', '')} of this image needs NVIDIA driver {needed} or newer, this host has "
@@ -55,8 +55,4 @@ def compat_version(folder: Path = COMPAT) -> str:
     if not os.path.exists(folder / "libcuda.so.1"):  # noqa: PTH110 - pathlib's raises where we may not look
         return ""
     names = [path.name for path in folder.glob("libcuda.so.*.*")]
-    return max((name.removeprefix("libcuda.so.") for name in names), key=_parts, default="")
-
-
-def _parts(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version))
+    return max((name.removeprefix("libcuda.so.") for name in names), key=numbers, default="")

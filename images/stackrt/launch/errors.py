@@ -1,10 +1,6 @@
 """The launcher's expected failures and the exit codes they carry."""
 
-OK = 0
-PEERS = 75
-"""Exit code (EX_TEMPFAIL of sysexits.h): peers that never came or have gone; another attempt may work."""
-CONFIG = 78
-"""Exit code (EX_CONFIG of sysexits.h): a configuration that can't work; another attempt would fail too."""
+from stackrt.contract import CONFIG, PEERS
 
 
 class LaunchError(Exception):

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stackrt.contract import Reason
+
 SCHEMA = 1
 TERMINATION_LOG = Path("/dev/termination-log")
 """Kubernetes shows this file's content as the container's last message; it exists only there."""
@@ -67,14 +69,14 @@ def exit_code(code: int) -> int:
 
 
 def report(
-    run: str, attempt: int, *, reason: str, code: int, sentence: str, when: float | None = None, **where: Any
+    run: str, attempt: int, *, reason: Reason, code: int, sentence: str, when: float | None = None, **where: Any
 ) -> Report:
     """Return the content of failure.json.
 
     Args:
         run: the run's name.
         attempt: the attempt in force, from 1.
-        reason: `rank-failed`, `node-lost`, `peers-missing` or `config`.
+        reason: the kind of failure.
         code: what the launchers exit with.
         sentence: what happened, for a person.
         when: Unix seconds on node 0's clock; now if not given.

@@ -6,8 +6,8 @@ import os
 import signal
 from collections.abc import Callable, Collection
 
-from stackrt.launch.contract import IS_LINUX
-from stackrt.launch.signals import NOTICES, STOPS
+from stackrt.launch.environment import IS_LINUX
+from stackrt.signals import NOTICES, STOPS
 
 PR_SET_PDEATHSIG = 1
 MOST_FILES = 1 << 20

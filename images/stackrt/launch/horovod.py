@@ -7,7 +7,7 @@
 import signal
 import sys
 
-from stackrt.launch.signals import NOTICES, STOPS
+from stackrt.signals import NOTICES, STOPS
 
 READY = b"ready\n"
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Collection
 from pathlib import Path
 
-from stackrt.launch.contract import IS_LINUX
+from stackrt.launch.environment import IS_LINUX
 
 SIOCGIFADDR = 0x8915
 """Ask for an interface's IPv4 address (netdevice(7))."""

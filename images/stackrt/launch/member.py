@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from stackrt.contract import PEERS, Reason
 from stackrt.frameworks import FRAMEWORKS
 from stackrt.launch import cpus, failure, interfaces, nccl
-from stackrt.launch.contract import Contract, is_loopback
-from stackrt.launch.errors import PEERS, ConfigError
+from stackrt.launch.environment import Contract, is_loopback
+from stackrt.launch.errors import ConfigError
 from stackrt.launch.failure import Report
 from stackrt.launch.layout import Layout, NodeLayout
 from stackrt.launch.loop import Loop
@@ -20,9 +21,9 @@ from stackrt.launch.raised import is_echo
 from stackrt.launch.rank import Rank
 from stackrt.launch.rank_env import rank_env
 from stackrt.launch.ranks import Ranks
-from stackrt.launch.signals import NOTICES, TOGETHER, for_rank
 from stackrt.launch.timing import FAILURE_GRACE, NETWORK_LOOK
 from stackrt.launch.wire import Message
+from stackrt.signals import NOTICES, TOGETHER, for_rank
 
 PYTHON_RAISED = 1
 """Exit code of a Python program that an exception ends."""
@@ -130,7 +131,7 @@ class Member:
         report = failure.report(
             ours.run,
             attempt,
-            reason="node-lost",
+            reason=Reason.NODE_LOST,
             code=PEERS,
             sentence=sentence,
             node=0,
@@ -158,7 +159,7 @@ class Member:
             try:
                 failure.write(report, self._contract.out)
             except OSError as error:
-                if report["reason"] != "config":
+                if report["reason"] != Reason.CONFIG:
                     self._console.say(f"{self._contract.out}: can't write failure.json: {error.strerror}")
         if self.started and not self._ranks.ended:
             self._end_ranks()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stackrt.launch import nccl, raised
-from stackrt.launch.contract import IS_LINUX
+from stackrt.launch.environment import IS_LINUX
 from stackrt.launch.loop import WRITE, Loop
 
 LONGEST = 65_536

@@ -1,9 +1,9 @@
-"""Free ports for the frameworks, reserved until their servers take them."""
+"""Free ports for the frameworks, reserved until their servers take them. The launcher's own is `contract.PORT`."""
 
 import contextlib
 import socket
 
-from stackrt.launch.contract import IS_LINUX, is_loopback
+from stackrt.launch.environment import IS_LINUX, is_loopback
 
 BACKLOG = 4096
 """Connections that wait to be taken; the kernel's own limit may be lower."""

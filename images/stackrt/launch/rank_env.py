@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from stackrt.frameworks import FRAMEWORKS
-from stackrt.launch.contract import is_loopback
+from stackrt.launch.environment import is_loopback
 from stackrt.launch.layout import Layout, NodeLayout
 from stackrt.launch.nccl import ANY
 

@@ -1,7 +1,7 @@
 """The nodes that have joined, and what they must agree on."""
 
-from stackrt.launch.contract import Contract
 from stackrt.launch.cpus import Cpus
+from stackrt.launch.environment import Contract
 from stackrt.launch.errors import ConfigError
 from stackrt.launch.wire import Message
 

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable
 
 from stackrt.launch.connection import Connection
-from stackrt.launch.contract import Contract
 from stackrt.launch.coordinator import Coordinator
+from stackrt.launch.environment import Contract
 from stackrt.launch.errors import ConfigError, LaunchError, WireError, WrongTokenError
 from stackrt.launch.loop import READ, Loop
 from stackrt.launch.member import Member

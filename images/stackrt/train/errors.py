@@ -4,6 +4,8 @@ import os
 import sys
 import time
 
+from stackrt.contract import CONFIG, PEERS
+
 INTERRUPTED = 128  # plus the signal's number: stopped on request, with a checkpoint
 
 
@@ -18,15 +20,15 @@ class TrainerError(Exception):
 
 
 class BadInputError(TrainerError):
-    """An option, file or setting that cannot work, however often it is tried (EX_CONFIG)."""
+    """An option, file or setting that cannot work, however often it is tried."""
 
-    exit_code = 78
+    exit_code = CONFIG
 
 
 class PeersGoneError(TrainerError):
-    """Another rank left during a collective; another attempt may well succeed (EX_TEMPFAIL)."""
+    """Another rank left during a collective; another attempt may well succeed."""
 
-    exit_code = 75
+    exit_code = PEERS
 
 
 ERRORS: dict[int, type[TrainerError]] = {kind.exit_code: kind for kind in (TrainerError, BadInputError, PeersGoneError)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stackrt.launch.signals import NOTICES, STOPS, TOGETHER
+from stackrt.signals import NOTICES, STOPS, TOGETHER
 
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 

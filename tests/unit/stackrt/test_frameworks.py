@@ -4,7 +4,7 @@ import re
 import pytest
 
 from stackrt.frameworks import DEFAULT, FRAMEWORKS, OF_IMAGES, Framework, horovod_hosts
-from stackrt.launch import contract
+from stackrt.launch import environment
 from stackrt.launch.cpus import USUAL_SPINS
 from stackrt.launch.layout import Layout, NodeLayout
 from stackrt.launch.rank_env import layout_names, rank_env
@@ -41,7 +41,7 @@ def test_a_new_framework_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
         local_rank=lambda env: int(env["ECHO_RANK"]) % int(env["STACK_PROCS"]),
     )
     monkeypatch.setitem(FRAMEWORKS, "echo", row)
-    assert contract.read({"STACK_FRAMEWORK": "echo"}).framework == "echo"
+    assert environment.read({"STACK_FRAMEWORK": "echo"}).framework == "echo"
     assert rank_env({}, layout("echo"), 1, 1, "")["ECHO_RANK"] == "2"
     assert "ECHO_RANK" in layout_names()
 

@@ -16,7 +16,7 @@ from stackctl.cli import main as entry
 from stackctl.cli.main import COMMANDS, cli
 from stackctl.jobs import job as jobs
 from stackctl.runs import store
-from stackrt.launch.signals import STOPS
+from stackrt.signals import STOPS
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,16 @@ from stackctl.jobs import job as jobs
 from stackctl.jobs import kubernetes, profiles
 from stackctl.jobs.placement import Placement, place
 from stackctl.runs import claim_script, objects
-from stackctl.runs.kept import File, Kept, Source, source_in, source_of
+from stackctl.runs.kept import File, Kept, Source, program, source_in, source_of
 from stackctl.runs.store import Record
 from stackrt.checks.packed import Unpacked
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> Kept:
-    claim_script.main(*words)
+    """What a pod's Python makes of its command line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["-c", *words])
+        exec(program().replace("MOST = 16 << 20", f"MOST = {claim_script.MOST}"), {})
     unpacked = Unpacked()
     assert all(unpacked.take(line) for line in capsys.readouterr().out.splitlines())
     return msgspec.json.decode(unpacked.text, type=Kept)

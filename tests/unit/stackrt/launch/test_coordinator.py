@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stackrt.launch.contract import Contract
 from stackrt.launch.coordinator import Coordinator
+from stackrt.launch.environment import Contract
 from stackrt.launch.errors import ConfigError, PeersError
 from stackrt.launch.layout import Layout
 from stackrt.launch.seats import Seat, named

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from stackrt.contract import Reason
 from stackrt.launch import failure
 from stackrt.launch.failure import Failure
 
@@ -53,7 +54,15 @@ def test_exit_codes_are_a_shells() -> None:
 
 def report(lines: list[str]) -> failure.Report:
     return failure.report(
-        "run", 2, reason="rank-failed", code=1, sentence="rank 1 failed", when=1.5, node=0, rank=1, last_lines=lines
+        "run",
+        2,
+        reason=Reason.RANK_FAILED,
+        code=1,
+        sentence="rank 1 failed",
+        when=1.5,
+        node=0,
+        rank=1,
+        last_lines=lines,
     )
 
 

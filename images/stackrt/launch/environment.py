@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stackrt import frameworks
+from stackrt.contract import DEVICES, MOST_NODES, MOST_PROCS, PORT, TIMEOUT
 from stackrt.launch import nccl
 from stackrt.launch.errors import ConfigError
 
-DEVICES = ("auto", "cpu", "cuda")
 LOOPBACK = "127.0.0.1"
 MOST_ATTEMPTS = 1_000_000
-MOST_NODES = 65_536
-MOST_PROCS = 1_024
 SHORTEST_TOKEN = 16
 """Characters. Who records a handshake can try tokens offline, so a token must not be guessable."""
 
@@ -72,7 +70,7 @@ def read(env: Mapping[str, str]) -> Contract:
         token=_token(env, nodes),
         framework=_choice(env, "STACK_FRAMEWORK", tuple(frameworks.FRAMEWORKS), frameworks.DEFAULT),
         out=Path(env.get("STACK_OUT") or "out").absolute(),
-        timeout=_seconds(env, "STACK_TIMEOUT", 300.0),
+        timeout=_seconds(env, "STACK_TIMEOUT", TIMEOUT),
         machine=_line(env, "STACK_HOST", os.uname().nodename),
         fabric=_choice(env, "STACK_FABRIC", tuple(nccl.FABRICS), nccl.ANY),
     )
@@ -129,7 +127,7 @@ def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
         value = 0.0
     if value > 0:
         return value
-    raise ConfigError(f"{name}={_shown(text)}: must be a number of seconds above 0; 300 is the default")
+    raise ConfigError(f"{name}={_shown(text)}: must be a number of seconds above 0; {default:g} is the default")
 
 
 def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...], default: str = "auto") -> str:
@@ -173,7 +171,7 @@ def _rendezvous(env: Mapping[str, str], nodes: int) -> tuple[str, int]:
     if not colon or not host or bare_ipv6 or not valid_port or not host.isprintable() or " " in host:
         raise ConfigError(
             f"STACK_RENDEZVOUS={_shown(text)}: must be host:port, the port from 1 to 65535; "
-            "for example node-0:29400 or [fd00::1]:29400"
+            f"for example node-0:{PORT} or [fd00::1]:{PORT}"
         )
     return host, int(port)
 

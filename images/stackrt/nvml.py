@@ -5,8 +5,8 @@ Names, types and codes are those of nvml.h (driver 580; published in github.com/
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 LIBRARY = "libnvidia-ml.so.1"
 TEXT = 96
@@ -42,12 +42,11 @@ class GpuGone(Exception):
     """A GPU does not answer."""
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     """One GPU as the driver sees it.
 
     Attributes:
-        index: Its place in NVML's order, by PCI address.
+        number: Its place in NVML's order, by PCI address.
         uuid: `GPU-…`; empty if the GPU does not answer.
         name: The product, `NVIDIA H100 80GB HBM3`.
         gone: Why it does not answer; empty if it does.
@@ -58,7 +57,7 @@ class Gpu:
         slowed: Why its clocks are held down now: a mask of nvmlClocksEventReasons.
     """
 
-    index: int
+    number: int
     uuid: str = ""
     name: str = ""
     gone: str = ""
@@ -67,6 +66,20 @@ class Gpu:
     remap_pending: bool = False
     remap_failed: bool = False
     slowed: int = 0
+
+
+class _PciInfo(ctypes.Structure):
+    """nvmlPciInfo_t."""
+
+    _fields_ = (
+        ("legacy", ctypes.c_char * 16),
+        ("domain", ctypes.c_uint),
+        ("bus", ctypes.c_uint),
+        ("device", ctypes.c_uint),
+        ("device_id", ctypes.c_uint),
+        ("subsystem_id", ctypes.c_uint),
+        ("bus_id", ctypes.c_char * 32),
+    )
 
 
 class Nvml:
@@ -83,9 +96,25 @@ class Nvml:
 
     def gpus(self) -> list[Gpu]:
         """Every GPU that this container or machine is given."""
-        count = ctypes.c_uint()
-        self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
-        return [self._gpu(index) for index in range(count.value)]
+        return [self._gpu(index) for index in range(self._count())]
+
+    def uuids(self) -> list[str]:
+        """The `GPU-…` of each GPU that answers, in order: CUDA does not show one that has fallen off the bus either."""
+        found = []
+        for index in range(self._count()):
+            with suppress(GpuGone, NoDriver):
+                found.append(self._text("nvmlDeviceGetUUID", self._at(index)))
+        return [uuid for uuid in found if uuid]
+
+    def bus_id(self, uuid: str) -> str:
+        """A GPU's PCI address as sysfs writes it, `0000:3b:00.0`; "" if it is not told."""
+        info = _PciInfo()
+        with suppress(GpuGone, NoDriver):
+            device = self.handle(uuid)
+            if device is not None and self._call("nvmlDeviceGetPciInfo_v3", device, ctypes.byref(info)):
+                # sysfs writes the domain with four digits and all in small letters.
+                return f"{info.domain:04x}:{info.bus:02x}:{info.device:02x}.0"
+        return ""
 
     def handle(self, uuid: str) -> ctypes.c_void_p | None:
         """Find a GPU by its UUID, `GPU-…`; None for a MIG instance, which has no clocks or links of its own.
@@ -138,11 +167,20 @@ class Nvml:
         self._call("nvmlDeviceGetTopologyCommonAncestor", one, other, ctypes.byref(level))
         return TOPOLOGY.get(level.value, "unknown")
 
+    def _count(self) -> int:
+        count = ctypes.c_uint()
+        self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
+        return count.value
+
+    def _at(self, index: int) -> ctypes.c_void_p:
+        handle = ctypes.c_void_p()
+        self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+        return handle
+
     def _gpu(self, index: int) -> Gpu:
         uuid = name = ""
         try:
-            handle = ctypes.c_void_p()
-            self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+            handle = self._at(index)
             uuid, name = self._text("nvmlDeviceGetUUID", handle), self._text("nvmlDeviceGetName", handle)
             pending, failed = self._replaced_memory(handle)
             return Gpu(

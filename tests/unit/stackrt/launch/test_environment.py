@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from stackrt.launch import contract
+from stackrt.launch import environment
 from stackrt.launch.errors import ConfigError
 
 PAIR = {"STACK_NODES": "2", "STACK_RENDEZVOUS": "node-0:29400", "STACK_TOKEN": "0123456789abcdef"}
 
 
 def test_nothing_set_is_one_rank_here() -> None:
-    ours = contract.read({})
+    ours = environment.read({})
     assert (ours.nodes, ours.node, ours.procs, ours.attempt) == (1, 0, 1, 1)
     assert (ours.device, ours.framework, ours.timeout) == ("auto", "torch", 300.0)
     assert ours.out == Path.cwd() / "out"
@@ -17,12 +17,12 @@ def test_nothing_set_is_one_rank_here() -> None:
 
 def test_empty_is_unset() -> None:
     names = ("RUN", "ATTEMPT", "NODES", "NODE_RANK", "PROCS", "DEVICE", "RENDEZVOUS", "TOKEN", "FRAMEWORK", "OUT")
-    assert contract.read({f"STACK_{name}": "" for name in names}) == contract.read({})
+    assert environment.read({f"STACK_{name}": "" for name in names}) == environment.read({})
 
 
 @pytest.mark.parametrize(("text", "attempt"), [("3", 3), ("1+0+", 1), ("1+2+1", 4), ("1++", 1)])
 def test_an_attempt_may_be_a_sum(text: str, attempt: int) -> None:
-    assert contract.read({"STACK_ATTEMPT": text}).attempt == attempt
+    assert environment.read({"STACK_ATTEMPT": text}).attempt == attempt
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_an_attempt_may_be_a_sum(text: str, attempt: int) -> None:
     [("node-0:29400", ("node-0", 29400)), ("[fd00::1]:1", ("fd00::1", 1)), ("10.0.0.1:65535", ("10.0.0.1", 65535))],
 )
 def test_rendezvous(text: str, expected: tuple[str, int]) -> None:
-    ours = contract.read(PAIR | {"STACK_RENDEZVOUS": text})
+    ours = environment.read(PAIR | {"STACK_RENDEZVOUS": text})
     assert (ours.host, ours.port) == expected
 
 
@@ -68,7 +68,7 @@ def test_rendezvous(text: str, expected: tuple[str, int]) -> None:
 )
 def test_a_wrong_value_is_named_on_one_line_with_advice(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        contract.read(PAIR | {name: value})
+        environment.read(PAIR | {name: value})
     message = str(caught.value)
     assert message.startswith(f"{name}=")
     assert "must be" in message
@@ -81,15 +81,15 @@ def test_a_wrong_value_is_named_on_one_line_with_advice(name: str, value: str) -
 @pytest.mark.parametrize("token", ["", "short"])
 def test_several_nodes_need_a_good_token_which_is_never_shown(token: str) -> None:
     with pytest.raises(ConfigError, match=r"^STACK_TOKEN is ") as caught:
-        contract.read(PAIR | {"STACK_TOKEN": token})
+        environment.read(PAIR | {"STACK_TOKEN": token})
     assert not token or token not in str(caught.value)
 
 
 def test_the_token_is_not_in_the_repr() -> None:
-    ours = contract.read(PAIR)
+    ours = environment.read(PAIR)
     assert ours.token not in f"{ours!r} {ours}"
 
 
 def test_several_nodes_need_a_rendezvous() -> None:
     with pytest.raises(ConfigError, match="STACK_RENDEZVOUS is not set"):
-        contract.read({"STACK_NODES": "2", "STACK_TOKEN": PAIR["STACK_TOKEN"]})
+        environment.read({"STACK_NODES": "2", "STACK_TOKEN": PAIR["STACK_TOKEN"]})
