@@ -1,24 +1,15 @@
 """What an image holds, seen from inside: sent to the image's own Python on standard input, so standard library only.
 
-Arguments: {name: regular expression} of secrets as JSON; none where files need not be searched. Prints one JSON object.
+Prints one JSON object.
 """
 
-import hashlib
 import json
 import os
 import re
-import stat
-import sys
-from collections.abc import Iterator
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 SITE = "/opt/venv/lib"
-LARGEST = 4 << 20
-"""Bytes; larger files (libraries) are not searched."""
-
-CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def debian_packages() -> list[dict[str, object]]:
@@ -84,74 +75,6 @@ def bytecode() -> int:
     return sum(size(str(path)) for path in Path(SITE).rglob("*.pyc"))
 
 
-class Published:
-    """Files as their packages brought them: Debian's md5sums, and the sizes in the RECORD of each wheel."""
-
-    def __init__(self) -> None:
-        self.md5: dict[str, str] = {}
-        folders: dict[str, str] = {}  # /lib is a link to /usr/lib, and Debian's lists have either
-        for listing in Path("/var/lib/dpkg/info").glob("*.md5sums"):
-            for line in listing.read_text(encoding="utf-8").splitlines():
-                digest, _, path = line.partition("  ")
-                folder, _, name = f"/{path}".rpartition("/")
-                if folder not in folders:
-                    folders[folder] = os.path.realpath(folder)
-                self.md5[f"{folders[folder]}/{name}"] = digest
-        self.bytes: dict[str, int] = {}
-        for record in Path(SITE).glob("python3*/site-packages/*.dist-info/RECORD"):
-            for line in record.read_text(encoding="utf-8").splitlines():
-                path, _, length = line.rpartition(",")
-                if length:
-                    self.bytes[f"{record.parent.parent}/" + path.rpartition(",")[0].strip('"')] = int(length)
-
-    def has(self, path: str, length: int) -> bool:
-        """Whether a file is still what its package brought: a wheel's by its size, Debian's by its digest."""
-        if path in self.bytes:
-            return self.bytes[path] == length
-        if path not in self.md5:
-            return False
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest() == self.md5[path]
-
-
-def regular_files(root: str) -> Iterator[tuple[str, int]]:
-    """Path and size of regular files of the image itself: no mounts, and no compiled Python."""
-    device = os.lstat(root).st_dev
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if os.lstat(os.path.join(folder, name)).st_dev == device]
-        if os.path.basename(folder) == "__pycache__":
-            continue
-        for name in files:
-            path = os.path.join(folder, name)
-            about = os.lstat(path)
-            if stat.S_ISREG(about.st_mode) and about.st_dev == device and about.st_size <= LARGEST:
-                yield path, about.st_size
-
-
-def secrets(patterns: dict[str, str]) -> list[dict[str, str]]:
-    """Files that no package brought and that look like a secret, or hold a certificate that no package brought."""
-    compiled = {name: re.compile(pattern.encode()) for name, pattern in patterns.items()}
-    published = Published()
-    known: set[bytes] = set()
-    hits: list[tuple[str, str]] = []
-    certificates: dict[str, list[bytes]] = {}
-    for path, length in regular_files("/"):
-        theirs = published.has(path, length)
-        if theirs and not path.endswith((".crt", ".pem")):
-            continue
-        with open(path, "rb") as file:
-            data = file.read()
-        blocks = CERTIFICATE.findall(data)
-        if theirs:
-            known.update(blocks)
-            continue
-        hits += [(path, name) for name, pattern in compiled.items() if pattern.search(data)]
-        if blocks:
-            certificates[path] = blocks
-    foreign = [(path, "certificate") for path, blocks in certificates.items() if not known.issuperset(blocks)]
-    return [{"path": path, "what": what} for path, what in sorted(hits + foreign)]
-
-
 def main() -> None:
     """Print what was found."""
     release = dict(re.findall(r'^([A-Z_]+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
@@ -161,7 +84,6 @@ def main() -> None:
         "debian": debian_packages(),
         "python": python_packages(),
         "bytecode": bytecode(),
-        "secrets": secrets(json.loads(sys.argv[1])) if len(sys.argv) > 1 else [],
     }
     print(json.dumps(found))
 

@@ -1,4 +1,4 @@
-"""What a built image holds, read from inside it: packages, licences, sizes, and what should not be there."""
+"""What a built image holds, read from inside it: packages, licences, sizes, and what looks like a secret."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from stackctl.engines import docker
+from stackrt.checks import files
 from stackrt.checks.secret_patterns import PATTERNS
 
 _SCRIPT = Path(__file__).with_name("inside.py")
@@ -40,26 +41,29 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """All that is known of an image's files. `bytecode` is the size of compiled Python, in bytes."""
+    """What an image consists of. `bytecode` is the size of compiled Python, in bytes."""
 
     system: str
     system_version: str
     debian: tuple[DebianPackage, ...]
     python: tuple[PythonPackage, ...]
     bytecode: int
-    secrets: tuple[Finding, ...]
 
 
-def take(tag: str, *, search: bool = False) -> Inventory:
-    """Look into an image.
-
-    Args:
-        tag: The image's name.
-        search: Also read every file up to 4 MiB that is no library, for secrets; that takes seconds.
+def take(tag: str) -> Inventory:
+    """Look into an image, by its name.
 
     Raises:
         CommandFailed: No container of it can be run.
     """
-    arguments = [msgspec.json.encode(PATTERNS).decode()] if search else []
-    answer = docker.run_script(tag, _SCRIPT.read_text(encoding="utf-8"), *arguments)
-    return msgspec.json.decode(answer, type=Inventory)
+    return msgspec.json.decode(docker.run_script(tag, _SCRIPT.read_text(encoding="utf-8")), type=Inventory)
+
+
+def secrets(tag: str) -> list[Finding]:
+    """What the suite's own search finds in an image when it may read every file; that takes seconds.
+
+    Raises:
+        CommandFailed: No container of it can be run.
+    """
+    search, patterns = Path(files.__file__).read_text(encoding="utf-8"), msgspec.json.encode(PATTERNS).decode()
+    return msgspec.json.decode(docker.run_script(tag, search, patterns), type=list[Finding])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stackctl.engines import docker
@@ -11,7 +10,7 @@ from stackctl.engines.docker import ImageInfo
 from stackctl.errors import JobFailed
 from stackctl.images import inventory, render, secrets
 from stackctl.images.catalog import Target
-from stackctl.images.inventory import Inventory
+from stackctl.images.inventory import Finding, Inventory
 from stackctl.images.lock_list import pins_of
 from stackctl.validate.report import SKIPPED, Result, attempt
 
@@ -24,13 +23,12 @@ def checks(target: Target, images: Path, info: ImageInfo | None) -> Iterator[Res
         hint = f"stackctl build {target.name} --variant {target.variant_name}"
         yield Result("image", target.tag, SKIPPED, f"is not built here ({hint})")
         return
-    inside = cache(lambda: inventory.take(target.tag, search=True))
     steps: dict[str, Callable[[], str]] = {
         "labels": lambda: labels(target, images, info.labels),
         "size": lambda: size(target, info.size),
         "user": lambda: user(info.user),
-        "packages": lambda: packages(target, images, inside()),
-        "secrets": lambda: no_secrets(inside(), settings_of(target.tag, info)),
+        "packages": lambda: packages(target, images, inventory.take(target.tag)),
+        "secrets": lambda: no_secrets(inventory.secrets(target.tag), settings_of(target.tag, info)),
     }
     for name, action in steps.items():
         yield attempt(name, target.tag, action)
@@ -110,13 +108,13 @@ def settings_of(tag: str, info: ImageInfo) -> dict[str, list[str]]:
     }
 
 
-def no_secrets(inside: Inventory, texts: Mapping[str, list[str]]) -> str:
+def no_secrets(files: Sequence[Finding], texts: Mapping[str, list[str]]) -> str:
     """See that neither files nor settings hold what looks like a secret; see `stackctl.images.secrets`.
 
     Raises:
         JobFailed: One does; names the place and the kind, and does not repeat it.
     """
-    found = [f"{finding.path}: {finding.what}" for finding in inside.secrets] + secrets.search(texts)
+    found = [f"{finding.path}: {finding.what}" for finding in files] + secrets.search(texts)
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise JobFailed(

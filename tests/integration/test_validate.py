@@ -85,7 +85,7 @@ def test_a_secret_in_a_file_and_in_the_environment_are_both_found(faulty: str) -
     tag = f"{faulty}pytorch:cpu"
     info = docker.image(tag)
     assert info is not None
-    found = {finding.path: finding.what for finding in inventory.take(tag, search=True).secrets}
+    found = {finding.path: finding.what for finding in inventory.secrets(tag)}
     assert found == {"/opt/key": "private key", "/etc/ssl/certs/ca-certificates.crt": "certificate"}
     places = secrets.search(built.settings_of(tag, info))
     assert set(places) == {"the environment: password in an address", "the history: password in an address"}

@@ -3,12 +3,12 @@
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from stackrt.checks.context import Context
-from stackrt.checks.files import own
+from stackrt.checks.files import CERTIFICATE, audit
 from stackrt.checks.registry import check
 from stackrt.checks.result import Result, failed, passed, skipped, warned
 from stackrt.checks.secret_patterns import PATTERNS
@@ -16,8 +16,6 @@ from stackrt.checks.words import NO_IMAGE, some
 
 SHARED_BYTES = 2**30
 BATCH_BYTES = 8 * 2**20
-LARGEST_SCANNED = 2**20
-FORMS = {kind: re.compile(pattern.encode()) for kind, pattern in PATTERNS.items()}
 KEY = "private key"
 DEBIANS_OWN = re.compile(
     r"root|etc/(\.pwd\.lock|g?shadow-?|ssl/private|security/opasswd)|var/(cache|log|lib/(apt|dpkg))/.*"
@@ -88,22 +86,22 @@ def no_keys(context: Context) -> Result:
     """Search the image's own files for private keys."""
     if context.image is None:
         return skipped(NO_IMAGE)
-    unseen: list[str] = []
-    found = [path for path, text in _texts(context, unseen) if FORMS[KEY].search(text)]
+    searched = audit(context.root, context.site, {KEY: PATTERNS[KEY]})
+    found = [path for path, kind in searched.found if kind == KEY]
     if found:
         return failed(
             some(found),
             expected="no private key",
             todo="remove it, and make a new key: it stays readable in the layer that brought it; give it at run time",
         )
-    strange = [path for path in unseen if not DEBIANS_OWN.fullmatch(os.path.relpath(path, context.root))]
+    strange = [path for path in searched.unseen if not DEBIANS_OWN.fullmatch(os.path.relpath(path, context.root))]
     if strange:
         return warned(
             f"user {os.getuid()} may not look into {some(strange)}",
             expected="no file that only root can read: a private key is one",
             todo="look at it as root (docker run --user 0), and remove it if it is a key",
         )
-    folders = [path for path in unseen if Path(path).is_dir()]
+    folders = [path for path in searched.unseen if Path(path).is_dir()]
     return passed("no private key" + (f"; only root could look into {some(folders)}" if folders else ""))
 
 
@@ -119,18 +117,16 @@ def no_credentials(context: Context) -> Result:
     """Search the image's own files for passwords and tokens."""
     if context.image is None:
         return skipped(NO_IMAGE)
-    scanned = 0
-    found = []
-    for path, text in _texts(context):
-        scanned += 1
-        found += [f"{path} ({kind})" for kind, form in FORMS.items() if kind != KEY and form.search(text)]
+    searched = audit(context.root, context.site, {kind: form for kind, form in PATTERNS.items() if kind != KEY})
+    # A certificate is none: an image FROM ours may trust more authorities. Ours may not: see `stackctl validate`.
+    found = [f"{path} ({kind})" for path, kind in searched.found if kind != CERTIFICATE]
     if found:
         return failed(
             some(found),
             expected="no secret",
             todo="remove it, and revoke it: it stays readable in the layer that brought it; give it at run time",
         )
-    return passed(f"{scanned} files of no package hold no secret", files=scanned)
+    return passed(f"{searched.searched} files of no package hold no secret", files=searched.searched)
 
 
 @check(
@@ -214,14 +210,6 @@ def _load(batches: int) -> None:
     first = [float(batch[0, 0]) for batch in loader]
     if first != [float(index) for index in range(batches)]:
         raise RuntimeError(f"batches came as {first}")
-
-
-def _texts(context: Context, unseen: list[str] | None = None) -> Iterator[tuple[str, bytes]]:
-    """The contents of the image's own files that may hold a secret. `unseen`: as `own` takes it."""
-    for path, status in own(context, unseen):
-        if 0 < status.st_size <= LARGEST_SCANNED:
-            with suppress(OSError):
-                yield path, Path(path).read_bytes()
 
 
 def _container_start() -> float:

@@ -25,7 +25,6 @@ INSIDE = Inventory(
         PythonPackage("tqdm", "4.70.1", "", ("MIT License", "Mozilla Public License 2.0 (MPL 2.0)"), 1),
     ),
     bytecode=0,
-    secrets=(),
 )
 
 
