@@ -127,6 +127,19 @@ int nvmlDeviceGetName(void *device, char *name, unsigned length) {
   return OK;
 }
 
+typedef struct { /* nvmlPciInfo_t */
+  char legacy[16];
+  unsigned domain, bus, device, device_id, subsystem_id;
+  char bus_id[32];
+} pci_t;
+
+int nvmlDeviceGetPciInfo_v3(void *device, pci_t *pci) {
+  GPU(device);
+  memset(pci, 0, sizeof *pci);
+  pci->bus = 0x3b + (unsigned)(gpu - state.gpus);
+  return OK;
+}
+
 int nvmlDeviceGetMigMode(void *device, unsigned *mode, unsigned *pending) {
   GPU(device);
   if (gpu->mig_mode < 0) return NOT_SUPPORTED;
