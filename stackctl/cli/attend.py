@@ -15,7 +15,7 @@ from stackctl.errors import JobFailed
 from stackctl.runs import explain, observe, store, summary, watch
 from stackctl.runs.observe import View
 from stackctl.runs.progress import Progress
-from stackctl.runs.store import Record, State
+from stackctl.runs.store import Record
 from stackctl.runs.watch import Run
 
 
@@ -85,7 +85,7 @@ def finish(run: Run, now: View) -> None:
 
 
 def remember(folder: Path, now: View) -> Record | None:
-    """Bring a run's folder up to date with what the cluster says; None if the run is not in the store."""
+    """Write down in a run's folder how the cluster says that it ended; None if the run is not in the store."""
     record = store.read_record(folder)
     if record is None:
         return None
@@ -95,12 +95,7 @@ def remember(folder: Path, now: View) -> Record | None:
         store.write_json(folder / "failure.json", now.failure)
     code = 0 if now.state == "succeeded" else (now.failure or {}).get("exit_code") if now.state == "failed" else None
     record = msgspec.structs.replace(
-        record, state=recorded(now.state), attempt=now.attempt, ended=now.ended or record.ended, exit_code=code
+        record, state=now.state, attempt=now.attempt, ended=now.ended or record.ended, exit_code=code
     )
     store.write_json(folder / "run.json", record)
     return record
-
-
-def recorded(state: observe.State) -> State:
-    """A run's state in the store's words."""
-    return state if state in ("succeeded", "failed", "stopped") else "running"

@@ -16,6 +16,7 @@ from stackctl.errors import InvalidInput, StackError
 from stackctl.jobs.job import Job
 from stackctl.runs import store, summary
 from stackctl.runs.settle import settled
+from stackctl.runs.states import State
 from stackctl.runs.store import Record
 
 if TYPE_CHECKING:  # they import the client of the cluster, which a run of this machine does not need
@@ -89,7 +90,7 @@ def settle(folder: Path) -> Record:
     if found is None or not (failure or found.json("result.json")):
         return record
     code = int(failure.get("exit_code") or 1) if failure else 0
-    state: store.State = "failed" if failure else "succeeded"
+    state: State = "failed" if failure else "succeeded"
     record = msgspec.structs.replace(record, state=state, attempt=found.attempt, exit_code=code)
     store.write_json(folder / "run.json", record)
     return record

@@ -16,6 +16,7 @@ from stackctl.engines import kubeconfig
 from stackctl.errors import InvalidInput, JobFailed, StackError
 from stackctl.runs import observe, store, summary
 from stackctl.runs.settle import settled
+from stackctl.runs.states import ENDED, WAITS
 from stackctl.runs.store import Record
 
 RUN = click.argument("name", metavar="RUN", shell_complete=complete.runs)
@@ -81,10 +82,10 @@ def status(name: str, namespace: str | None, context: str | None, as_json: bool)
 
     job, pods = watch.look(found)
     now = observe.view(job, pods)
-    if now.state in observe.ENDED and len(now.nodes) < found.job.nodes:
+    if now.state in ENDED and len(now.nodes) < found.job.nodes:
         kept = keeping.of_job(found, job)
         now = observe.with_kept(now, kept.attempt, kept.json("result.json"), kept.json("failure.json")) if kept else now
-    record_now = attend.remember(store.home(os.environ) / name, now) if now.state in observe.ENDED else None
+    record_now = attend.remember(store.home(os.environ) / name, now) if now.state in ENDED else None
     if as_json:
         _json(now)
         return
@@ -92,7 +93,7 @@ def status(name: str, namespace: str | None, context: str | None, as_json: bool)
     click.echo(f"{name}: {now.state}, {attempts} ({summary.size(found.job)}, namespace {now.namespace})")
     if now.state == "failed":
         click.echo(f"  {(now.failure or {}).get('sentence') or now.reason}")
-    elif now.state in observe.WAITS:
+    elif now.state in WAITS:
         click.echo(f"  `stackctl explain {name}` says why it waits")
     rows = [(str(node.node), node.state, node.host or "-", node.pod) for node in now.nodes]
     _table([("NODE", "STATE", "HOST", "POD"), *rows[:_MOST_ROWS]])
@@ -221,7 +222,7 @@ def cancel(name: str, namespace: str | None, context: str | None) -> None:
 
     now = watch.view(found)
     watch.cancel(found)
-    over = now.state in observe.ENDED
+    over = now.state in ENDED
     attend.remember(store.home(os.environ) / name, now if over else msgspec.structs.replace(now, state="stopped"))
     click.echo(f"{name}: {'removed' if over else 'cancelled'}")
 

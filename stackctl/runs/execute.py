@@ -23,7 +23,8 @@ from stackctl.jobs import workloads
 from stackctl.jobs.job import Job
 from stackctl.jobs.yaml_text import to_yaml
 from stackctl.runs import store, summary
-from stackctl.runs.store import Record, State
+from stackctl.runs.states import State
+from stackctl.runs.store import Record
 from stackrt.launch.signals import STOPS
 
 

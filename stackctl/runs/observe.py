@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -11,10 +11,7 @@ from stackctl.errors import InvalidInput
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import JOB_NOTE
 from stackctl.runs import objects
-
-State = Literal["queued", "pending", "running", "restarting", "succeeded", "failed", "stopped"]
-
-WAITS, ENDED = ("queued", "pending", "restarting"), ("succeeded", "failed", "stopped")
+from stackctl.runs.states import State
 
 PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 

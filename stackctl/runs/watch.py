@@ -18,6 +18,7 @@ from stackctl.jobs.kubernetes import RUN_LABEL
 from stackctl.runs import logs, objects, observe
 from stackctl.runs.evidence import Facts
 from stackctl.runs.observe import View
+from stackctl.runs.states import ENDED
 
 LOOK_SECONDS, LONGEST_LOOK = 1.0, 5.0
 """Between two looks at a run, growing while nothing changes."""
@@ -87,7 +88,7 @@ def wait(run: Run, seen: Callable[[View], None]) -> View:
     while True:
         now = view(run)
         seen(now)
-        if now.state in observe.ENDED:
+        if now.state in ENDED:
             return now
         if observe.line(now) != before:
             before, pause = observe.line(now), LOOK_SECONDS
@@ -124,7 +125,7 @@ def gone(found: objects.Job, pods: Sequence[objects.Pod], nodes: set[int], attem
     """
     now = observe.view(found, pods)
     wanted = attempt or now.attempt
-    if now.state not in observe.ENDED and wanted >= now.attempt:
+    if now.state not in ENDED and wanted >= now.attempt:
         return set(), now.attempt
     return nodes - {pod.index for pod in pods if pod.attempt == wanted}, now.attempt
 
@@ -206,7 +207,7 @@ class _Follower:
         self._ended |= self._readers.keys() - present
         now = observe.view(found, pods)
         self._seen(now)
-        return now.state in observe.ENDED
+        return now.state in ENDED
 
     def _read(self, pod: objects.Pod, attempt: int) -> None:
         name = pod.metadata.name
