@@ -12,11 +12,12 @@ from typing import BinaryIO
 import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster, Silent
-from stackctl.errors import InvalidInput, JobFailed
+from stackctl.errors import JobFailed
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import RUN_LABEL
 from stackctl.runs import logs, objects, observe
 from stackctl.runs.evidence import Facts
+from stackctl.runs.handle import NoSuchRun
 from stackctl.runs.observe import View
 from stackctl.runs.states import ENDED
 
@@ -43,7 +44,7 @@ def find(cluster: Cluster, name: str, namespace: str) -> Run:
     """A run by its name.
 
     Raises:
-        InvalidInput: There is none, or something else made the Job.
+        NoSuchRun: There is none, or something else made the Job.
     """
     found = _job(cluster, name, namespace)
     return Run(cluster, name, namespace, observe.job_of(found), found.metadata.uid)
@@ -251,7 +252,7 @@ class Keeper:
 def _job(cluster: Cluster, name: str, namespace: str) -> objects.Job:
     found = cluster.get("Job", name, namespace)
     if found is None or RUN_LABEL not in (found["metadata"].get("labels") or {}):
-        raise InvalidInput(f"the namespace {namespace} has no run named {name}", hint="`stackctl list` shows the runs")
+        raise NoSuchRun(f"the namespace {namespace} has no run named {name}", hint="`stackctl list` shows the runs")
     return msgspec.convert(found, objects.Job)
 
 

@@ -8,8 +8,9 @@ from stackctl.engines import compose
 from stackctl.engines.hold import held
 from stackctl.errors import MissingHere
 from stackctl.jobs import job as jobs
-from stackctl.runs import store
-from stackctl.runs.settle import settled
+from stackctl.runs import backends, store
+from stackctl.runs.backends.base import Known, Where
+from stackctl.runs.stored import StoredRun
 
 STARTED = "2026-11-22T06:00:00+00:00"
 
@@ -19,6 +20,12 @@ def running(folder: Path, backend: str) -> store.Record:
     record = store.Record(name="a", backend=backend, attempt=1, started=STARTED)
     store.write_json(folder / "run.json", record)
     return record
+
+
+def settled(folder: Path, record: store.Record) -> store.Record:
+    handle = backends.load(record.backend).watch(Known(record.name, folder, record, Where()), print)
+    assert isinstance(handle, StoredRun)
+    return handle.settle()
 
 
 def fail() -> None:

@@ -1,0 +1,160 @@
+"""What every backend does, and what it is asked."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from stackctl.jobs.job import Job
+from stackctl.runs import store
+from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
+from stackctl.runs.states import State
+from stackctl.runs.store import Record
+
+if TYPE_CHECKING:  # a dry run needs none
+    from stackctl.runs.stored import StoredRun
+
+
+class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
+
+    `code` is a folder to ship, `profile` a cluster's profile or a TOML file; without `preflight` nothing is checked
+    before.
+    """
+
+    namespace: str | None = None
+    context: str | None = None
+    profile: str = "generic"
+    cpu: str | None = None
+    memory: str | None = None
+    shm: str | None = None
+    queue: str | None = None
+    priority: str | None = None
+    volumes: tuple[str, ...] = ()
+    secret_env: tuple[str, ...] = ()
+    retries: int = 3
+    code: Path | None = None
+    preflight: bool = True
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A job to plan or to start; each backend takes of it what it knows.
+
+    Args:
+        folder: The run's folder.
+        workdir: The folder that it is started in.
+        port: Of node 0's launcher; None for the first free one.
+        resume: Go on with the run that the folder holds.
+        quiet: Send the ranks' output to standard error.
+    """
+
+    job: Job
+    folder: Path
+    workdir: Path = Path()
+    port: int | None = None
+    resume: bool = False
+    quiet: bool = False
+    cluster: ClusterOptions = ClusterOptions()
+
+
+class Where(msgspec.Struct, frozen=True):
+    """The cluster and namespace that a person has named; None for what the kubeconfig says."""
+
+    namespace: str | None = None
+    context: str | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether there is any."""
+        return bool(self.namespace or self.context)
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is known of a run that is looked for: its name, its folder, its record if it is in the store."""
+
+    name: str
+    folder: Path
+    record: Record | None
+    where: Where
+
+
+class ListedRun(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A run in a list. `started` is UTC, ISO 8601, to the minute at least."""
+
+    name: str
+    state: State
+    started: str
+    backend: str
+    namespace: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person."""
+        return f"namespace {self.namespace}" if self.namespace else self.backend
+
+
+def listed(record: Record) -> ListedRun:
+    """A run of the store in a list."""
+    return ListedRun(record.name, record.state, record.started, record.backend, record.namespace)
+
+
+class Backend(ABC):
+    """A place where jobs run. What is not said otherwise is that of one whose runs end with their stackctl."""
+
+    where: str
+    """What a run's nodes are there, in a person's words: `processes`."""
+
+    @abstractmethod
+    def plan(self, asked: Request, tell: Tell) -> Told:
+        """What would be started. Starts and makes nothing.
+
+        Raises:
+            InvalidInput: The job cannot run there.
+        """
+
+    @abstractmethod
+    def start(self, asked: Request, tell: Tell) -> RunHandle:
+        """Start a job and write it down in its folder; one that ends with its stackctl has then ended.
+
+        Raises:
+            InvalidInput: The job cannot run there.
+            MissingHere: Something that it needs is not there.
+            NameTaken: The folder, or the place, has a run of this name.
+        """
+
+    def stored(self, folder: Path, record: Record, tell: Tell, job: Job | None = None) -> StoredRun:
+        """The handle of a run by its folder."""
+        from stackctl.runs.stored import StoredRun
+
+        return StoredRun(folder, record, tell, where=self.where, job=job)
+
+    def watch(self, known: Known, tell: Tell) -> RunHandle:
+        """The handle of a run.
+
+        Raises:
+            NoSuchRun: There is none of this name.
+        """
+        if known.record is None:
+            raise NoSuchRun(f"there is no run named {known.name}", hint="`stackctl list` shows the runs")
+        return self.stored(known.folder, known.record, tell)
+
+    def listed(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[ListedRun]:
+        """Its runs as they are now: all of the store's, `mine`, and others that it knows of."""
+        home = store.home(os.environ)
+        return [listed(self.stored(home / record.name, record, tell).settle()) for record in mine]
+
+
+def image_of(job: Job) -> str:
+    """The full name of a job's image: of the catalog's, in the variant that fits; another name stays as it is."""
+    from stackctl.images import catalog
+
+    rows = catalog.load()
+    if job.image not in rows.images:
+        return job.image
+    prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
+    return catalog.targets(rows, job.image, "cuda" if job.gpus and job.device != "cpu" else "cpu", prefix)[0].tag
