@@ -161,7 +161,7 @@ def _here() -> Path:
 def _report(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         click.echo(store.to_json(outcome.data).decode(), nl=False)
-    if outcome.state == "failed":
+    if outcome.state not in ("succeeded", "stopped"):
         raise JobFailed(outcome.text, hint=outcome.hint)
     try:
         if not as_json:

@@ -27,7 +27,7 @@ def find(name: str, where: Where, tell: Tell) -> RunHandle:
         return backends.load(record.backend).watch(Known(name, folder, record, where), tell)
 
 
-def rows(where: Where, tell: Tell) -> list[ListedRun]:
+def runs(where: Where, tell: Tell) -> list[ListedRun]:
     """Every run as it is now, the newest first: those of the store, and those that the cluster has beside them."""
     records = store.records(store.home(os.environ))
     found = {record.name: listed(record) for record in records}
@@ -35,7 +35,7 @@ def rows(where: Where, tell: Tell) -> list[ListedRun]:
     for backend in backends.BACKENDS:
         mine = [record for record in records if record.backend == backend]
         own = {record.name for record in mine}
-        for row in backends.load(backend).listed(mine, where, tell):
+        for row in backends.load(backend).runs(mine, where, tell):
             if row.name in own or row.name not in names:
                 found[row.name] = row
     return sorted(found.values(), key=lambda row: row.started, reverse=True)

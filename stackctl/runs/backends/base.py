@@ -143,7 +143,7 @@ class Backend(ABC):
             raise NoSuchRun(f"there is no run named {known.name}", hint="`stackctl list` shows the runs")
         return self.stored(known.folder, known.record, tell)
 
-    def listed(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[ListedRun]:
+    def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[ListedRun]:
         """Its runs as they are now: all of the store's, `mine`, and others that it knows of."""
         home = store.home(os.environ)
         return [listed(self.stored(home / record.name, record, tell).settle()) for record in mine]

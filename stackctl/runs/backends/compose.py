@@ -53,38 +53,35 @@ class Compose(Backend):
             MissingHere: There is no engine, no Compose, or no such image here.
             NameTaken: The folder holds a run, or there are containers of that name.
         """
-        return self.stored(asked.folder, _run(asked, tell), tell, asked.job)
+        job, folder, workdir = asked.job, asked.folder, asked.workdir
+        image = image_of(job)
+        info = _need(image, job.image)
+        _need_name(job.name)
+        with claimed(folder, job, resume=asked.resume) as (attempt, _):
+            user = _container_user(folder, workdir)
+            tell(announcement(job, self.where, folder))
+            if not job.workload and user != ROOTLESS and not store.can_write(workdir, store.container_user(workdir)):
+                who = f"containers run as uid {user.partition(':')[0]}, which cannot write into {workdir}"
+                tell(f"note: {who}: save to $STACK_OUT, or give it the folder first: chown -R {user} .")
+            file = folder / "compose.yaml"
+            file.touch(mode=store.PRIVATE)
+            file.write_text(to_yaml(_document(asked, image, user, attempt)), encoding="utf-8")
+            begun = Record(
+                name=job.name,
+                backend="compose",
+                attempt=attempt,
+                started=store.now(),
+                image=info.id,
+                workdir=str(workdir),
+            )
+            with recorded(begun, folder, tell) as ended:
+                token = {"STACK_TOKEN": secrets.token_hex(32)}
+                record = ended(engine.run(file, job.name, token, to_stderr=asked.quiet))
+        return self.stored(folder, record, tell, job)
 
     def stored(self, folder: Path, record: Record, tell: Tell, job: Job | None = None) -> StoredRun:
         """The handle of a run by its folder, and its containers."""
         return ComposeRun(folder, record, tell, where=self.where, job=job)
-
-
-def _run(asked: Request, tell: Tell) -> Record:
-    job, folder, workdir = asked.job, asked.folder, asked.workdir
-    image = image_of(job)
-    info = _need(image, job.image)
-    _need_name(job.name)
-    with claimed(folder, job, resume=asked.resume) as (attempt, _):
-        user = _container_user(folder, workdir)
-        tell(announcement(job, Compose.where, folder))
-        if not job.workload and user != ROOTLESS and not store.can_write(workdir, store.container_user(workdir)):
-            tell(f"note: containers run as uid {user.partition(':')[0]}, which cannot write into {workdir}: save to "
-                 f"$STACK_OUT, or give it the folder first: chown -R {user} .")  # fmt: skip
-        file = folder / "compose.yaml"
-        file.touch(mode=store.PRIVATE)
-        file.write_text(to_yaml(_document(asked, image, user, attempt)), encoding="utf-8")
-        begun = Record(
-            name=job.name,
-            backend="compose",
-            attempt=attempt,
-            started=store.now(),
-            image=info.id,
-            workdir=str(workdir),
-        )
-        with recorded(begun, folder, tell) as ended:
-            token = {"STACK_TOKEN": secrets.token_hex(32)}
-            return ended(engine.run(file, job.name, token, to_stderr=asked.quiet))
 
 
 def _document(asked: Request, image: str, user: str, attempt: int) -> compose.Document:

@@ -67,7 +67,7 @@ class Kubernetes(Backend):
                 raise
             return GoneRun(known.folder, record, tell)
 
-    def listed(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[ListedRun]:
+    def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[ListedRun]:
         """The store's, and all of one namespace, whoever submitted them."""
         context = kubeconfig.current(os.environ, where.context or "")
         namespace = where.namespace or context.namespace

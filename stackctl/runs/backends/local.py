@@ -36,35 +36,33 @@ class Local(Backend):
             MissingHere: The workload's packages, the GPUs or the port are not here.
             NameTaken: The folder holds a run.
         """
-        with engine.reserved_port(asked.port, PORT) as port:
-            record = _run(asked, port, tell)
-        return self.stored(asked.folder, record, tell, asked.job)
+        import secrets  # these a dry run does not need
 
+        from stackctl import assets
+        from stackctl.runs.backends.foreground import announcement, claimed, recorded
 
-def _run(asked: Request, port: int, tell: Tell) -> Record:
-    import secrets  # these a dry run does not need
-
-    from stackctl import assets
-    from stackctl.runs.backends.foreground import announcement, claimed, recorded
-
-    job, folder, workdir = asked.job, asked.folder, asked.workdir
-    env = engine.environment(job.command[0] if not job.workload else "")
-    _need_packages(job)
-    if not engine.has_program(job.command[0], job.env.get("PATH", env["PATH"]), workdir):
-        raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
-    gpus = engine.gpu_ids(job.nodes * job.gpus)
-    env["PWD"] = str(workdir)
-    env["STACK_TOKEN"] = secrets.token_hex(32)
-    with claimed(folder, job, resume=asked.resume) as (attempt, hold):
-        tell(announcement(job, Local.where, folder))
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(assets.payload_path(folder))]))
-        nodes = local.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt, gpus=gpus)
-        commands = [engine.Command(node.argv, {**env, **node.env}) for node in nodes]
-        begun = Record(name=job.name, backend="local", attempt=attempt, started=now(), workdir=str(workdir))
-        with recorded(begun, folder, tell) as ended:
-            # The launchers hold the folder as well: if we are killed, the run goes on until they have ended.
-            codes = engine.run(commands, cwd=workdir, to_stderr=asked.quiet, keep=[hold])
-            return ended([128 - code if code < 0 else code for code in codes])
+        job, folder, workdir = asked.job, asked.folder, asked.workdir
+        env = engine.environment(job.command[0] if not job.workload else "")
+        _need_packages(job)
+        if not engine.has_program(job.command[0], job.env.get("PATH", env["PATH"]), workdir):
+            raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
+        gpus = engine.gpu_ids(job.nodes * job.gpus)
+        env |= {"PWD": str(workdir), "STACK_TOKEN": secrets.token_hex(32)}
+        with (
+            engine.reserved_port(asked.port, PORT) as port,
+            claimed(folder, job, resume=asked.resume) as (attempt, hold),
+        ):
+            tell(announcement(job, self.where, folder))
+            paths = [env.get("PYTHONPATH"), str(assets.payload_path(folder))]
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+            nodes = local.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt, gpus=gpus)
+            commands = [engine.Command(node.argv, {**env, **node.env}) for node in nodes]
+            begun = Record(name=job.name, backend="local", attempt=attempt, started=now(), workdir=str(workdir))
+            with recorded(begun, folder, tell) as ended:
+                # The launchers hold the folder as well: if we are killed, the run goes on until they have ended.
+                codes = engine.run(commands, cwd=workdir, to_stderr=asked.quiet, keep=[hold])
+                record = ended([128 - code if code < 0 else code for code in codes])
+        return self.stored(folder, record, tell, job)
 
 
 def _need_packages(job: Job) -> None:

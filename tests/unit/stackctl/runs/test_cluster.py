@@ -1,0 +1,98 @@
+"""The handle of a run on a cluster, against what a real one said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+import pytest
+
+from stackctl.engines.kube import Cluster
+from stackctl.errors import InvalidInput
+from stackctl.jobs import job as jobs
+from stackctl.runs import store
+from stackctl.runs.cluster import ClusterRun
+from stackctl.runs.handle import Lines
+from stackctl.runs.store import Record
+from stackctl.runs.watch import Run
+
+T = TypeVar("T")
+
+
+class Said:
+    """A cluster as it was, with two lines in each log."""
+
+    def __init__(self, name: str) -> None:
+        self.rows: dict[str, Any] = json.loads((Path(__file__).parent / "recorded" / f"{name}.json").read_text())
+        self.rows["job"]["metadata"]["uid"] = "u"
+        self.deleted: list[str] = []
+
+    def get(self, kind: str, _name: str, _namespace: str = "") -> Any:
+        return self.rows["job"] if kind == "Job" else {}
+
+    def items(self, kind: str, of: type[T], _namespace: str = "", **_query: str) -> list[T]:
+        return msgspec.convert(self.rows["pods" if kind == "Pod" else "events"], list[of])  # type: ignore[valid-type]
+
+    @contextmanager
+    def lines(self, path: str, _query: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+        node = path.split("/")[-2].rsplit("-", 2)[-2]
+        yield iter([f"2026-11-22T06:00:0{n}Z [{node}] step {n}".encode() for n in (1, 2)])
+
+    def delete(self, kind: str, name: str, _namespace: str, *, uid: str) -> bool:
+        self.deleted.append(f"{kind} {name} {uid}")
+        return True
+
+
+def run_of(said: Said, told: list[str]) -> ClusterRun:
+    about = said.rows["job"]["metadata"]
+    job = jobs.make(name=about["name"], arguments=["true"], nodes=said.rows["job"]["spec"]["completions"])
+    return ClusterRun(Run(cast(Cluster, said), job.name, "team", job, "u"), told.append)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the run that failed, as its submission left it."""
+    monkeypatch.setenv("STACK_RUNS", str(tmp_path))
+    name: str = Said("rank-failed").rows["job"]["metadata"]["name"]
+    store.create(tmp_path / name, jobs.make(name=name, arguments=["true"]), resume=False)
+    record = Record(name=name, backend="kubernetes", attempt=1, started="then", namespace="team")
+    store.write_json(tmp_path / name / "run.json", record)
+    return tmp_path / name
+
+
+def test_a_run_that_failed_is_told_and_written_down(folder: Path) -> None:
+    told: list[str] = []
+    run = run_of(Said("rank-failed"), told)
+    status = run.status()
+    assert status.text.splitlines()[0].startswith(f"{run.name}: failed, attempt 1 of 1 (2 nodes x 1 rank")
+    assert status.text.splitlines()[2].split() == ["NODE", "STATE", "HOST", "POD"]
+    assert "ValueError: loss is nan" in run.explain().text
+    outcome = run.wait()
+    assert (outcome.state, told) == ("failed", [])
+    assert outcome.hint == f"attempt 1 of 1; {run.name} is kept until you remove it: stackctl cancel {run.name}"
+    record = store.read_record(folder)
+    assert record
+    assert (record.state, record.exit_code) == ("failed", 3)
+
+
+def test_its_logs_are_printed_until_it_has_ended(folder: Path) -> None:
+    run = run_of(Said("rank-failed"), [])
+    assert list(run.logs(Lines(rank=1))) == [b"[1] step 1", b"[1] step 2"]
+    followed: list[bytes] = []
+    run.wait(followed.append)
+    assert sorted(followed) == [b"[0] step 1", b"[0] step 2", b"[1] step 1", b"[1] step 2"]
+    assert (folder / "logs" / "attempt-1" / "rank-1.log").read_text() == "step 1\nstep 2\n"
+    with pytest.raises(InvalidInput, match="the newest attempt is 1"):
+        list(run.logs(Lines(attempt=2)))
+
+
+def test_a_run_that_waits_is_cancelled(folder: Path) -> None:
+    said = Said("unschedulable")
+    run = run_of(said, [])
+    assert f"`stackctl explain {run.name}` says why it waits" in run.status().text
+    assert run.cancel() == f"{run.name}: cancelled"
+    assert said.deleted == [f"Job {run.name} u"]
