@@ -14,9 +14,10 @@ import pytest
 from stackctl.engines.kube import Cluster
 from stackctl.errors import InvalidInput
 from stackctl.jobs import job as jobs
-from stackctl.runs import store
-from stackctl.runs.cluster import ClusterRun
+from stackctl.runs import cluster, kept, store
+from stackctl.runs.cluster import ClusterRun, GoneRun
 from stackctl.runs.handle import Lines
+from stackctl.runs.kept import File, Kept, Source
 from stackctl.runs.store import Record
 from stackctl.runs.watch import Run
 
@@ -58,7 +59,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the run that failed, as its submission left it."""
     monkeypatch.setenv("STACK_RUNS", str(tmp_path))
     name: str = Said("rank-failed").rows["job"]["metadata"]["name"]
-    store.create(tmp_path / name, jobs.make(name=name, arguments=["true"]), resume=False)
+    store.create(tmp_path / name, jobs.make(name=name, arguments=["true"], nodes=2), resume=False)
     record = Record(name=name, backend="kubernetes", attempt=1, started="then", namespace="team")
     store.write_json(tmp_path / name / "run.json", record)
     return tmp_path / name
@@ -96,3 +97,61 @@ def test_a_run_that_waits_is_cancelled(folder: Path) -> None:
     assert f"`stackctl explain {run.name}` says why it waits" in run.status().text
     assert run.cancel() == f"{run.name}: cancelled"
     assert said.deleted == [f"Job {run.name} u"]
+
+
+FILES = (
+    File("failure.json", 0, 9e9, '{"exit_code": 3, "sentence": "rank 1 failed first", "reason": "rank-failed"}'),
+    File("logs/attempt-2/rank-0.log", 5, 9e9, "step 9\n"),
+    File("logs/attempt-2/rank-1.log", 0, 9e9, "boom\n"),
+)
+POD = {
+    "containers": [{"image": "mine:1", "volumeMounts": [{"mountPath": "/out", "name": "out"}]}],
+    "volumes": [{"name": "out", "persistentVolumeClaim": {"claimName": "shared"}}],
+}
+
+
+@pytest.fixture
+def claim(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """What was asked of the claim of a run that failed; the pod that reads it is not part of this."""
+    asked: list[tuple[int, str]] = []
+
+    def read(_cluster: Cluster, source: Source, *, attempt: int, pattern: str) -> Kept:
+        assert (source.namespace, source.claim) in {("default", "shared"), ("team", "shared")}
+        asked.append((attempt, pattern))
+        return Kept(2, FILES if pattern else FILES[:1])
+
+    monkeypatch.setattr(kept, "read", read)
+    return asked
+
+
+def test_of_a_run_whose_pods_are_gone_its_claim_tells(folder: Path, claim: list[tuple[int, str]]) -> None:
+    said, told = Said("rank-failed"), list[str]()
+    said.rows["pods"] = []
+    run = run_of(said, told)
+    assert list(run.logs(Lines())) == []
+    assert told[0].startswith("note: gone with their pods: the logs of node 0, 1; --volume keeps")
+    assert told[1] == "nothing printed; `stackctl status r-rank` says why"
+    said.rows["job"]["spec"]["template"] = {"spec": POD}
+    assert "  rank 1 failed first" in run.status().text
+    assert run.explain().text.startswith("r-rank: failed, attempt 2 of 1\nr-rank: rank 1 failed first")
+    assert list(run.logs(Lines(rank=1))) == [b"[1] boom"]
+    assert claim == [(0, ""), (0, ""), (0, "rank-1")]
+    assert told[-1] == "note: logs/attempt-2/rank-0.log: its end only; the claim has all of it"
+
+
+def test_of_a_run_that_is_gone_its_claim_tells(
+    folder: Path, claim: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "Cluster", lambda _context: None)
+    before = store.read_record(folder)
+    assert before
+    run = GoneRun(folder, msgspec.structs.replace(before, claim="shared", started="2026-11-22T06:00:00Z"), print)
+    outcome = run.wait()
+    assert (outcome.state, outcome.text) == ("failed", "rank 1 failed first")
+    record = store.read_record(folder)
+    assert record
+    assert (record.state, record.attempt, record.exit_code) == ("failed", 2, 3)
+    with pytest.raises(InvalidInput, match="no such logs were kept"):
+        list(run.logs(Lines(attempt=1, rank=0)))
+    assert list(run.logs(Lines())) == [b"[0] step 9", b"[1] boom"]
+    assert claim[:2] == [(0, ""), (1, "rank-0")]
