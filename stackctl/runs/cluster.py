@@ -159,7 +159,7 @@ class GoneRun(StoredRun):
     """A run of the store that its cluster has no more: what its folder and its claim still tell."""
 
     def __init__(self, folder: Path, record: Record, tell: Tell) -> None:
-        super().__init__(folder, record, tell, where=f"namespace {record.namespace}")
+        super().__init__(folder, record, tell, where=f"namespace {record.namespace}", goes_on=lambda: False)
 
     def settle(self) -> Record:
         """The record; where nobody saw how the run ended, its claim may tell."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from stackctl.engines.hold import is_held
 from stackctl.errors import InvalidInput
 from stackctl.jobs.job import Job
 from stackctl.runs import store, summary
@@ -22,11 +21,22 @@ class StoredRun:
 
     Args:
         where: What its nodes are, in a person's words: `processes`.
+        goes_on: Tells whether anything of it still runs.
         job: If it is at hand; its folder may have been removed meanwhile.
     """
 
-    def __init__(self, folder: Path, record: Record, tell: Tell, *, where: str, job: Job | None = None) -> None:
-        self.folder, self.record, self.tell, self.where, self._job = folder, record, tell, where, job
+    def __init__(
+        self,
+        folder: Path,
+        record: Record,
+        tell: Tell,
+        *,
+        where: str,
+        goes_on: Callable[[], bool],
+        job: Job | None = None,
+    ) -> None:
+        self.folder, self.record, self.tell, self.where = folder, record, tell, where
+        self._goes_on, self._job = goes_on, job
 
     @property
     def name(self) -> str:
@@ -38,13 +48,9 @@ class StoredRun:
         """What it runs."""
         return self._job or store.read_job(self.folder)
 
-    def goes_on(self) -> bool:
-        """Whether something of it still runs: its launchers hold the folder as their stackctl does."""
-        return is_held(self.folder)
-
     def settle(self) -> Record:
         """The record, put right if it says `running` and nothing of the run runs any more."""
-        if self.record.state == "running" and not self.goes_on():
+        if self.record.state == "running" and not self._goes_on():
             failure = store.read_json(self.folder / "failure.json")
             told = failure.get("exit_code") if failure else None
             code = told if isinstance(told, int) else 1 if failure else None

@@ -127,11 +127,20 @@ class Backend(ABC):
             NameTaken: The folder, or the place, has a run of this name.
         """
 
+    def goes_on(self, folder: Path, name: str) -> bool:
+        """Whether anything of a run still runs: its launchers hold the folder as their stackctl does."""
+        from stackctl.engines.hold import is_held
+
+        return is_held(folder)
+
     def stored(self, folder: Path, record: Record, tell: Tell, job: Job | None = None) -> StoredRun:
         """The handle of a run by its folder."""
         from stackctl.runs.stored import StoredRun
 
-        return StoredRun(folder, record, tell, where=self.where, job=job)
+        def goes_on() -> bool:
+            return self.goes_on(folder, record.name)
+
+        return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, job=job)
 
     def watch(self, known: Known, tell: Tell) -> RunHandle:
         """The handle of a run.

@@ -1,38 +1,25 @@
-"""Nodes as containers of Docker Compose on this machine."""
+"""Nodes as containers of Docker Compose on this machine. Engines are imported when used: a dry run needs none."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from stackctl.engines import compose as engine
-from stackctl.engines import docker
 from stackctl.engines.local import gpu_ids
 from stackctl.errors import MissingHere, NameTaken, StackError
 from stackctl.jobs import compose
-from stackctl.jobs.job import Job
 from stackctl.jobs.yaml_text import to_yaml
 from stackctl.runs import store
 from stackctl.runs.backends.base import Backend, Request, image_of
-from stackctl.runs.backends.foreground import announcement, claimed, recorded
 from stackctl.runs.handle import RunHandle, Tell, Told
 from stackctl.runs.store import Record
-from stackctl.runs.stored import StoredRun
+
+if TYPE_CHECKING:
+    from stackctl.engines.docker import ImageInfo
 
 ROOTLESS = "0:0"
 """The user that a rootless engine maps to the caller."""
-
-
-class ComposeRun(StoredRun):
-    """A run in containers, which go on without their stackctl."""
-
-    def goes_on(self) -> bool:
-        """Whether any of them runs, by the engine; while it does not answer, they may."""
-        try:
-            return super().goes_on() or bool(engine.containers(self.name, running=True))
-        except StackError:
-            return True
 
 
 class Compose(Backend):
@@ -53,6 +40,9 @@ class Compose(Backend):
             MissingHere: There is no engine, no Compose, or no such image here.
             NameTaken: The folder holds a run, or there are containers of that name.
         """
+        from stackctl.engines import compose as engine
+        from stackctl.runs.backends.foreground import announcement, claimed, new_token, recorded
+
         job, folder, workdir = asked.job, asked.folder, asked.workdir
         image = image_of(job)
         info = _need(image, job.image)
@@ -75,13 +65,17 @@ class Compose(Backend):
                 workdir=str(workdir),
             )
             with recorded(begun, folder, tell) as ended:
-                token = {"STACK_TOKEN": secrets.token_hex(32)}
-                record = ended(engine.run(file, job.name, token, to_stderr=asked.quiet))
+                record = ended(engine.run(file, job.name, {"STACK_TOKEN": new_token()}, to_stderr=asked.quiet))
         return self.stored(folder, record, tell, job)
 
-    def stored(self, folder: Path, record: Record, tell: Tell, job: Job | None = None) -> StoredRun:
-        """The handle of a run by its folder, and its containers."""
-        return ComposeRun(folder, record, tell, where=self.where, job=job)
+    def goes_on(self, folder: Path, name: str) -> bool:
+        """Whether anything of a run still runs: containers do without their stackctl, or may if no engine answers."""
+        from stackctl.engines import compose as engine
+
+        try:
+            return super().goes_on(folder, name) or bool(engine.containers(name, running=True))
+        except StackError:
+            return True
 
 
 def _document(asked: Request, image: str, user: str, attempt: int) -> compose.Document:
@@ -91,7 +85,9 @@ def _document(asked: Request, image: str, user: str, attempt: int) -> compose.Do
     return compose.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
 
 
-def _need(image: str, name: str) -> docker.ImageInfo:
+def _need(image: str, name: str) -> ImageInfo:
+    from stackctl.engines import docker
+
     docker.require("compose")
     info = docker.image(image)
     if info is None:
@@ -101,6 +97,8 @@ def _need(image: str, name: str) -> docker.ImageInfo:
 
 
 def _need_name(name: str) -> None:
+    from stackctl.engines import compose as engine
+
     taken = engine.containers(name)
     if taken:
         raise NameTaken(
@@ -112,6 +110,8 @@ def _need_name(name: str) -> None:
 
 def _container_user(folder: Path, workdir: Path) -> str:
     """`uid:gid` for the containers: the caller's, so that outputs are the caller's own."""
+    from stackctl.engines import docker
+
     if docker.is_rootless():
         return ROOTLESS
     uid, gid = store.container_user(workdir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,11 @@ def claimed(folder: Path, job: Job, *, resume: bool) -> Iterator[tuple[int, int]
         attempt = store.create(folder, job, resume=False)
         with held(folder, busy) as hold:
             yield attempt, hold
+
+
+def new_token() -> str:
+    """The run's secret."""
+    return os.urandom(32).hex()
 
 
 def announcement(job: Job, where: str, folder: Path) -> str:

@@ -36,10 +36,8 @@ class Local(Backend):
             MissingHere: The workload's packages, the GPUs or the port are not here.
             NameTaken: The folder holds a run.
         """
-        import secrets  # these a dry run does not need
-
-        from stackctl import assets
-        from stackctl.runs.backends.foreground import announcement, claimed, recorded
+        from stackctl import assets  # which a dry run does not need
+        from stackctl.runs.backends.foreground import announcement, claimed, new_token, recorded
 
         job, folder, workdir = asked.job, asked.folder, asked.workdir
         env = engine.environment(job.command[0] if not job.workload else "")
@@ -47,7 +45,7 @@ class Local(Backend):
         if not engine.has_program(job.command[0], job.env.get("PATH", env["PATH"]), workdir):
             raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
         gpus = engine.gpu_ids(job.nodes * job.gpus)
-        env |= {"PWD": str(workdir), "STACK_TOKEN": secrets.token_hex(32)}
+        env |= {"PWD": str(workdir), "STACK_TOKEN": new_token()}
         with (
             engine.reserved_port(asked.port, PORT) as port,
             claimed(folder, job, resume=asked.resume) as (attempt, hold),
