@@ -23,10 +23,8 @@ def list_(namespace: str | None, context: str | None, limit: int, as_json: bool)
 
     Runs on the cluster are those of one namespace, whoever submitted them.
     """
-    rows = known.runs(Where(namespace, context), attend.tell)
-    shown = rows[:limit] if limit else rows
-    heading = ("NAME", "STATE", "WHERE", "STARTED")
-    _show(Told(summary.table([heading, *((r.name, r.state, r.place, r.started) for r in shown)]), shown), as_json)
+    runs = known.runs(Where(namespace, context), attend.tell)
+    _show(summary.listed(runs[:limit] if limit else runs), as_json)
 
 
 @click.command()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from stackctl.runs import backends, store
-from stackctl.runs.backends.base import Known, ListedRun, Where, listed
+from stackctl.runs.backends.base import Where
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell
+from stackctl.runs.store import Record
 
 
 def find(name: str, where: Where, tell: Tell) -> RunHandle:
@@ -15,27 +16,27 @@ def find(name: str, where: Where, tell: Tell) -> RunHandle:
     Raises:
         NoSuchRun: There is none.
     """
-    folder = store.home(os.environ) / name
-    record = store.read_record(folder)
+    record = store.read_record(store.home(os.environ) / name)
     if record and (record.backend == backends.SHARED or not where.named):
-        return backends.load(record.backend).watch(Known(name, folder, record, where), tell)
+        return backends.load(record.backend).watch(name, record, where, tell)
     try:
-        return backends.load(backends.SHARED).watch(Known(name, folder, None, where), tell)
+        return backends.load(backends.SHARED).watch(name, None, where, tell)
     except NoSuchRun:
         if record is None:
             raise
-        return backends.load(record.backend).watch(Known(name, folder, record, where), tell)
+        return backends.load(record.backend).watch(name, record, where, tell)
 
 
-def runs(where: Where, tell: Tell) -> list[ListedRun]:
-    """Every run as it is now, the newest first: those of the store, and those that the cluster has beside them."""
-    records = store.records(store.home(os.environ))
-    found = {record.name: listed(record) for record in records}
-    names = frozenset(found)
+def runs(where: Where, tell: Tell) -> list[Record]:
+    """Every run as it is now, the newest first: those of the store, and those that the cluster has beside them.
+
+    Of the latter the name, state, start and namespace are known; their start to the minute at best.
+    """
+    stored = {record.name: record for record in store.records(store.home(os.environ))}
+    found = dict(stored)
     for backend in backends.BACKENDS:
-        mine = [record for record in records if record.backend == backend]
-        own = {record.name for record in mine}
-        for row in backends.load(backend).runs(mine, where, tell):
-            if row.name in own or row.name not in names:
-                found[row.name] = row
-    return sorted(found.values(), key=lambda row: row.started, reverse=True)
+        mine = [record for record in stored.values() if record.backend == backend]
+        for record in backends.load(backend).runs(mine, where, tell):
+            if record.name not in stored or stored[record.name].backend == backend:
+                found[record.name] = record
+    return sorted(found.values(), key=lambda record: record.started, reverse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stackctl.jobs.job import Job
+from stackctl.runs.handle import Told
 from stackctl.runs.store import Record
 
 
@@ -69,6 +70,15 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def listed(runs: Sequence[Record]) -> Told:
+    """A list of runs."""
+    rows = [(run.name, run.state, f"namespace {run.namespace}" if run.namespace else run.backend, run.started)
+            for run in runs]  # fmt: skip
+    names = ("name", "state", "started", "backend", "namespace")
+    data = [{name: getattr(run, name) for name in names if getattr(run, name)} for run in runs]
+    return Told(table([("NAME", "STATE", "WHERE", "STARTED"), *rows]), data)
 
 
 def _files(folder: Path, result: Mapping[str, Any] | None) -> list[str]:

@@ -13,7 +13,6 @@ import msgspec
 from stackctl.jobs.job import Job
 from stackctl.runs import store
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
-from stackctl.runs.states import State
 from stackctl.runs.store import Record
 
 if TYPE_CHECKING:  # a dry run needs none
@@ -74,35 +73,6 @@ class Where(msgspec.Struct, frozen=True):
         return bool(self.namespace or self.context)
 
 
-class Known(msgspec.Struct, frozen=True):
-    """What is known of a run that is looked for: its name, its folder, its record if it is in the store."""
-
-    name: str
-    folder: Path
-    record: Record | None
-    where: Where
-
-
-class ListedRun(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A run in a list. `started` is UTC, ISO 8601, to the minute at least."""
-
-    name: str
-    state: State
-    started: str
-    backend: str
-    namespace: str = ""
-
-    @property
-    def place(self) -> str:
-        """Where it is, for a person."""
-        return f"namespace {self.namespace}" if self.namespace else self.backend
-
-
-def listed(record: Record) -> ListedRun:
-    """A run of the store in a list."""
-    return ListedRun(record.name, record.state, record.started, record.backend, record.namespace)
-
-
 class Backend(ABC):
     """A place where jobs run. What is not said otherwise is that of one whose runs end with their stackctl."""
 
@@ -142,20 +112,23 @@ class Backend(ABC):
 
         return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, job=job)
 
-    def watch(self, known: Known, tell: Tell) -> RunHandle:
+    def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
         """The handle of a run.
+
+        Args:
+            record: Its record, if it is in the store.
 
         Raises:
             NoSuchRun: There is none of this name.
         """
-        if known.record is None:
-            raise NoSuchRun(f"there is no run named {known.name}", hint="`stackctl list` shows the runs")
-        return self.stored(known.folder, known.record, tell)
+        if record is None:
+            raise NoSuchRun(f"there is no run named {name}", hint="`stackctl list` shows the runs")
+        return self.stored(store.home(os.environ) / name, record, tell)
 
-    def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[ListedRun]:
-        """Its runs as they are now: all of the store's, `mine`, and others that it knows of."""
+    def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[Record]:
+        """Its runs as they are now: all of the store's, `mine`, and what is known of others'."""
         home = store.home(os.environ)
-        return [listed(self.stored(home / record.name, record, tell).settle()) for record in mine]
+        return [self.stored(home / record.name, record, tell).settle() for record in mine]
 
 
 def image_of(job: Job) -> str:

@@ -12,9 +12,10 @@ from stackctl.engines.kubeconfig import Context
 from stackctl.errors import StackError
 from stackctl.jobs import kubernetes, profiles
 from stackctl.jobs.placement import place
-from stackctl.runs import submission
-from stackctl.runs.backends.base import Backend, Known, ListedRun, Request, Where, image_of, listed
+from stackctl.runs import store, submission
+from stackctl.runs.backends.base import Backend, Request, Where, image_of
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
+from stackctl.runs.states import State
 from stackctl.runs.store import Record
 from stackctl.runs.submission import Submission
 
@@ -51,45 +52,46 @@ class Kubernetes(Backend):
         run = submit.submit(Cluster(context.name), ready, asked.folder, tell, check=asked.cluster.preflight)
         return ClusterRun(run, tell)
 
-    def watch(self, known: Known, tell: Tell) -> RunHandle:
+    def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
         """The run on its cluster, or what is left of it where the cluster has it no more."""
         from stackctl.engines.kube import Cluster
         from stackctl.runs import watch
         from stackctl.runs.cluster import ClusterRun, GoneRun
 
-        record, where = known.record, known.where
         context = kubeconfig.current(os.environ, where.context or (record.context if record else ""))
         namespace = where.namespace or (record.namespace if record else "") or context.namespace
         try:
-            return ClusterRun(watch.find(Cluster(context.name), known.name, namespace), tell)
+            return ClusterRun(watch.find(Cluster(context.name), name, namespace), tell)
         except NoSuchRun:
             if record is None:
                 raise
-            return GoneRun(known.folder, record, tell)
+            return GoneRun(store.home(os.environ) / name, record, tell)
 
-    def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[ListedRun]:
+    def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[Record]:
         """The store's, and all of one namespace, whoever submitted them."""
         context = kubeconfig.current(os.environ, where.context or "")
         namespace = where.namespace or context.namespace
-        rows = {record.name: listed(record) for record in mine}
         if not (context.name or where.namespace):
-            return list(rows.values())
+            return list(mine)
         from stackctl.runs import listing
 
         try:
             there = listing.states(context.name, namespace)
         except StackError as error:
             tell(f"note: {error.message}; states are those last seen")
-            return list(rows.values())
-        here = {record.name for record in mine if (record.context, record.namespace) == (context.name, namespace)}
-        for name in here - there.keys():
-            if rows[name].state == "running":
-                rows[name] = msgspec.structs.replace(rows[name], state="gone")
+            return list(mine)
+        found = {record.name: record for record in mine}
+        for record in mine:
+            if (record.context, record.namespace) == (context.name, namespace):
+                lost: State = "gone" if record.state == "running" else record.state
+                state = there[record.name][0] if record.name in there else lost
+                found[record.name] = msgspec.structs.replace(record, state=state)
         for name, (state, created) in there.items():
-            if name in here or name not in rows:
-                started = rows[name].started if name in rows else created
-                rows[name] = ListedRun(name, state, started, "kubernetes", namespace)
-        return list(rows.values())
+            theirs = Record(
+                name=name, backend="kubernetes", attempt=1, started=created, state=state, namespace=namespace
+            )
+            found.setdefault(name, theirs)
+        return list(found.values())
 
 
 def prepare(asked: Request, context: Context, tell: Tell) -> Submission:

@@ -56,13 +56,13 @@ def test_the_list_has_the_stores_runs_as_the_cluster_sees_them_and_others(
     stored(home, "elsewhere", state="stopped", namespace="other")
     there = dict.fromkeys(["local", "mine", "elsewhere", "theirs"], ("pending", "now"))
     monkeypatch.setattr(listing, "states", lambda _context, _namespace: there)
-    rows = {row.name: (row.state, row.started, row.place) for row in known.runs(Where(), print)}
-    assert rows == {
-        "local": ("failed", "then", "local"),
-        "mine": ("pending", "then", "namespace team"),
-        "gone": ("gone", "then", "namespace team"),
-        "elsewhere": ("stopped", "then", "namespace other"),
-        "theirs": ("pending", "now", "namespace team"),
+    runs = {run.name: (run.state, run.started, run.namespace) for run in known.runs(Where(), print)}
+    assert runs == {
+        "local": ("failed", "then", ""),
+        "mine": ("pending", "then", "team"),
+        "gone": ("gone", "then", "team"),
+        "elsewhere": ("stopped", "then", "other"),
+        "theirs": ("pending", "now", "team"),
     }
 
 
@@ -100,6 +100,6 @@ def test_lines_that_no_rank_prints(chosen: Lines, said: str) -> None:
 
 def test_what_another_version_ran_is_named(home: Path) -> None:
     stored(home, "a", "slurm", "succeeded")
-    assert [row.state for row in known.runs(Where(), print)] == ["succeeded"]
+    assert [run.state for run in known.runs(Where(), print)] == ["succeeded"]
     with pytest.raises(InvalidInput, match="no backend is named 'slurm'"):
         find("a")

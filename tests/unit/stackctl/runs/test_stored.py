@@ -9,8 +9,6 @@ from stackctl.engines.hold import held
 from stackctl.errors import MissingHere
 from stackctl.jobs import job as jobs
 from stackctl.runs import backends, store
-from stackctl.runs.backends.base import Known, Where
-from stackctl.runs.stored import StoredRun
 
 STARTED = "2026-11-22T06:00:00+00:00"
 
@@ -23,9 +21,7 @@ def running(folder: Path, backend: str) -> store.Record:
 
 
 def settled(folder: Path, record: store.Record) -> store.Record:
-    handle = backends.load(record.backend).watch(Known(record.name, folder, record, Where()), print)
-    assert isinstance(handle, StoredRun)
-    return handle.settle()
+    return backends.load(record.backend).stored(folder, record, print).settle()
 
 
 def fail() -> None:
