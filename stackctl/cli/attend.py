@@ -1,56 +1,18 @@
-"""Staying with a run on a cluster until its end: its logs or its changes, then what it came to."""
+"""Staying with a run until its end: its logs or its changes, then what it came to."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import click
-import msgspec
 
-from stackctl.cli.keeping import tell
 from stackctl.errors import JobFailed
-from stackctl.runs import explain, observe, store, summary, watch
-from stackctl.runs.observe import View
-from stackctl.runs.progress import Progress
-from stackctl.runs.store import Record, State
-from stackctl.runs.watch import Run
+from stackctl.runs.handle import RunHandle
 
 
-def until_end(run: Run, *, follow: bool) -> None:
-    """Wait for the end of a run, and say how it ended.
-
-    Raises:
-        JobFailed: It failed, or was removed; says why.
-    """
-    progress = Progress(run, tell)
-    try:
-        if follow:
-            show_logs(run, observe.nodes_of(run.job), seen=progress.look)
-        now = watch.wait(run, lambda view: None if follow else progress.look(view))
-    except KeyboardInterrupt:
-        click.echo(f"\n{run.name} goes on; stop it with: stackctl cancel {run.name}", err=True)
-        sys.exit(130)
-    finish(run, now)
-
-
-def show_logs(run: Run, nodes: set[int], rank: int | None = None, *, seen: Callable[[View], None]) -> None:
-    """Print logs as they come until the run has ended, and keep them in the run's folder."""
-    folder = store.home(os.environ) / run.name
-    keeper = watch.Keeper(folder) if store.read_record(folder) else None
-    if len(nodes) > watch.MOST_STREAMS:
-        tell(f"note: the first {watch.MOST_STREAMS} of {len(nodes)} nodes; --node or --rank chooses others")
-    try:
-        for line in watch.followed(run, nodes, seen):
-            if keeper:
-                keeper.keep(line)
-            if rank is None or line.rank == rank:
-                put(line.text)
-    finally:
-        if keeper:
-            keeper.close()
+def tell(text: str) -> None:
+    """Say something to a person, apart from a run's own output."""
+    click.echo(text, err=True)
 
 
 def put(line: bytes) -> None:
@@ -59,48 +21,18 @@ def put(line: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def put_all(lines: Iterable[bytes]) -> bool:
-    """Print lines; tell whether there was any."""
-    any_line = False
-    for line in lines:
-        put(line)
-        any_line = True
-    return any_line
-
-
-def finish(run: Run, now: View) -> None:
-    """Write down how a run ended, and say it.
+def until_end(run: RunHandle, *, follow: bool) -> None:
+    """Wait for the end of a run, and say how it ended.
 
     Raises:
-        JobFailed: It failed, or was removed; says why.
+        JobFailed: It did not succeed; says why.
     """
-    folder = store.home(os.environ) / run.name
-    record = remember(folder, now)
-    if now.state != "succeeded":
-        why = explain.explain(watch.facts(run)).text
-        raise JobFailed(why, hint=f"attempt {now.attempt} of {now.attempts}; {run.name} is kept until you remove it: "
-                                  f"stackctl cancel {run.name}")  # fmt: skip
-    if record:
-        click.echo(summary.text(run.job, record, folder, now.result), err=True)
-
-
-def remember(folder: Path, now: View) -> Record | None:
-    """Bring a run's folder up to date with what the cluster says; None if the run is not in the store."""
-    record = store.read_record(folder)
-    if record is None:
-        return None
-    if now.result:
-        store.write_json(folder / "result.json", now.result)
-    if now.failure:
-        store.write_json(folder / "failure.json", now.failure)
-    code = 0 if now.state == "succeeded" else (now.failure or {}).get("exit_code") if now.state == "failed" else None
-    record = msgspec.structs.replace(
-        record, state=recorded(now.state), attempt=now.attempt, ended=now.ended or record.ended, exit_code=code
-    )
-    store.write_json(folder / "run.json", record)
-    return record
-
-
-def recorded(state: observe.State) -> State:
-    """A run's state in the store's words."""
-    return state if state in ("succeeded", "failed", "stopped") else "running"
+    try:
+        outcome = run.wait(put if follow else None)
+    except KeyboardInterrupt:
+        tell(f"\n{run.name} goes on; stop it with: stackctl cancel {run.name}")
+        sys.exit(130)
+    if outcome.state != "succeeded":
+        raise JobFailed(outcome.text, hint=outcome.hint)
+    if outcome.text:
+        tell(outcome.text)

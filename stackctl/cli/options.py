@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ import click
 
 from stackctl.cli import complete
 from stackctl.errors import InvalidInput, did_you_mean
+from stackctl.jobs import job as jobs
 from stackctl.jobs.job import Job
 from stackctl.runs import store
 from stackrt.contract import BINDS, TIMEOUT
@@ -212,19 +213,23 @@ def framework(image: str | None, given: str | None, workload: str) -> str | None
     return given
 
 
-def image(job: Job) -> str:
-    """The full name of a job's image: of the catalog's, in the variant that fits; another name stays as it is."""
-    from stackctl.images import catalog
+def job(words: tuple[str, ...], name: str, given: Mapping[str, Any], *, containers: bool) -> Job:
+    """The job that a command line describes.
 
-    rows = catalog.load()
-    if job.image not in rows.images:
-        return job.image
-    prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
-    return catalog.targets(rows, job.image, "cuda" if job.gpus and job.device != "cpu" else "cpu", prefix)[0].tag
-
-
-def note_registry(image: str) -> None:
-    """Tell a person that a cluster may not be able to pull an image of this name."""
-    if "/" not in image:
-        hint = "push it under your own and set STACK_IMAGE_PREFIX, unless the nodes have it"
-        click.echo(f"note: the image {image} names no registry: {hint}", err=True)
+    Args:
+        containers: Its ranks are in containers: their command goes into a manifest, and a GPU that was not asked for
+            is not there.
+    """
+    workload, arguments = split_words(words)
+    if containers:
+        jobs.check_text(arguments)
+    plain = {key: given[key] for key in JOB_PARAMETERS if key not in ("env", "framework")}
+    return jobs.make(
+        name=name,
+        workload=workload,
+        arguments=arguments,
+        device=given.get("device") or ("cpu" if containers and not given["gpus"] else None),
+        framework=framework(given["image"], given["framework"], workload),
+        env=environment(given["env"]),
+        **plain,
+    )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,12 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from stackctl.cli import options
+from stackctl.cli import attend, options
 from stackctl.errors import InvalidInput, JobFailed, NameTaken
-from stackctl.jobs import job as jobs
 from stackctl.jobs.job import Job
-from stackctl.runs import store
-from stackctl.runs.store import Record
+from stackctl.runs import backends, store
+from stackctl.runs.backends.base import Request
+from stackctl.runs.handle import Outcome
 from stackrt.contract import PORT
 
 
@@ -41,7 +39,7 @@ def workloads(as_json: bool) -> None:
 @click.option(
     "--on",
     "backend",
-    type=click.Choice(["local", "compose"]),
+    type=click.Choice([name for name, row in backends.BACKENDS.items() if row.run]),
     help="Where: processes on this machine, or containers. [default: local; of a resumed run: where it was]",
 )
 @click.option("--out", metavar="FOLDER", help="Folder of the run. [default: in the run store]")
@@ -85,24 +83,26 @@ def run(
         backend = backend or "local"
         run_name = name or options.free_name(words)
         folder = _folder(run_name, out)
-        job = _new_job(words, backend, run_name, given)
+        job = options.job(words, run_name, given, containers=backends.row(backend).containers)
     workdir = _workdir(folder) if resume else _here()
+    asked = Request(job=job, folder=folder, workdir=workdir, port=port, resume=resume, quiet=as_json)
     if dry_run:
-        _show(job, backend, folder, port, workdir, as_json)
+        told = backends.load(backend).plan(asked, attend.tell)
+        click.echo(store.to_json(told.data) if as_json else told.text, nl=not as_json)
         return
     if not (resume or words or options.rest()):
-        click.echo("no workload and no command: running the reference workload, gpt", err=True)
+        attend.tell("no workload and no command: running the reference workload, gpt")
     while True:
         try:
-            record = _carry_out(job, backend, folder, port, workdir, resume=resume, quiet_stdout=as_json)
+            started = backends.load(backend).start(asked, attend.tell)
             break
         except NameTaken:
             if name or out:
                 raise
             # Another run has started within this second, and has taken the name that we made up.
             job = msgspec.structs.replace(job, name=options.free_name(words))
-            folder = _folder(job.name, None)
-    _report(job, record, folder, as_json)
+            asked = msgspec.structs.replace(asked, job=job, folder=_folder(job.name, None))
+    _report(started.wait(None if as_json else attend.put), as_json)
 
 
 def _folder(name: str | None, out: str | None) -> Path:
@@ -133,40 +133,9 @@ def _job_to_resume(ctx: click.Context, folder: Path, words: tuple[str, ...]) -> 
 def _backend_to_resume(folder: Path, given: str | None) -> str:
     """Where a run goes on: where it was, unless somebody says otherwise. Its image and environment are of there."""
     record = store.read_record(folder)
-    if record and record.backend == "kubernetes":
+    if record and not backends.row(record.backend).run:
         raise InvalidInput("this run was one of a cluster", where=str(folder), hint="submit it again")
     return given or (record.backend if record else "local")
-
-
-def _new_job(words: tuple[str, ...], backend: str, name: str, given: Mapping[str, Any]) -> Job:
-    workload, arguments = options.split_words(words)
-    if backend == "compose":
-        jobs.check_text(arguments)
-    return jobs.make(
-        name=name,
-        workload=workload,
-        arguments=arguments,
-        device="cpu" if backend == "compose" and not given["gpus"] else None,
-        **{
-            **given,
-            "env": options.environment(given["env"]),
-            "framework": options.framework(given["image"], given["framework"], workload),
-        },
-    )
-
-
-def _carry_out(
-    job: Job, backend: str, folder: Path, port: int | None, workdir: Path, *, resume: bool, quiet_stdout: bool
-) -> Record:
-    from stackctl.engines.local import reserved_port
-    from stackctl.runs import execute
-
-    if backend == "compose":
-        return execute.compose(
-            job, folder, image=options.image(job), workdir=workdir, resume=resume, quiet_stdout=quiet_stdout
-        )
-    with reserved_port(port, PORT) as number:
-        return execute.local(job, folder, port=number, workdir=workdir, resume=resume, quiet_stdout=quiet_stdout)
 
 
 def _workdir(folder: Path) -> Path:
@@ -190,43 +159,18 @@ def _here() -> Path:
         raise InvalidInput("the current folder has gone", hint="change to another one") from None
 
 
-def _report(job: Job, record: Record, folder: Path, as_json: bool) -> None:
-    from stackctl.runs import summary
-
-    result = store.read_json(folder / "result.json")
-    failed = store.read_json(folder / "failure.json") if record.state == "failed" else None
+def _report(outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        outcome = {"run": record, "folder": str(folder), "result": result, "failure": failed}
-        click.echo(store.to_json(outcome).decode(), nl=False)
-    if record.state == "failed":
-        raise JobFailed(summary.failure(record, folder, failed), hint=f"files of this run: {folder}")
+        click.echo(store.to_json(outcome.data).decode(), nl=False)
+    if outcome.state not in ("succeeded", "stopped"):
+        raise JobFailed(outcome.text, hint=outcome.hint)
     try:
         if not as_json:
-            click.echo(summary.text(job, record, folder, result))
+            click.echo(outcome.text)
     except BrokenPipeError:
         raise
     except OSError as error:  # a full disk: what became of the job is not told by that
-        click.echo(f"note: standard output: {error.strerror}", err=True)
+        attend.tell(f"note: standard output: {error.strerror}")
     finally:
-        if record.state == "stopped":
+        if outcome.state == "stopped":
             sys.exit(130)
-
-
-def _show(job: Job, backend: str, folder: Path, port: int | None, workdir: Path, as_json: bool) -> None:
-    from stackctl.engines import local as local_engine
-
-    gpus = local_engine.gpu_ids(job.nodes * job.gpus, check=False)
-    if backend == "compose":
-        from stackctl.jobs import compose
-        from stackctl.jobs.yaml_text import to_yaml
-
-        uid, gid = store.container_user(workdir)
-        volumes = compose.mounts(job, out=str(folder), workdir=str(workdir))
-        document = compose.document(job, image=options.image(job), user=f"{uid}:{gid}", volumes=volumes, gpus=gpus)
-        click.echo(store.to_json(document) if as_json else to_yaml(document), nl=not as_json)
-        return
-    from stackctl.jobs import local
-
-    with nullcontext(port) if port else local_engine.reserved_port(None, PORT) as number:
-        nodes = local.plan(job, python=sys.executable, out=str(folder), port=number, gpus=gpus)
-    click.echo(store.to_json(nodes) if as_json else local.show(nodes), nl=not as_json)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from stackctl.cli import complete, options
+from stackctl.cli import attend, complete, options
 from stackctl.errors import InvalidInput, JobFailed, did_you_mean
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
@@ -145,7 +145,9 @@ def _here(asked: _Asked, backend: str | None) -> Report | None:
         return None
     if in_compose:
         wait = asked.timeout or 60
-        return execute.in_compose(tag, asked.chosen, name=asked.name, nodes=nodes, timeout=wait, hint=hint)
+        return execute.in_compose(
+            tag, asked.chosen, name=asked.name, nodes=nodes, timeout=wait, hint=hint, say=attend.tell
+        )
     return execute.in_docker(tag, asked.chosen, name=asked.name, hint=hint)
 
 
@@ -190,8 +192,7 @@ def _on_cluster(
     from stackctl.engines.kube import Cluster
     from stackctl.suite import cluster
 
-    options.note_registry(tag)
-    return cluster.run(Cluster(where.name), ready, check=preflight, say=lambda text: click.echo(text, err=True))
+    return cluster.run(Cluster(where.name), ready, check=preflight, say=attend.tell)
 
 
 def _writable(json_file: str | None, junit_file: str | None) -> None:

@@ -22,6 +22,9 @@ HEALTHCHECK = {
 }
 
 
+Document = dict[str, Any]
+
+
 class Mount(msgspec.Struct, frozen=True):
     """A folder of the host, by its absolute path, in every node."""
 
@@ -54,7 +57,7 @@ def document(
     out: str = "/out",
     attempt: int = 1,
     gpus: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Document:
     """The Compose document of a job.
 
     Args:

@@ -71,10 +71,9 @@ def to_yaml(objects: list[Manifest]) -> str:
     return "---\n".join(map(yaml_text.to_yaml, objects))
 
 
-def to_json(objects: list[Manifest]) -> str:
-    """The same as one JSON object."""
-    rows = {"apiVersion": "v1", "kind": "List", "items": objects}
-    return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()
+def as_list(objects: list[Manifest]) -> Manifest:
+    """The same as one object, as for JSON."""
+    return {"apiVersion": "v1", "kind": "List", "items": objects}
 
 
 def _metadata(job: Job, placement: Placement, annotations: Mapping[str, str] | None = None) -> Manifest:

@@ -11,10 +11,16 @@ import msgspec
 from stackctl.engines.kube import Cluster, address
 from stackctl.jobs.kubernetes import SELECTOR
 from stackctl.runs.objects import Camel
+from stackctl.runs.states import State
 
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
-_STATES = {"Complete": "succeeded", "Failed": "failed", "Suspended": "queued", "Terminating": "stopped"}
+_STATES: dict[str, State] = {
+    "Complete": "succeeded",
+    "Failed": "failed",
+    "Suspended": "queued",
+    "Terminating": "stopped",
+}
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -32,7 +38,7 @@ class Table(Camel, frozen=True):
     rows: list[_Row]
 
 
-def states(context: str, namespace: str) -> dict[str, tuple[str, str]]:
+def states(context: str, namespace: str) -> dict[str, tuple[State, str]]:
     """Name -> state, and when it was submitted, as `started` tells it.
 
     Raises:
@@ -44,10 +50,10 @@ def states(context: str, namespace: str) -> dict[str, tuple[str, str]]:
     return read(table, datetime.now(UTC))
 
 
-def read(table: Table, now: datetime) -> dict[str, tuple[str, str]]:
+def read(table: Table, now: datetime) -> dict[str, tuple[State, str]]:
     """The same, of a table as it was at a time. Pure."""
     names = [column.name for column in table.column_definitions]
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, tuple[State, str]] = {}
     for row in table.rows:
         cells = dict(zip(names, map(str, row.cells), strict=True))
         done, _, all_nodes = cells.get("Completions", "").partition("/")

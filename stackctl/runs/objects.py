@@ -98,8 +98,8 @@ class Terminated(Camel, frozen=True):
     finished_at: str | None = None
 
 
-class State(Camel, frozen=True):
-    """One of the three."""
+class ContainerState(Camel, frozen=True):
+    """What a container does: one of the three."""
 
     waiting: Waiting | None = None
     running: Running | None = None
@@ -111,7 +111,7 @@ class ContainerStatus(Camel, frozen=True):
 
     name: str
     image: str = ""
-    state: State = State()
+    state: ContainerState = ContainerState()
 
 
 class PodSpec(Camel, frozen=True):
@@ -172,9 +172,9 @@ class Pod(Camel, frozen=True):
         return int(self.failure.get("attempt") or self.own_attempt)
 
     @property
-    def state(self) -> State:
+    def state(self) -> ContainerState:
         """The state of the container that runs the launcher."""
-        return next((row.state for row in self.status.container_statuses if row.name == CONTAINER), State())
+        return next((row.state for row in self.status.container_statuses if row.name == CONTAINER), ContainerState())
 
     @property
     def disruption(self) -> Condition | None:

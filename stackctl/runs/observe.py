@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from stackctl.errors import InvalidInput
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import JOB_NOTE
 from stackctl.runs import objects
+from stackctl.runs.handle import NoSuchRun
+from stackctl.runs.states import State
 from stackrt.contract import Reason
-
-State = Literal["queued", "pending", "running", "restarting", "succeeded", "failed", "stopped"]
-
-WAITS, ENDED = ("queued", "pending", "restarting"), ("succeeded", "failed", "stopped")
 
 PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 
@@ -49,28 +46,12 @@ def job_of(found: objects.Job) -> Job:
     """The job that was submitted, from the note on the cluster's Job.
 
     Raises:
-        InvalidInput: Something else made this Job.
+        NoSuchRun: Something else made this Job.
     """
     try:
         return msgspec.json.decode(found.metadata.annotations.get(JOB_NOTE, ""), type=Job)
     except msgspec.DecodeError:
-        raise InvalidInput(f"the Job {found.metadata.name} is not one of stackctl's") from None
-
-
-def nodes_of(job: Job, rank: int | None = None, node: int | None = None) -> set[int]:
-    """The nodes that are meant by a rank, a node, or neither.
-
-    Raises:
-        InvalidInput: The job has no such rank or node, or the rank is on another node.
-    """
-    for option, value, size in (("--rank", rank, job.world_size), ("--node", node, job.nodes)):
-        if value is not None and not 0 <= value < size:
-            raise InvalidInput(f"must be from 0 to {size - 1}", where=f"{option} {value}")
-    if rank is not None and node is not None and rank // job.procs != node:
-        raise InvalidInput(f"is on node {rank // job.procs}", where=f"--rank {rank} --node {node}")
-    if rank is not None:
-        return {rank // job.procs}
-    return set(range(job.nodes)) if node is None else {node}
+        raise NoSuchRun(f"the Job {found.metadata.name} is not one of stackctl's") from None
 
 
 def view(found: objects.Job, pods: Sequence[objects.Pod]) -> View:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from stackctl.runs import explain, observe, watch
 from stackctl.runs.observe import View
+from stackctl.runs.states import ENDED, WAITS
 from stackctl.runs.watch import Run
 
 QUIET_SECONDS, LONGEST_QUIET = 3.0, 60.0
@@ -25,14 +26,14 @@ class Progress:
 
     def look(self, now: View) -> None:
         """Take note of how the run is, and tell what is new. Its end is for others to tell."""
-        if now.state in observe.ENDED:
+        if now.state in ENDED:
             return
         line = observe.line(now)
-        news = line if now.state in observe.WAITS else f"{now.state} {now.attempt}"  # that a node is done is none
+        news = line if now.state in WAITS else f"{now.state} {now.attempt}"  # that a node is done is none
         if news != self._news:
             self._news, self._quiet = news, QUIET_SECONDS
             self._tell(line)
-        elif now.state in observe.WAITS and time.monotonic() > self._ask_at:
+        elif now.state in WAITS and time.monotonic() > self._ask_at:
             why = explain.explain(watch.facts(self._run))
             if why.cause not in _NO_NEWS and why.sentence != self._why:
                 self._why = why.sentence

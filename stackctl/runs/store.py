@@ -6,20 +6,18 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs.job import Job, check
+from stackctl.runs.states import State
 
 T = TypeVar("T")
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What a file that is no JSON of ours raises."""
-
-State = Literal["running", "succeeded", "failed", "stopped", "unknown"]
-"""`unknown`: it has ended, and nobody wrote down how: its stackctl was killed, or the disk was full."""
 
 PRIVATE = 0o600
 """Mode of files with a job's environment, which may hold a key."""

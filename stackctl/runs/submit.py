@@ -4,18 +4,93 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 
 from stackctl.engines.kube import ApiError, Cluster, Object
 from stackctl.errors import InvalidInput, NameTaken, StackError
 from stackctl.jobs import kubernetes
 from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
+from stackctl.runs import preflight, store, summary
+from stackctl.runs.handle import Tell
+from stackctl.runs.store import Record
 from stackctl.runs.submission import Submission
+from stackctl.runs.watch import Run
 from stackrt.signals import undisturbed
 
 GOING_SECONDS, LOOK_SECONDS = 60.0, 1.0
 """How long to wait for an earlier run of the name to go, and between two looks."""
 
 _TRIES = 5
+
+
+def submit(cluster: Cluster, ready: Submission, folder: Path, tell: Tell, *, check: bool) -> Run:
+    """Submit a job, and write it down in its folder.
+
+    Args:
+        check: Ask the cluster first whether the job can run.
+
+    Raises:
+        NameTaken: The folder holds another run; or as `create`.
+        ApiError, MissingHere, InvalidInput: As `preflight.check` and `create`.
+    """
+    record = _record(cluster, ready)
+    store.free_for(folder, record)
+    if check:
+        ask_first(cluster, ready, tell)
+    note_registry(ready.placement.image, tell)
+    uid, there = _create_or_tell(cluster, ready, tell)
+    store.submitted(folder, ready.job, record)
+    tell(_announcement(cluster, ready, there=there))
+    return Run(cluster, ready.job.name, ready.placement.namespace, ready.job, uid)
+
+
+def _record(cluster: Cluster, ready: Submission) -> Record:
+    return Record(
+        name=ready.job.name,
+        backend="kubernetes",
+        attempt=1,
+        started=store.now(),
+        image=ready.placement.image,
+        namespace=ready.placement.namespace,
+        context=cluster.context,
+        claim=ready.placement.claim,
+        node_choice=kubernetes.node_choice(ready.placement.profile),
+    )
+
+
+def ask_first(cluster: Cluster, ready: Submission, tell: Tell) -> None:
+    """Ask the cluster whether the job can run; tell what else is worth it."""
+    for note in preflight.check(cluster, ready):
+        tell(f"note: {note}")
+
+
+def note_registry(image: str, tell: Tell) -> None:
+    """Tell a person that a cluster may not be able to pull an image of this name."""
+    if "/" not in image:
+        hint = "push it under your own and set STACK_IMAGE_PREFIX, unless the nodes have it"
+        tell(f"note: the image {image} names no registry: {hint}")
+
+
+def _create_or_tell(cluster: Cluster, ready: Submission, tell: Tell) -> tuple[str, bool]:
+    try:
+        return create(cluster, ready)
+    except KeyboardInterrupt:
+        # The cluster may have taken the Job, and its answer has not come.
+        name, namespace = ready.job.name, ready.placement.namespace
+        tell(f"\nif {name} is there, remove it with: stackctl cancel {name} -n {namespace}")
+        raise
+
+
+def _announcement(cluster: Cluster, ready: Submission, *, there: bool) -> str:
+    name = ready.job.name
+    place = f"{summary.size(ready.job)} on {cluster.context or cluster.host}, namespace {ready.placement.namespace}"
+    return (
+        f"{name}: {'is there already' if there else 'submitted'} ({place})\n"
+        f"  stackctl logs -f {name}    what the ranks print\n"
+        f"  stackctl status {name}     how it fares\n"
+        f"  stackctl explain {name}    why it does not run, or has failed\n"
+        f"  stackctl cancel {name}     stop and remove it"
+    )
 
 
 def create(cluster: Cluster, submission: Submission) -> tuple[str, bool]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stackctl.jobs.job import Job
+from stackctl.runs.handle import Told
 from stackctl.runs.store import Record
 
 
-def text(job: Job, record: Record, folder: Path, result: Mapping[str, Any] | None) -> str:
-    """The lines at the end of a run that succeeded or was stopped."""
-    where = {"local": "processes", "compose": "containers"}.get(record.backend, f"namespace {record.namespace}")
+def text(job: Job, record: Record, where: str, folder: Path, result: Mapping[str, Any] | None) -> str:
+    """The lines at the end of a run that succeeded or was stopped.
+
+    Args:
+        where: What its nodes are, as `processes`, or in which namespace they were.
+    """
     lines = [f"{record.name}: {record.state} ({size(job)}, {where})"]
     if result:
         lines += training(result)
@@ -58,6 +62,23 @@ def training(result: Mapping[str, Any]) -> list[str]:
         where = "" if network.get("kept") else f" (node {network.get('node')})"
         lines.append(f"  {'network':<12} {network.get('sentence')}{where}")
     return lines
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows below each other, the first of which is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def listed(runs: Sequence[Record]) -> Told:
+    """A list of runs."""
+    rows = [(run.name, run.state, f"namespace {run.namespace}" if run.namespace else run.backend, run.started)
+            for run in runs]  # fmt: skip
+    names = ("name", "state", "started", "backend", "namespace")
+    data = [{name: getattr(run, name) for name in names if getattr(run, name)} for run in runs]
+    return Told(table([("NAME", "STATE", "WHERE", "STARTED"), *rows]), data)
 
 
 def _files(folder: Path, result: Mapping[str, Any] | None) -> list[str]:

@@ -12,12 +12,14 @@ from typing import BinaryIO
 import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster, Silent
-from stackctl.errors import InvalidInput, JobFailed
+from stackctl.errors import JobFailed
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import RUN_LABEL
 from stackctl.runs import logs, objects, observe
 from stackctl.runs.evidence import Facts
+from stackctl.runs.handle import NoSuchRun
 from stackctl.runs.observe import View
+from stackctl.runs.states import ENDED
 
 LOOK_SECONDS, LONGEST_LOOK = 1.0, 5.0
 """Between two looks at a run, growing while nothing changes."""
@@ -42,7 +44,7 @@ def find(cluster: Cluster, name: str, namespace: str) -> Run:
     """A run by its name.
 
     Raises:
-        InvalidInput: There is none, or something else made the Job.
+        NoSuchRun: There is none, or something else made the Job.
     """
     found = _job(cluster, name, namespace)
     return Run(cluster, name, namespace, observe.job_of(found), found.metadata.uid)
@@ -87,7 +89,7 @@ def wait(run: Run, seen: Callable[[View], None]) -> View:
     while True:
         now = view(run)
         seen(now)
-        if now.state in observe.ENDED:
+        if now.state in ENDED:
             return now
         if observe.line(now) != before:
             before, pause = observe.line(now), LOOK_SECONDS
@@ -124,7 +126,7 @@ def gone(found: objects.Job, pods: Sequence[objects.Pod], nodes: set[int], attem
     """
     now = observe.view(found, pods)
     wanted = attempt or now.attempt
-    if now.state not in observe.ENDED and wanted >= now.attempt:
+    if now.state not in ENDED and wanted >= now.attempt:
         return set(), now.attempt
     return nodes - {pod.index for pod in pods if pod.attempt == wanted}, now.attempt
 
@@ -206,7 +208,7 @@ class _Follower:
         self._ended |= self._readers.keys() - present
         now = observe.view(found, pods)
         self._seen(now)
-        return now.state in observe.ENDED
+        return now.state in ENDED
 
     def _read(self, pod: objects.Pod, attempt: int) -> None:
         name = pod.metadata.name
@@ -250,7 +252,7 @@ class Keeper:
 def _job(cluster: Cluster, name: str, namespace: str) -> objects.Job:
     found = cluster.get("Job", name, namespace)
     if found is None or RUN_LABEL not in (found["metadata"].get("labels") or {}):
-        raise InvalidInput(f"the namespace {namespace} has no run named {name}", hint="`stackctl list` shows the runs")
+        raise NoSuchRun(f"the namespace {namespace} has no run named {name}", hint="`stackctl list` shows the runs")
     return msgspec.convert(found, objects.Job)
 
 

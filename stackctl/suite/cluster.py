@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -10,8 +10,9 @@ from stackctl.engines.kube import ApiError, Cluster
 from stackctl.errors import JobFailed, MissingHere, StackError
 from stackctl.jobs import quantity
 from stackctl.jobs.profiles import Profile
-from stackctl.runs import explain, feasibility, observe, preflight, submit, watch
+from stackctl.runs import explain, feasibility, submit, watch
 from stackctl.runs.feasibility import Node
+from stackctl.runs.handle import Lines, Tell
 from stackctl.runs.progress import Progress
 from stackctl.runs.submission import Submission
 from stackctl.runs.watch import Run
@@ -19,8 +20,6 @@ from stackctl.suite import report
 from stackctl.suite.report import Report
 from stackrt.checks.packed import MARK, Unpacked
 from stackrt.signals import undisturbed
-
-Say = Callable[[str], None]
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -85,7 +84,7 @@ def size(found: Sequence[Node], profile: Profile, *, nodes: int | None, gpus: in
     return Size(nodes, gpus)
 
 
-def run(cluster: Cluster, ready: Submission, *, check: bool, say: Say) -> Report:
+def run(cluster: Cluster, ready: Submission, *, check: bool, say: Tell) -> Report:
     """Run the suite and return its report. Its objects are removed, also when it is interrupted.
 
     Args:
@@ -96,8 +95,9 @@ def run(cluster: Cluster, ready: Submission, *, check: bool, say: Say) -> Report
         JobFailed: It ended without a report; says why.
         ApiError, MissingHere, InvalidInput: As a submission.
     """
-    for note in preflight.check(cluster, ready) if check else []:
-        say(f"note: {note}")
+    submit.note_registry(ready.placement.image, say)
+    if check:
+        submit.ask_first(cluster, ready, say)
     run = Run(cluster, ready.job.name, ready.placement.namespace, ready.job, "")
     try:
         uid, _ = submit.create(cluster, ready)
@@ -111,10 +111,10 @@ def run(cluster: Cluster, ready: Submission, *, check: bool, say: Say) -> Report
         _remove(run, say)
 
 
-def _gather(run: Run, say: Say) -> Report:
+def _gather(run: Run, say: Tell) -> Report:
     """The report, from node 0's log; what else the nodes print is said."""
     unpacked = Unpacked()
-    for line in watch.followed(run, observe.nodes_of(run.job), Progress(run, say).look):
+    for line in watch.followed(run, Lines().nodes(run.job), Progress(run, say).look):
         text = line.text.decode(errors="replace")
         if not unpacked.take(text[max(0, text.find(MARK)) :]):
             say(text)
@@ -123,7 +123,7 @@ def _gather(run: Run, say: Say) -> Report:
     raise JobFailed(explain.explain(watch.facts(run)).text)
 
 
-def _remove(run: Run, say: Say) -> None:
+def _remove(run: Run, say: Tell) -> None:
     try:
         with undisturbed():
             watch.cancel(run)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stackctl.engines import docker
 from stackctl.errors import InvalidInput, JobFailed, MissingHere
+from stackctl.runs.handle import Tell
 from stackctl.suite import plan, report
 from stackctl.suite.plan import Selection
 from stackctl.suite.report import Report
@@ -40,14 +41,18 @@ def in_docker(image: str, chosen: Selection, *, name: str, hint: str) -> Report:
     return report.read(text, "the suite's report")
 
 
-def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, timeout: int, hint: str) -> Report:
+def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, timeout: int, hint: str, say: Tell) -> Report:
     """Run the suite on several nodes in Docker Compose; node 0's report covers them all.
+
+    Args:
+        say: Is given what a person should see meanwhile.
 
     Raises:
         MissingHere, InvalidInput, JobFailed: As in_docker.
         KeyboardInterrupt: It was stopped.
     """
-    from stackctl.runs import execute
+    from stackctl.runs import backends
+    from stackctl.runs.backends.base import Request
 
     docker.require("compose")
     _image(image, hint)
@@ -56,13 +61,14 @@ def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, timeout:
         folder, empty = Path(temporary) / name, Path(temporary) / "empty"
         Path(temporary).chmod(0o755)  # the containers' user looks in
         empty.mkdir()
-        record = execute.compose(job, folder, image=image, workdir=empty, quiet_stdout=True)
-        if record.state == "stopped":
+        asked = Request(job=job, folder=folder, workdir=empty, quiet=True)
+        outcome = backends.load("compose").start(asked, say).wait()
+        if outcome.state == "stopped":
             raise KeyboardInterrupt
         file = folder / plan.REPORT
         if not file.exists():
             raise JobFailed(
-                f"the suite ended with exit code {record.exit_code} and without a report",
+                f"the suite ended with exit code {outcome.exit_code} and without a report",
                 hint="the lines above say why",
             )
         return report.read(file.read_text(encoding="utf-8"), "the suite's report")

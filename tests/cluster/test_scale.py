@@ -19,7 +19,6 @@ from stackctl.engines import kube
 from stackctl.errors import MissingHere
 from stackctl.jobs import job as jobs
 from stackctl.jobs import profiles
-from stackctl.jobs.kubernetes import to_json
 from stackctl.jobs.placement import place
 from stackctl.runs import preflight, submission, submit
 from stackctl.runs.submission import Submission
@@ -143,7 +142,7 @@ def test_a_large_job_is_submitted_in_a_second_and_four_requests(
 def test_thousands_of_runs_are_listed_in_a_second(large: OwnCluster, tmp_path: Path) -> None:
     large.namespaces.kill("controllers")  # they would look at every one of these runs
     large.kubectl("create", "namespace", "many")
-    manifest = json.loads(to_json(prepared("one", tmp_path, queue="none").manifests))["items"][0]
+    manifest = prepared("one", tmp_path, queue="none").manifests[0]
     named = ({**manifest["metadata"], "namespace": "many", "name": f"run-{number}"} for number in range(RUNS))
     large.create("/apis/batch/v1/namespaces/many/jobs", [{**manifest, "metadata": row} for row in named])
     words = ["list", "--namespace", "many", "--limit", "0"]

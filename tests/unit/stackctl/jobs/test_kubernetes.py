@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import kubernetes_validate
+import msgspec
 import pytest
 import yaml
 
@@ -173,7 +174,11 @@ def test_the_same_job_gives_the_same_bytes_and_another_does_not() -> None:
 def test_kubectl_takes_the_yaml_and_the_json() -> None:
     made = plan(**EVERYTHING)
     assert list(yaml.safe_load_all(kubernetes.to_yaml(made))) == made
-    assert json.loads(kubernetes.to_json(made)) == {"apiVersion": "v1", "kind": "List", "items": made}
+    assert json.loads(msgspec.json.encode(kubernetes.as_list(made))) == {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": made,
+    }
 
 
 def test_what_the_job_owns_goes_with_it() -> None:

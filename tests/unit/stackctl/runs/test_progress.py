@@ -6,8 +6,9 @@ import pytest
 
 from stackctl.runs import explain, watch
 from stackctl.runs.explain import Explanation
-from stackctl.runs.observe import NodeView, State, View
+from stackctl.runs.observe import NodeView, View
 from stackctl.runs.progress import Progress
+from stackctl.runs.states import State
 from stackctl.runs.watch import Run
 
 

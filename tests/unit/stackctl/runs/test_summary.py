@@ -23,7 +23,7 @@ def test_a_finished_run_shows_losses_throughput_and_files(tmp_path: Path) -> Non
     (tmp_path / "checkpoints").mkdir()
     for name in ("loss.png", "sample.txt", "checkpoints/step-000400.pt"):
         (tmp_path / name).touch()
-    text = summary.text(JOB, RECORD, tmp_path, RESULT)
+    text = summary.text(JOB, RECORD, "processes", tmp_path, RESULT)
     for said in ("2 nodes x 1 rank, processes", "5.400 -> 2.000", "bigram model 2.500", "31,234 tokens/s"):
         assert said in text
     for name in ("loss.png", "sample.txt", "checkpoints/step-000400.pt"):
@@ -32,7 +32,9 @@ def test_a_finished_run_shows_losses_throughput_and_files(tmp_path: Path) -> Non
 
 def test_a_run_without_results_shows_its_logs_only(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    assert summary.text(JOB, RECORD, tmp_path, None).splitlines()[1:] == [f"  logs         {tmp_path / 'logs'}"]
+    assert summary.text(JOB, RECORD, "processes", tmp_path, None).splitlines()[1:] == [
+        f"  logs         {tmp_path / 'logs'}"
+    ]
 
 
 def test_a_failure_is_told_in_the_launchers_words(tmp_path: Path) -> None:

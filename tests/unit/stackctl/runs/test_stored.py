@@ -8,8 +8,7 @@ from stackctl.engines import compose
 from stackctl.engines.hold import held
 from stackctl.errors import MissingHere
 from stackctl.jobs import job as jobs
-from stackctl.runs import store
-from stackctl.runs.settle import settled
+from stackctl.runs import backends, store
 
 STARTED = "2026-11-22T06:00:00+00:00"
 
@@ -19,6 +18,10 @@ def running(folder: Path, backend: str) -> store.Record:
     record = store.Record(name="a", backend=backend, attempt=1, started=STARTED)
     store.write_json(folder / "run.json", record)
     return record
+
+
+def settled(folder: Path, record: store.Record) -> store.Record:
+    return backends.load(record.backend).stored(folder, record, print).settle()
 
 
 def fail() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from stackctl.errors import NameTaken
 from stackctl.jobs import job as jobs
-from stackctl.runs.execute import claimed
+from stackctl.runs.backends.foreground import claimed
 
 JOB = jobs.make(name="a", workload="gpt")
 

@@ -1,0 +1,142 @@
+"""What every backend does, and what it is asked."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from stackctl.jobs.job import Job
+from stackctl.runs import store
+from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
+from stackctl.runs.store import Record
+
+if TYPE_CHECKING:  # a dry run needs none
+    from stackctl.runs.stored import StoredRun
+
+
+class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
+
+    `code` is a folder to ship, `profile` a cluster's profile or a TOML file; without `preflight` nothing is checked
+    before.
+    """
+
+    namespace: str | None = None
+    context: str | None = None
+    profile: str = "generic"
+    cpu: str | None = None
+    memory: str | None = None
+    shm: str | None = None
+    queue: str | None = None
+    priority: str | None = None
+    volumes: tuple[str, ...] = ()
+    secret_env: tuple[str, ...] = ()
+    retries: int = 3
+    code: Path | None = None
+    preflight: bool = True
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A job to plan or to start; each backend takes of it what it knows.
+
+    Args:
+        folder: The run's folder.
+        workdir: The folder that it is started in.
+        port: Of node 0's launcher; None for the first free one.
+        resume: Go on with the run that the folder holds.
+        quiet: Send the ranks' output to standard error.
+    """
+
+    job: Job
+    folder: Path
+    workdir: Path = Path()
+    port: int | None = None
+    resume: bool = False
+    quiet: bool = False
+    cluster: ClusterOptions = ClusterOptions()
+
+
+class Where(msgspec.Struct, frozen=True):
+    """The cluster and namespace that a person has named; None for what the kubeconfig says."""
+
+    namespace: str | None = None
+    context: str | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether there is any."""
+        return bool(self.namespace or self.context)
+
+
+class Backend(ABC):
+    """A place where jobs run. What is not said otherwise is that of one whose runs end with their stackctl."""
+
+    where: str
+    """What a run's nodes are there, in a person's words: `processes`."""
+
+    @abstractmethod
+    def plan(self, asked: Request, tell: Tell) -> Told:
+        """What would be started. Starts and makes nothing.
+
+        Raises:
+            InvalidInput: The job cannot run there.
+        """
+
+    @abstractmethod
+    def start(self, asked: Request, tell: Tell) -> RunHandle:
+        """Start a job and write it down in its folder; one that ends with its stackctl has then ended.
+
+        Raises:
+            InvalidInput: The job cannot run there.
+            MissingHere: Something that it needs is not there.
+            NameTaken: The folder, or the place, has a run of this name.
+        """
+
+    def goes_on(self, folder: Path, name: str) -> bool:
+        """Whether anything of a run still runs: its launchers hold the folder as their stackctl does."""
+        from stackctl.engines.hold import is_held
+
+        return is_held(folder)
+
+    def stored(self, folder: Path, record: Record, tell: Tell, job: Job | None = None) -> StoredRun:
+        """The handle of a run by its folder."""
+        from stackctl.runs.stored import StoredRun
+
+        def goes_on() -> bool:
+            return self.goes_on(folder, record.name)
+
+        return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, job=job)
+
+    def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
+        """The handle of a run.
+
+        Args:
+            record: Its record, if it is in the store.
+
+        Raises:
+            NoSuchRun: There is none of this name.
+        """
+        if record is None:
+            raise NoSuchRun(f"there is no run named {name}", hint="`stackctl list` shows the runs")
+        return self.stored(store.home(os.environ) / name, record, tell)
+
+    def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[Record]:
+        """Its runs as they are now: all of the store's, `mine`, and what is known of others'."""
+        home = store.home(os.environ)
+        return [self.stored(home / record.name, record, tell).settle() for record in mine]
+
+
+def image_of(job: Job) -> str:
+    """The full name of a job's image: of the catalog's, in the variant that fits; another name stays as it is."""
+    from stackctl.images import catalog
+
+    rows = catalog.load()
+    if job.image not in rows.images:
+        return job.image
+    prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
+    return catalog.targets(rows, job.image, "cuda" if job.gpus and job.device != "cpu" else "cpu", prefix)[0].tag

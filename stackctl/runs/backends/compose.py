@@ -1,0 +1,121 @@
+"""Nodes as containers of Docker Compose on this machine. Engines are imported when used: a dry run needs none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stackctl.engines.local import gpu_ids
+from stackctl.errors import MissingHere, NameTaken, StackError
+from stackctl.jobs import compose
+from stackctl.jobs.yaml_text import to_yaml
+from stackctl.runs import store
+from stackctl.runs.backends.base import Backend, Request, image_of
+from stackctl.runs.handle import RunHandle, Tell, Told
+from stackctl.runs.store import Record
+
+if TYPE_CHECKING:
+    from stackctl.engines.docker import ImageInfo
+
+ROOTLESS = "0:0"
+"""The user that a rootless engine maps to the caller."""
+
+
+class Compose(Backend):
+    """A container a node; the image must be in the engine's store."""
+
+    where = "containers"
+
+    def plan(self, asked: Request, tell: Tell) -> Told:
+        """The Compose document."""
+        uid, gid = store.container_user(asked.workdir)
+        document = _document(asked, image_of(asked.job), f"{uid}:{gid}", attempt=1)
+        return Told(to_yaml(document), document)
+
+    def start(self, asked: Request, tell: Tell) -> RunHandle:
+        """Run the job until its end. The ranks see the working folder as /workspace.
+
+        Raises:
+            MissingHere: There is no engine, no Compose, or no such image here.
+            NameTaken: The folder holds a run, or there are containers of that name.
+        """
+        from stackctl.engines import compose as engine
+        from stackctl.runs.backends.foreground import announcement, claimed, new_token, recorded
+
+        job, folder, workdir = asked.job, asked.folder, asked.workdir
+        image = image_of(job)
+        info = _need(image, job.image)
+        _need_name(job.name)
+        with claimed(folder, job, resume=asked.resume) as (attempt, _):
+            user = _container_user(folder, workdir)
+            tell(announcement(job, self.where, folder))
+            if not job.workload and user != ROOTLESS and not store.can_write(workdir, store.container_user(workdir)):
+                who = f"containers run as uid {user.partition(':')[0]}, which cannot write into {workdir}"
+                tell(f"note: {who}: save to $STACK_OUT, or give it the folder first: chown -R {user} .")
+            file = folder / "compose.yaml"
+            file.touch(mode=store.PRIVATE)
+            file.write_text(to_yaml(_document(asked, image, user, attempt)), encoding="utf-8")
+            begun = Record(
+                name=job.name,
+                backend="compose",
+                attempt=attempt,
+                started=store.now(),
+                image=info.id,
+                workdir=str(workdir),
+            )
+            with recorded(begun, folder, tell) as ended:
+                record = ended(engine.run(file, job.name, {"STACK_TOKEN": new_token()}, to_stderr=asked.quiet))
+        return self.stored(folder, record, tell, job)
+
+    def goes_on(self, folder: Path, name: str) -> bool:
+        """Whether anything of a run still runs: containers do without their stackctl, or may if no engine answers."""
+        from stackctl.engines import compose as engine
+
+        try:
+            return super().goes_on(folder, name) or bool(engine.containers(name, running=True))
+        except StackError:
+            return True
+
+
+def _document(asked: Request, image: str, user: str, attempt: int) -> compose.Document:
+    job = asked.job
+    volumes = compose.mounts(job, out=str(asked.folder), workdir=str(asked.workdir))
+    gpus = gpu_ids(job.nodes * job.gpus, check=False)  # Docker's own daemon knows better
+    return compose.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
+
+
+def _need(image: str, name: str) -> ImageInfo:
+    from stackctl.engines import docker
+
+    docker.require("compose")
+    info = docker.image(image)
+    if info is None:
+        hint = f"get it with `docker pull {image}`" if image == name else f"build it: `stackctl build {name}`"
+        raise MissingHere(f"there is no image {image} here", hint=hint)
+    return info
+
+
+def _need_name(name: str) -> None:
+    from stackctl.engines import compose as engine
+
+    taken = engine.containers(name)
+    if taken:
+        raise NameTaken(
+            f"there are containers of a Compose project of this name: {', '.join(taken)}",
+            where=f"--name {name}",
+            hint=f"choose another, or remove them with `docker compose -p {name} down`",
+        )
+
+
+def _container_user(folder: Path, workdir: Path) -> str:
+    """`uid:gid` for the containers: the caller's, so that outputs are the caller's own."""
+    from stackctl.engines import docker
+
+    if docker.is_rootless():
+        return ROOTLESS
+    uid, gid = store.container_user(workdir)
+    if os.getuid() == 0:
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, uid, gid, follow_symlinks=False)
+    return f"{uid}:{gid}"

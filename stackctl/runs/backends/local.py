@@ -1,0 +1,75 @@
+"""Nodes as processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+
+from stackctl.engines import local as engine
+from stackctl.errors import InvalidInput, MissingHere
+from stackctl.jobs import local, workloads
+from stackctl.jobs.job import Job
+from stackctl.runs.backends.base import Backend, Request
+from stackctl.runs.handle import RunHandle, Tell, Told
+from stackctl.runs.store import Record, now
+from stackrt.contract import PORT
+
+
+class Local(Backend):
+    """Processes on this machine, a launcher a node."""
+
+    where = "processes"
+
+    def plan(self, asked: Request, tell: Tell) -> Told:
+        """The nodes' command lines, with a port that is free now."""
+        job = asked.job
+        gpus = engine.gpu_ids(job.nodes * job.gpus, check=False)
+        with nullcontext(asked.port) if asked.port else engine.reserved_port(None, PORT) as port:
+            nodes = local.plan(job, python=sys.executable, out=str(asked.folder), port=port, gpus=gpus)
+        return Told(local.show(nodes), nodes)
+
+    def start(self, asked: Request, tell: Tell) -> RunHandle:
+        """Run the job until its end.
+
+        Raises:
+            InvalidInput: There is no such command.
+            MissingHere: The workload's packages, the GPUs or the port are not here.
+            NameTaken: The folder holds a run.
+        """
+        from stackctl import assets  # which a dry run does not need
+        from stackctl.runs.backends.foreground import announcement, claimed, new_token, recorded
+
+        job, folder, workdir = asked.job, asked.folder, asked.workdir
+        env = engine.environment(job.command[0] if not job.workload else "")
+        _need_packages(job)
+        if not engine.has_program(job.command[0], job.env.get("PATH", env["PATH"]), workdir):
+            raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
+        gpus = engine.gpu_ids(job.nodes * job.gpus)
+        env |= {"PWD": str(workdir), "STACK_TOKEN": new_token()}
+        with (
+            engine.reserved_port(asked.port, PORT) as port,
+            claimed(folder, job, resume=asked.resume) as (attempt, hold),
+        ):
+            tell(announcement(job, self.where, folder))
+            paths = [env.get("PYTHONPATH"), str(assets.payload_path(folder))]
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+            nodes = local.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt, gpus=gpus)
+            commands = [engine.Command(node.argv, {**env, **node.env}) for node in nodes]
+            begun = Record(name=job.name, backend="local", attempt=attempt, started=now(), workdir=str(workdir))
+            with recorded(begun, folder, tell) as ended:
+                # The launchers hold the folder as well: if we are killed, the run goes on until they have ended.
+                codes = engine.run(commands, cwd=workdir, to_stderr=asked.quiet, keep=[hold])
+                record = ended([128 - code if code < 0 else code for code in codes])
+        return self.stored(folder, record, tell, job)
+
+
+def _need_packages(job: Job) -> None:
+    if not job.workload:
+        return
+    missing = [name for name in workloads.find(job.workload).needs if not engine.has_module(name)]
+    if missing:
+        raise MissingHere(
+            f"the workload {job.workload!r} needs {', '.join(missing)}, not installed beside stackctl",
+            hint="install them with `make train-env` in a checkout, or use the image with `--on compose`",
+        )

@@ -1,0 +1,241 @@
+"""A run on a cluster, and one that its cluster has no more: the handles of both."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from stackctl.engines.kube import Cluster
+from stackctl.errors import InvalidInput, StackError
+from stackctl.jobs.job import Job
+from stackctl.runs import explain, kept, objects, observe, store, summary, watch
+from stackctl.runs.handle import Lines, Outcome, Tell, Told
+from stackctl.runs.kept import Kept, Source
+from stackctl.runs.observe import View
+from stackctl.runs.progress import Progress
+from stackctl.runs.states import ENDED, WAITS
+from stackctl.runs.store import Record
+from stackctl.runs.stored import StoredRun, log_lines
+from stackctl.runs.watch import Run
+
+MOST_ROWS = 64
+"""Nodes that a status shows to a person."""
+
+
+class ClusterRun:
+    """A run that its cluster has; the handle of it."""
+
+    def __init__(self, run: Run, tell: Tell) -> None:
+        self._run, self._tell = run, tell
+        self._folder = store.home(os.environ) / run.name
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self._run.name
+
+    def status(self) -> Told:
+        """Its state and attempt, and each node's."""
+        job, pods = watch.look(self._run)
+        now = observe.view(job, pods)
+        record = None
+        if now.state in ENDED:
+            found = self._kept(job) if len(now.nodes) < self._run.job.nodes else None
+            if found:
+                now = observe.with_kept(now, found.attempt, found.json("result.json"), found.json("failure.json"))
+            record = remember(self._folder, now)
+        trained = summary.training(now.result) if record and now.result else []
+        return Told("\n".join([*_fares(self._run.job, now), *trained]), now)
+
+    def explain(self) -> Told:
+        """Why it waits or has failed, by its cluster's own words, or what it kept on its claim."""
+        facts = watch.facts(self._run)
+        now, why = observe.view(facts.job, facts.pods), explain.explain(facts)
+        if now.state == "failed" and len(now.nodes) < self._run.job.nodes and not now.failure:
+            found = self._kept(facts.job)
+            if found:
+                facts = facts._replace(kept=found.json("failure.json"))
+                now = observe.with_kept(now, found.attempt, None, facts.kept)
+                why = explain.explain(facts)
+        text = f"{self.name}: {now.state}, attempt {now.attempt} of {now.attempts}\n{why.text}"
+        return Told(text, {"run": self.name, "state": now.state, "attempt": now.attempt, **why._asdict()})
+
+    def logs(self, chosen: Lines, *, follow: bool = False) -> Iterator[bytes]:
+        """What its pods print; where they have gone, what they kept on the claim. Followed lines are kept, too."""
+        nodes = chosen.nodes(self._run.job)
+        if follow:
+            yield from self._followed(nodes, chosen.rank, Progress(self._run, self._tell).look)
+            return
+        job, pods = watch.look(self._run)
+        gone, newest = watch.gone(job, pods, nodes, chosen.attempt)
+        if chosen.attempt and pods and chosen.attempt > newest:
+            raise InvalidInput(f"the newest attempt is {newest}", where=f"--attempt {chosen.attempt}")
+        found = False
+        for line in watch.lines(self._run, pods, nodes, chosen.attempt):
+            if chosen.rank is None or line.rank == chosen.rank:
+                found = True
+                yield line.text
+        for text in self._kept_lines(job, gone, chosen) if gone else ():
+            found = True
+            yield text
+        if not found:
+            self._tell(f"nothing printed; `stackctl status {self.name}` says why")
+
+    def wait(self, put: Callable[[bytes], None] | None = None) -> Outcome:
+        """Wait for its end, telling what changes."""
+        run, progress = self._run, Progress(self._run, self._tell)
+        if put:
+            for line in self._followed(Lines().nodes(run.job), None, progress.look):
+                put(line)
+        now = watch.wait(run, lambda view: None if put else progress.look(view))
+        record = remember(self._folder, now)
+        if now.state != "succeeded":
+            kept_until = f"{run.name} is kept until you remove it: stackctl cancel {run.name}"
+            hint = f"attempt {now.attempt} of {now.attempts}; {kept_until}"
+            return Outcome(now.state, explain.explain(watch.facts(run)).text, hint)
+        where = f"namespace {run.namespace}"
+        return Outcome("succeeded", summary.text(run.job, record, where, self._folder, now.result) if record else "")
+
+    def cancel(self) -> str:
+        """Remove it with all that belongs to it; its folder stays."""
+        now = watch.view(self._run)
+        watch.cancel(self._run)
+        over = now.state in ENDED
+        remember(self._folder, now if over else msgspec.structs.replace(now, state="stopped"))
+        return f"{self.name}: {'removed' if over else 'cancelled'}"
+
+    def _followed(self, nodes: set[int], rank: int | None, seen: Callable[[View], None]) -> Iterator[bytes]:
+        """Logs as they come until the run has ended, kept in its folder if it has one."""
+        keeper = watch.Keeper(self._folder) if store.read_record(self._folder) else None
+        if len(nodes) > watch.MOST_STREAMS:
+            first = f"the first {watch.MOST_STREAMS} of {len(nodes)} nodes"
+            self._tell(f"note: {first}; --node or --rank chooses others")
+        try:
+            for line in watch.followed(self._run, nodes, seen):
+                if keeper:
+                    keeper.keep(line)
+                if rank is None or line.rank == rank:
+                    yield line.text
+        finally:
+            if keeper:
+                keeper.close()
+
+    def _kept(self, job: objects.Job) -> Kept | None:
+        """How it ended, from its claim; None if it keeps nothing there."""
+        source = kept.source_of(job)
+        if source is None:
+            return None
+        with self._place() as folder:
+            return _read(self._run.cluster, source, folder, self._tell)
+
+    def _kept_lines(self, job: objects.Job, nodes: Collection[int], chosen: Lines) -> Iterator[bytes]:
+        """The logs of nodes whose pods are gone, from its claim."""
+        source = kept.source_of(job)
+        if source is None:
+            said = ", ".join(map(str, sorted(nodes)[:10])) + (", …" if len(nodes) > 10 else "")
+            self._tell(f"note: gone with their pods: the logs of node {said}; --volume keeps those of the next run")
+            return
+        with self._place() as folder:
+            found = _read(self._run.cluster, source, folder, self._tell, chosen)
+            if found:
+                yield from log_lines(folder, self._run.job, nodes, attempt=found.attempt, rank=chosen.rank)
+
+    @contextmanager
+    def _place(self) -> Iterator[Path]:
+        """Its folder in the store; for a run that another person has submitted, a folder for now."""
+        if store.read_record(self._folder) is not None:
+            yield self._folder
+        else:
+            with tempfile.TemporaryDirectory(prefix="stackctl-") as temporary:
+                yield Path(temporary)
+
+
+class GoneRun(StoredRun):
+    """A run of the store that its cluster has no more: what its folder and its claim still tell."""
+
+    def __init__(self, folder: Path, record: Record, tell: Tell) -> None:
+        super().__init__(folder, record, tell, where=f"namespace {record.namespace}", goes_on=lambda: False)
+
+    def settle(self) -> Record:
+        """The record; where nobody saw how the run ended, its claim may tell."""
+        if self.record.state == "running":
+            found = self._read()
+            failure = found.json("failure.json") if found else None
+            if found and (failure or found.json("result.json")):
+                code = int(failure.get("exit_code") or 1) if failure else 0
+                self.record = msgspec.structs.replace(
+                    self.record, state="failed" if failure else "succeeded", attempt=found.attempt, exit_code=code
+                )
+                store.write_json(self.folder / "run.json", self.record)
+            else:
+                self.record = msgspec.structs.replace(self.record, state="gone")
+        return self.record
+
+    def cancel(self) -> str:
+        """There is nothing left to remove."""
+        return f"{self.name} is not on the cluster any more"
+
+    def _newest_attempt(self, chosen: Lines) -> int:
+        found = self._read(chosen)
+        return found.attempt if found else self.record.attempt
+
+    def _read(self, chosen: Lines | None = None) -> Kept | None:
+        source = kept.source_in(self.record)
+        return _read(Cluster(self.record.context), source, self.folder, self.tell, chosen) if source else None
+
+    def _text(self, record: Record) -> str:
+        if record.state == "gone":
+            return f"{self.name}: not on the cluster any more, and nobody saw how it ended"
+        return super()._text(record)
+
+
+def remember(folder: Path, now: View) -> Record | None:
+    """Write down in a run's folder how the cluster says that it ended; None if the run is not in the store."""
+    record = store.read_record(folder)
+    if record is None:
+        return None
+    if now.result:
+        store.write_json(folder / "result.json", now.result)
+    if now.failure:
+        store.write_json(folder / "failure.json", now.failure)
+    code = 0 if now.state == "succeeded" else (now.failure or {}).get("exit_code") if now.state == "failed" else None
+    record = msgspec.structs.replace(
+        record, state=now.state, attempt=now.attempt, ended=now.ended or record.ended, exit_code=code
+    )
+    store.write_json(folder / "run.json", record)
+    return record
+
+
+def _fares(job: Job, now: View) -> list[str]:
+    """How a run fares, as lines."""
+    attempts = f"attempt {now.attempt} of {now.attempts}"
+    lines = [f"{now.name}: {now.state}, {attempts} ({summary.size(job)}, namespace {now.namespace})"]
+    if now.state == "failed":
+        lines.append(f"  {(now.failure or {}).get('sentence') or now.reason}")
+    elif now.state in WAITS:
+        lines.append(f"  `stackctl explain {now.name}` says why it waits")
+    rows = [(str(node.node), node.state, node.host or "-", node.pod) for node in now.nodes]
+    lines.append(summary.table([("NODE", "STATE", "HOST", "POD"), *rows[:MOST_ROWS]]))
+    if len(rows) > MOST_ROWS:
+        lines.append(f"… {len(rows) - MOST_ROWS} more; --json has all")
+    return lines
+
+
+def _read(cluster: Cluster, source: Source, folder: Path, tell: Tell, chosen: Lines | None = None) -> Kept | None:
+    """Have a pod read what a run has kept on its claim, with the logs that are chosen; what is read is said before."""
+    tell(f"pods are gone: a pod in the namespace {source.namespace} reads what they kept on the claim {source.claim}")
+    attempt = chosen.attempt or 0 if chosen else 0
+    pattern = "" if chosen is None else "rank-*" if chosen.rank is None else f"rank-{chosen.rank}"
+    try:
+        found = kept.read(cluster, source, attempt=attempt, pattern=pattern)
+    except StackError as error:
+        tell(f"note: the claim {source.claim} was not read: {error.message}")
+        return None
+    for name in found.save(folder):
+        tell(f"note: {name}: its end only; the claim has all of it")
+    return found

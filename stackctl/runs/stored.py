@@ -1,0 +1,140 @@
+"""A run as its folder tells of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import msgspec
+
+from stackctl.errors import InvalidInput
+from stackctl.jobs.job import Job
+from stackctl.runs import store, summary
+from stackctl.runs.handle import Lines, Outcome, Tell, Told
+from stackctl.runs.store import Record
+
+
+class StoredRun:
+    """A run of this machine; the handle of it.
+
+    Args:
+        where: What its nodes are, in a person's words: `processes`.
+        goes_on: Tells whether anything of it still runs.
+        job: If it is at hand; its folder may have been removed meanwhile.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        record: Record,
+        tell: Tell,
+        *,
+        where: str,
+        goes_on: Callable[[], bool],
+        job: Job | None = None,
+    ) -> None:
+        self.folder, self.record, self.tell, self.where = folder, record, tell, where
+        self._goes_on, self._job = goes_on, job
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.record.name
+
+    @property
+    def job(self) -> Job:
+        """What it runs."""
+        return self._job or store.read_job(self.folder)
+
+    def settle(self) -> Record:
+        """The record, put right if it says `running` and nothing of the run runs any more."""
+        if self.record.state == "running" and not self._goes_on():
+            failure = store.read_json(self.folder / "failure.json")
+            told = failure.get("exit_code") if failure else None
+            code = told if isinstance(told, int) else 1 if failure else None
+            self.record = msgspec.structs.replace(self.record, state="failed" if failure else "unknown", exit_code=code)
+            with contextlib.suppress(OSError):
+                store.write_json(self.folder / "run.json", self.record)
+        return self.record
+
+    def status(self) -> Told:
+        """How it fares, or what it came to."""
+        record = self.settle()
+        result, failure = (store.read_json(self.folder / name) for name in ("result.json", "failure.json"))
+        return Told(self._text(record), {"run": record, "result": result, "failure": failure})
+
+    def explain(self) -> Told:
+        """Why it failed, if it has."""
+        record = self.settle()
+        failure = store.read_json(self.folder / "failure.json")
+        return Told(self._text(record), {"cause": record.state, "failure": failure})
+
+    def logs(self, chosen: Lines, *, follow: bool = False) -> Iterator[bytes]:
+        """The lines of an attempt's logs, each behind its rank."""
+        job = self.job
+        nodes = chosen.nodes(job)
+        newest = self._newest_attempt(chosen)
+        attempt = chosen.attempt or newest
+        found = False
+        for line in log_lines(self.folder, job, nodes, attempt=attempt, rank=chosen.rank):
+            found = True
+            yield line
+        if not found:
+            hint = "those of a run in a cluster are kept by `stackctl logs -f`, or on a --volume"
+            where = str(self.folder / "logs" / f"attempt-{attempt}")
+            raise InvalidInput("no such logs were kept", where=where, hint=hint)
+
+    def wait(self, put: Callable[[bytes], None] | None = None) -> Outcome:
+        """How it ended."""
+        record = self.settle()
+        if record.state == "running":
+            raise InvalidInput("runs on this machine, in the shell that started it", where=self.name)
+        result, failure = store.read_json(self.folder / "result.json"), None
+        text, hint = self._text(record), ""
+        if record.state == "failed":
+            failure = store.read_json(self.folder / "failure.json")
+            text, hint = summary.failure(record, self.folder, failure), f"files of this run: {self.folder}"
+        data = {"run": record, "folder": str(self.folder), "result": result, "failure": failure}
+        return Outcome(record.state, text, hint, record.exit_code, data)
+
+    def cancel(self) -> str:
+        """Not ours to do."""
+        raise InvalidInput("runs on this machine: stop it with Ctrl-C in the shell that started it", where=self.name)
+
+    def _newest_attempt(self, chosen: Lines) -> int:
+        """The newest attempt, once the lines that are chosen are in the folder."""
+        return self.record.attempt
+
+    def _text(self, record: Record) -> str:
+        if record.state == "failed":
+            why = summary.failure(record, self.folder, store.read_json(self.folder / "failure.json"))
+            return f"{self.name}: failed\n{why}"
+        if record.state == "unknown":
+            named = self.folder.parent == store.home(os.environ)
+            how = f"--name {self.name}" if named else f"--out {self.folder}"
+            return (
+                f"{self.name}: has ended, and its stackctl could not write down how; its logs are in "
+                f"{self.folder / 'logs'}\n  go on from its last checkpoint with `stackctl run --resume {how}`"
+            )
+        result = store.read_json(self.folder / "result.json")
+        return summary.text(self.job, record, self.where, self.folder, result)
+
+
+def log_lines(
+    folder: Path, job: Job, nodes: Collection[int], *, attempt: int, rank: int | None = None
+) -> Iterator[bytes]:
+    """The lines of an attempt's logs in a run's folder, each behind its rank.
+
+    Args:
+        nodes: Of the ranks of these nodes only.
+        rank: Of this one only.
+    """
+    width = len(str(job.world_size - 1))
+    for number in range(job.world_size) if rank is None else [rank]:
+        path = folder / "logs" / f"attempt-{attempt}" / f"rank-{number}.log"
+        if number // job.procs in nodes and path.exists():
+            with path.open("rb") as lines:
+                for line in lines:
+                    yield f"[{number:{width}}] ".encode() + line.rstrip(b"\n")

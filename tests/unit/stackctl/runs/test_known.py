@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stackctl.errors import InvalidInput
+from stackctl.jobs import job as jobs
+from stackctl.runs import known, listing, store, watch
+from stackctl.runs.backends.base import Where
+from stackctl.runs.handle import Lines, NoSuchRun, RunHandle
+from stackctl.runs.states import State
+from stackctl.runs.store import Record
+
+KUBECONFIG = """\
+current-context: here
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+contexts: [{name: here, context: {cluster: c, namespace: team}}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run store, and a kubeconfig of a cluster that has no run of its."""
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("STACK_RUNS", str(tmp_path / "runs"))
+
+    def absent(_cluster: object, name: str, namespace: str) -> watch.Run:
+        raise NoSuchRun(f"the namespace {namespace} has no run named {name}")
+
+    monkeypatch.setattr(watch, "find", absent)
+    monkeypatch.setattr(listing, "states", lambda _context, _namespace: {})
+    return tmp_path / "runs"
+
+
+def stored(home: Path, name: str, backend: str = "kubernetes", state: State = "running", namespace: str = "") -> None:
+    context = "here" if namespace else ""
+    store.create(home / name, jobs.make(name=name, workload="gpt"), resume=False)
+    record = Record(
+        name=name, backend=backend, attempt=1, started="then", state=state, namespace=namespace, context=context
+    )
+    store.write_json(home / name / "run.json", record)
+
+
+def find(name: str, where: Where = Where()) -> RunHandle:  # noqa: B008 - frozen
+    return known.find(name, where, print)
+
+
+def test_the_list_has_the_stores_runs_as_the_cluster_sees_them_and_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(home, "local", "local", "failed")
+    stored(home, "mine", namespace="team")
+    stored(home, "gone", namespace="team")
+    stored(home, "elsewhere", state="stopped", namespace="other")
+    there = dict.fromkeys(["local", "mine", "elsewhere", "theirs"], ("pending", "now"))
+    monkeypatch.setattr(listing, "states", lambda _context, _namespace: there)
+    runs = {run.name: (run.state, run.started, run.namespace) for run in known.runs(Where(), print)}
+    assert runs == {
+        "local": ("failed", "then", ""),
+        "mine": ("pending", "then", "team"),
+        "gone": ("gone", "then", "team"),
+        "elsewhere": ("stopped", "then", "other"),
+        "theirs": ("pending", "now", "team"),
+    }
+
+
+def test_a_run_that_its_cluster_has_no_more_tells_what_its_folder_does(home: Path) -> None:
+    stored(home, "a", namespace="team")
+    run = find("a")
+    assert run.status().text == "a: not on the cluster any more, and nobody saw how it ended"
+    assert run.cancel() == "a is not on the cluster any more"
+    assert run.wait().state == "gone"
+    record = store.read_record(home / "a")
+    assert record
+    assert record.state == "running", "nobody knows better: another look may find its claim"
+    with pytest.raises(InvalidInput, match="no such logs were kept"):
+        list(run.logs(Lines()))
+
+
+def test_a_run_of_this_machine_is_found_where_the_cluster_has_none_of_its_name(home: Path) -> None:
+    stored(home, "a", "local", "succeeded")
+    for where in (Where(), Where(namespace="team")):
+        assert find("a", where).wait().state == "succeeded"
+    with pytest.raises(NoSuchRun, match="the namespace team has no run named b"):
+        find("b")
+    with pytest.raises(InvalidInput, match="no such context"):
+        find("a", Where(context="absent"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [(Lines(rank=2), "must be from 0 to 1"), (Lines(node=-1), "must be from 0"), (Lines(rank=1, node=0), "on node 1")],
+)
+def test_lines_that_no_rank_prints(chosen: Lines, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        chosen.nodes(jobs.make(name="a", workload="gpt", nodes=2))
+
+
+def test_what_another_version_ran_is_named(home: Path) -> None:
+    stored(home, "a", "slurm", "succeeded")
+    assert [run.state for run in known.runs(Where(), print)] == ["succeeded"]
+    with pytest.raises(InvalidInput, match="no backend is named 'slurm'"):
+        find("a")

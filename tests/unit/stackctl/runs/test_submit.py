@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from stackctl.engines.kube import Cluster
+from stackctl.errors import NameTaken
+from stackctl.jobs import job as jobs
+from stackctl.jobs import profiles
+from stackctl.jobs.placement import place
+from stackctl.runs import preflight, store, submission, submit
+from stackctl.runs.submission import Submission
+
+
+class Taking:
+    """A cluster that takes all that it is given; its answer to one of the objects may not come."""
+
+    context, host, calls = "here", "https://there", 0
+
+    def __init__(self, silent: str = "") -> None:
+        self.silent = silent
+        self.kinds: list[str] = []
+
+    def create(self, manifest: Any) -> tuple[Any, list[str]]:
+        self.kinds.append(manifest["kind"])
+        if manifest["kind"] == self.silent:
+            raise KeyboardInterrupt
+        return {"metadata": {"uid": "u"}}, []
+
+    def delete(self, kind: str, _name: str, _namespace: str, *, uid: str) -> None:
+        self.kinds.append(f"no {kind} {uid}")
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Submission:
+    job = jobs.make(name="a", arguments=["true"], nodes=2)
+    placement = place(job, namespace="team", profile=profiles.load("generic"), image="mine:1", volumes=["ckpt"])
+    return submission.prepare(job, placement, None, {"STACK_RUNS": str(tmp_path)})
+
+
+def test_a_submission_is_checked_made_written_down_and_told(
+    ready: Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "check", lambda _cluster, _ready: ["it is slow"])
+    cluster, told = Taking(), list[str]()
+    run = submit.submit(cast(Cluster, cluster), ready, tmp_path / "a", told.append, check=True)
+    assert (run.name, run.namespace, run.uid) == ("a", "team", "u")
+    assert cluster.kinds == ["Job", "Secret", "Service", "NetworkPolicy"]
+    assert told[0] == "note: it is slow"
+    assert told[1].startswith("note: the image mine:1 names no registry: push it under your own")
+    assert told[2].startswith("a: submitted (2 nodes x 1 rank on here, namespace team)\n  stackctl logs -f a ")
+    record = store.read_record(tmp_path / "a")
+    assert record
+    assert (record.state, record.context, record.claim, record.image) == ("running", "here", "ckpt", "mine:1")
+
+
+@pytest.mark.parametrize(("silent", "left"), [("Job", ["Job"]), ("Secret", ["Job", "Secret", "no Job u"])])
+def test_who_interrupts_a_submission_is_told_what_may_be_there(
+    silent: str, left: list[str], ready: Submission, tmp_path: Path
+) -> None:
+    cluster, told = Taking(silent), list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        submit.submit(cast(Cluster, cluster), ready, tmp_path / "a", told.append, check=False)
+    assert cluster.kinds == left
+    assert told[-1] == "\nif a is there, remove it with: stackctl cancel a -n team"
+    assert store.read_record(tmp_path / "a") is None
+
+
+def test_a_folder_that_holds_another_run_is_seen_before_anything_is_made(ready: Submission, tmp_path: Path) -> None:
+    store.create(tmp_path / "a", ready.job, resume=False)
+    cluster = Taking()
+    with pytest.raises(NameTaken, match="this folder holds another run"):
+        submit.submit(cast(Cluster, cluster), ready, tmp_path / "a", print, check=True)
+    assert cluster.kinds == []
