@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +18,8 @@ from stackctl.runs.explain import Explanation
 from stackctl.runs.observe import View
 from tests.cluster.harness.cluster import Cluster
 from tests.commands import STACKCTL, environment
-from tests.integration.running import background
-
-
-def until(condition: Callable[[], bool], seconds: float, otherwise: Callable[[], object] = lambda: "") -> None:
-    """Wait for a condition; `otherwise` tells how things stand if it does not come about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"it did not come about in {seconds} s: {otherwise()}"
-        time.sleep(0.1)
+from tests.support.processes import background
+from tests.support.waiting import until
 
 
 @functools.cache

@@ -17,8 +17,9 @@ from typing import Any
 
 from tests.cluster.harness import images, programs
 from tests.cluster.harness.cluster import OwnCluster
-from tests.cluster.submitting import until
 from tests.machine import registry_program
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 NOBODY = "nobody:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n"
 """A line of htpasswd's form: there is one user, and no test knows the password."""
@@ -162,8 +163,3 @@ def certify(folder: Path, host: str) -> tuple[Path, Path]:
     argv = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", *made]
     subprocess.run(argv, check=True, capture_output=True)
     return certificate, key
-
-
-def free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as server:
-        return int(server.getsockname()[1])

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.cluster.harness.cluster import OwnCluster
-from tests.cluster.submitting import Submitter, until
+from tests.cluster.submitting import Submitter
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster", "docker")
 

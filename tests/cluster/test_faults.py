@@ -19,7 +19,7 @@ from stackctl.runs.submission import Submission
 from stackctl.suite import cluster as suite
 from tests.cluster.faults import KINDS, FaultyProxy
 from tests.cluster.harness.cluster import Cluster
-from tests.integration.running import wait_for
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster")
 
@@ -91,7 +91,7 @@ def test_a_submission_is_whole_whichever_request_is_spoiled(
         # Find it, then delete it; neither is ever answered with AlreadyExists.
         proxy.spoil(0 if kind == "exists" else 1 + number % 2, kind)
         watch.cancel(watch.find(kube.Cluster(), f"{kind}-{number}", namespace))
-    wait_for(lambda: not names(cluster, namespace), 60)
+    until(lambda: not names(cluster, namespace), 60)
 
 
 @pytest.mark.parametrize("number", range(2, 5))
@@ -103,7 +103,7 @@ def test_a_submission_that_is_refused_half_way_leaves_nothing(
     proxy.spoil(number, "refused")
     with pytest.raises(ApiError, match="spoiled by the test"):
         submit.create(kube.Cluster(), prepared("refused", namespace, tmp_path))
-    wait_for(lambda: not names(cluster, namespace), 60)
+    until(lambda: not names(cluster, namespace), 60)
 
 
 @pytest.mark.parametrize("number", range(2, 5))
@@ -113,7 +113,7 @@ def test_ctrl_c_half_way_leaves_nothing(
     proxy.spoil(number, "interrupts")
     with pytest.raises(KeyboardInterrupt):
         submit.create(kube.Cluster(), prepared("interrupted", namespace, tmp_path))
-    wait_for(lambda: not names(cluster, namespace), 60)
+    until(lambda: not names(cluster, namespace), 60)
 
 
 def test_ctrl_c_while_the_suites_job_is_being_created_leaves_nothing(
@@ -123,7 +123,7 @@ def test_ctrl_c_while_the_suites_job_is_being_created_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         suite.run(kube.Cluster(), prepared("interrupted", namespace, tmp_path), check=False, say=print)
     assert proxy.count > 1, "it was asked to remove the Job"
-    wait_for(lambda: not names(cluster, namespace), 60)
+    until(lambda: not names(cluster, namespace), 60)
 
 
 @pytest.mark.parametrize("number", range(1, 5))

@@ -16,9 +16,9 @@ import pytest
 
 from tests.cluster.harness.cluster import Cluster, OwnCluster
 from tests.cluster.harness.site import GPUS, PAUSE
-from tests.cluster.submitting import until
 from tests.commands import ROOT, hear_signals
-from tests.integration.running import children
+from tests.support.processes import children
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster")
 

@@ -23,8 +23,8 @@ from stackctl.jobs.placement import place
 from stackctl.runs import preflight, submission, submit
 from stackctl.runs.submission import Submission
 from tests.cluster.harness.cluster import GIVEN, OwnCluster
-from tests.cluster.submitting import until
 from tests.commands import STACKCTL, environment
+from tests.support.waiting import until
 from tests.timing import fastest
 
 pytestmark = [pytest.mark.needs("cluster"), pytest.mark.quiet]

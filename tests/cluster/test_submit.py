@@ -9,8 +9,9 @@ import pytest
 
 from tests.cluster.harness.cluster import OwnCluster
 from tests.cluster.harness.site import GPUS
-from tests.cluster.submitting import Submitter, until
+from tests.cluster.submitting import Submitter
 from tests.commands import ROOT
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster")
 

@@ -11,8 +11,9 @@ import jsonschema
 import pytest
 
 from tests.cluster.harness.cluster import OwnCluster
-from tests.cluster.submitting import Submitter, until
+from tests.cluster.submitting import Submitter
 from tests.commands import ROOT, STACKCTL, environment, hear_signals
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster", "docker")
 

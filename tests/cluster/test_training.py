@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.harness.cluster import OwnCluster
-from tests.cluster.submitting import Submitter, until
+from tests.cluster.submitting import Submitter
 from tests.commands import Stackctl
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster", "docker", "torch")
 

@@ -10,11 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.commands import ROOT, environment
+from tests.support.running import LOOP, Running
 
 Copy = Callable[..., "subprocess.CompletedProcess[str]"]
 """stackctl, run from a copy of the checkout."""
@@ -46,13 +46,11 @@ def _docker_things() -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start runs that are ended, with all they started, when the test ends."""
-    from tests.integration.running import LOOP, Running
-
     running: list[Running] = []
 
-    def begin(*words: str) -> Any:
+    def begin(*words: str) -> Running:
         tmp_path.chmod(0o755)  # containers run as another user than root
         (tmp_path / "loop.py").write_text(LOOP)
         running.append(Running(tmp_path, *words))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import PREFIX, ROOT, hear_signals
-from tests.integration.running import background
+from tests.support.processes import background
 
 
 def demo(clone: Path, **env: str) -> tuple[str, dict[str, object], float]:

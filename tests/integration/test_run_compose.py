@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Stackctl
-from tests.integration.running import SAVES, Running, children, read, wait_for
+from tests.support.processes import children
+from tests.support.running import SAVES, Running, read
+from tests.support.waiting import until
 
 SMALL = ["--", "--steps", "6", "--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "--batch-size", "4",
          "--eval-tokens", "2000", "--sample-tokens", "20"]  # fmt: skip
@@ -71,7 +73,7 @@ def test_a_killed_rank_ends_every_container_within_5_seconds(image: str, start: 
     run = start("--nodes", "2", "--procs", "2", "--on", "compose", "--", "python", "loop.py")
     run.wait_for_ranks(4)
     killed = kill_rank(run.container(1), 3)
-    wait_for(lambda: exited(run.container(0)) and exited(run.container(1)), 15)
+    until(lambda: exited(run.container(0)) and exited(run.container(1)), 15)
     assert time.monotonic() - killed <= 5
     assert run.process.wait(30) == 1
     report = read(run.out / "failure.json")
@@ -114,7 +116,7 @@ def test_a_node_that_is_cut_off_ends_the_job_within_15_seconds(
     else:
         network = f"{run.name}_default"
         subprocess.run(["docker", "network", "disconnect", network, run.container(1)], capture_output=True, check=True)
-    assert wait_for(lambda: exited(run.container(0)), 20) <= 15
+    assert until(lambda: exited(run.container(0)), 20) <= 15
     assert run.process.wait(40) == 1
     report = read(run.out / "failure.json")
     assert (report["reason"], report["node"]) == ("node-lost", 1)
@@ -159,8 +161,8 @@ def test_a_signal_to_one_container_reaches_every_rank(
 @pytest.mark.usefixtures("leaves_nothing")
 def test_a_signal_while_containers_are_being_started_stops_them_too(image: str, start: Callable[..., Running]) -> None:
     run = start("--nodes", "2", "--procs", "1", "--on", "compose", "--", "python", "loop.py")
-    wait_for((run.out / "compose.yaml").exists, 30)
-    wait_for(lambda: bool(children(run.process.pid)), 30)  # `docker compose up`
+    until((run.out / "compose.yaml").exists, 30)
+    until(lambda: bool(children(run.process.pid)), 30)  # `docker compose up`
     run.process.send_signal(signal.SIGTERM)
     assert run.process.wait(40) == 130, run.said()
     assert read(run.out / "run.json")["state"] == "stopped"
@@ -173,8 +175,8 @@ def test_ctrl_c_in_a_terminal_reaches_docker_too_and_leaves_nothing(
     times: int, image: str, start: Callable[..., Running]
 ) -> None:
     run = start("--nodes", "2", "--procs", "1", "--on", "compose", "--", "python", "loop.py")
-    wait_for((run.out / "compose.yaml").exists, 30)
-    wait_for(lambda: bool(children(run.process.pid)), 30)
+    until((run.out / "compose.yaml").exists, 30)
+    until(lambda: bool(children(run.process.pid)), 30)
     for _ in range(times):
         if run.process.poll() is None:
             os.killpg(run.process.pid, signal.SIGINT)

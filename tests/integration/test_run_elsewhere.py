@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, STACKCTL, Stackctl, environment
-from tests.integration.running import SAVES, Running, background, ranks_of, read, wait_for, wait_until_gone
+from tests.support.processes import background
+from tests.support.running import SAVES, Running, ranks_of, read, wait_until_gone
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_a_run_whose_stackctl_was_killed_does_not_run_for_ever(stackctl: Stackct
 
     with background(argv, env=environment(STACK_RUNS=str(tmp_path / "runs")), cwd=tmp_path) as process:
         log = folder / "logs" / "attempt-1" / "rank-0.log"
-        wait_for(lambda: log.exists() and "line 3" in log.read_text(), 30)
+        until(lambda: log.exists() and "line 3" in log.read_text(), 30)
         assert state() == "running"
         process.kill()
         refused = stackctl("run", "--resume", "--name", "a")

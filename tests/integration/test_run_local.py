@@ -18,7 +18,8 @@ import pytest
 from stackctl.engines import local
 from stackctl.errors import MissingHere
 from tests.commands import STACKCTL, Stackctl, environment, hear_signals
-from tests.integration.running import Running, background, interrupt_at_start, read, wait_until_gone
+from tests.support.processes import background, interrupt_at_start
+from tests.support.running import Running, read, wait_until_gone
 
 
 def test_each_rank_has_a_log_and_the_run_a_record(stackctl: Stackctl, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.commands import ROOT
-from tests.integration.running import background
+from tests.support.processes import background
 
 MEETING_PORT = 29400
 PREFIX = "10.71.0."

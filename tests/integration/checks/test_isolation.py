@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.commands import ROOT, hear_signals
-from tests.integration.running import background, wait_for
+from tests.support.processes import background
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("linux")
 
@@ -148,7 +149,7 @@ def test_nothing_is_left_behind(ran: tuple[Path, dict[str, dict[str, Any]], int]
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_and_all_that_it_started(tmp_path: Path, number: int, code: int) -> None:
     with run(PATIENT, tmp_path, "--only", "hangs") as started:
-        wait_for(lambda: bool(sleeping(tmp_path)), 20)
+        until(lambda: bool(sleeping(tmp_path)), 20)
         started.send_signal(number)
         _, said = started.communicate(timeout=20)
     assert started.returncode == code
@@ -159,7 +160,7 @@ def test_a_signal_ends_the_run_and_all_that_it_started(tmp_path: Path, number: i
 
 def test_when_the_suite_itself_is_killed_its_checks_end(tmp_path: Path) -> None:
     with run(PATIENT, tmp_path, "--only", "hangs") as started:
-        wait_for(lambda: bool(sleeping(tmp_path)), 20)
+        until(lambda: bool(sleeping(tmp_path)), 20)
         started.kill()
         started.communicate(timeout=20)
-    wait_for(lambda: not sleeping(tmp_path), 20)
+    until(lambda: not sleeping(tmp_path), 20)

@@ -19,7 +19,8 @@ from stackctl.engines import docker
 from stackctl.images import catalog
 from tests.commands import PREFIX, ROOT, STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.checks.bench import Reports
-from tests.integration.running import background, interrupt_at_start, wait_for
+from tests.support.processes import background, interrupt_at_start
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("docker")
 
@@ -142,7 +143,7 @@ def test_an_image_that_is_not_here(stackctl: Stackctl) -> None:
 def test_ctrl_c_ends_the_container(image: str, tmp_path: Path) -> None:
     argv = [STACKCTL, "test", image, "--tag", "image"]
     with background(argv, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=hear_signals) as running:
-        wait_for(lambda: bool(containers(image)), 30)
+        until(lambda: bool(containers(image)), 30)
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=30)
     assert running.returncode == 130, said
@@ -170,7 +171,7 @@ def test_ctrl_c_before_the_container_that_is_stopped_for_its_time(image: str, mo
 def test_sigterm_ends_the_suite_of_several_nodes(image: str, tmp_path: Path) -> None:
     argv = [STACKCTL, "test", image, "--on", "compose", "--nodes", "2", "--tag", "network"]
     with background(argv, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE) as running:
-        wait_for(lambda: len(containers(image)) == 2, 60)
+        until(lambda: len(containers(image)) == 2, 60)
         running.send_signal(signal.SIGTERM)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said

@@ -5,9 +5,10 @@ import os
 import signal
 import sys
 import time
-from typing import Any
 
 import pytest
+
+from tests.support.launchers import Job
 
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 
@@ -15,7 +16,7 @@ SLEEP = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_cut_off_node_ends_the_job_within_15_seconds_and_ends_itself_when_it_is_back(job: Any, victim: int) -> None:
+def test_a_cut_off_node_ends_the_job_within_15_seconds_and_ends_itself_when_it_is_back(job: Job, victim: int) -> None:
     nodes = job.pair(*SLEEP)
     ranks = job.all_started()
     frozen = [nodes[victim].pid, *(pid for rank, pid in ranks.items() if rank // 2 == victim)]
@@ -40,7 +41,7 @@ def test_a_cut_off_node_ends_the_job_within_15_seconds_and_ends_itself_when_it_i
     job.gone()
 
 
-def test_ranks_that_fail_because_a_node_is_cut_off_are_not_blamed(job: Any) -> None:
+def test_ranks_that_fail_because_a_node_is_cut_off_are_not_blamed(job: Job) -> None:
     """Node 1 freezes; 3 s later, long before it counts as lost, a rank of node 0 gives up on it."""
     script = "if os.environ['RANK'] == '0': os._exit(1)\ntime.sleep(600)"
     nodes = job.pair(sys.executable, "-c", job.READY + script)
@@ -53,7 +54,7 @@ def test_ranks_that_fail_because_a_node_is_cut_off_are_not_blamed(job: Any) -> N
     assert job.failure()["node"] == 1
 
 
-def test_a_suspended_machine_is_not_a_lost_node(job: Any) -> None:
+def test_a_suspended_machine_is_not_a_lost_node(job: Job) -> None:
     """Both launchers stop for longer than the silence that means lost; then all goes on."""
     nodes = job.pair(sys.executable, "-c", "import time; print('up', flush=True); time.sleep(12)")
     job.all_started()

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.launchers import Job
+
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 
 SLEEP = "import time; print('up\\nlast words', flush=True); time.sleep(600)"
@@ -16,7 +18,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SL
 
 @pytest.mark.parametrize("script", [SLEEP, STUBBORN], ids=["plain", "ignores SIGTERM"])
 @pytest.mark.parametrize("victim", [0, 3])
-def test_kill_9_of_a_rank_ends_all_within_5_seconds(job: Any, victim: int, script: str) -> None:
+def test_kill_9_of_a_rank_ends_all_within_5_seconds(job: Job, victim: int, script: str) -> None:
     nodes = job.pair(sys.executable, "-c", script)
     ranks = job.all_started()
     killed = time.monotonic()
@@ -44,7 +46,7 @@ def test_kill_9_of_a_rank_ends_all_within_5_seconds(job: Any, victim: int, scrip
     assert all(report["sentence"] in node.err for node in nodes)
 
 
-def test_each_node_writes_the_same_report(job: Any) -> None:
+def test_each_node_writes_the_same_report(job: Job) -> None:
     script = "import os, sys, time; print('went wrong'); sys.exit(3 if os.environ['RANK'] == '2' else time.sleep(600))"
     nodes = [job.node(rank, sys.executable, "-c", script, STACK_OUT=str(job.folder / str(rank))) for rank in (0, 1)]
     assert [node.wait() for node in nodes] == [3, 3]
@@ -81,7 +83,7 @@ os._exit(1)
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGBUS"])
-def test_a_real_cause_wins_over_its_echoes(job: Any, name: str) -> None:
+def test_a_real_cause_wins_over_its_echoes(job: Job, name: str) -> None:
     nodes = job.pair(sys.executable, "-c", ECHOES.format(victim=1, delay=0.2, signal=name), **OWN_SERVER)
     code = 128 + signal.Signals[name]
     assert [node.wait() for node in nodes] == [code, code]
@@ -89,7 +91,7 @@ def test_a_real_cause_wins_over_its_echoes(job: Any, name: str) -> None:
     assert (report["rank"], report["signal"]) == (1, name)
 
 
-def test_a_cause_reported_after_its_echo_wins(job: Any) -> None:
+def test_a_cause_reported_after_its_echo_wins(job: Job) -> None:
     """Rank 3 exits first, as if it had seen its peer go; rank 0 on the other node is killed a little later."""
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     script = """
@@ -136,7 +138,7 @@ raise RuntimeError("Connection closed by peer")
 
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("victim", [0, 3])
-def test_a_rank_that_takes_a_while_to_leave_is_named_still(job: Any, victim: int, recorded: bool) -> None:
+def test_a_rank_that_takes_a_while_to_leave_is_named_still(job: Job, victim: int, recorded: bool) -> None:
     """Its exit handlers run on after its peers have lost their connections, failed, and left."""
     nodes = job.pair(sys.executable, "-c", LINGERS.format(victim=victim, recorded=recorded), **OWN_SERVER)
     assert [node.wait() for node in nodes] == [1, 1]
@@ -145,7 +147,7 @@ def test_a_rank_that_takes_a_while_to_leave_is_named_still(job: Any, victim: int
     assert report["sentence"].endswith("failed first: it raised ValueError: bad sample")
 
 
-def test_the_earliest_of_equals_is_named(job: Any) -> None:
+def test_the_earliest_of_equals_is_named(job: Job) -> None:
     script = "r = int(os.environ['RANK']); time.sleep(0.2 * ((r + 1) % 4)); os._exit(10 + r)"
     nodes = job.pair(sys.executable, "-c", job.READY + script)
     job.all_started()
@@ -163,7 +165,7 @@ def test_the_earliest_of_equals_is_named(job: Any) -> None:
     ],
 )
 def test_a_command_that_cannot_start_ends_all_nodes_with_78(
-    job: Any, command: tuple[str], said: str, monkeypatch: pytest.MonkeyPatch
+    job: Job, command: tuple[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job.folder / "here").write_text("")
     (job.folder / "script").write_text("#!/no/such/interpreter\n")
@@ -176,14 +178,14 @@ def test_a_command_that_cannot_start_ends_all_nodes_with_78(
     job.gone()
 
 
-def test_a_problem_of_one_node_ends_both(job: Any) -> None:
+def test_a_problem_of_one_node_ends_both(job: Job) -> None:
     nodes = job.node(0, "sleep", "600"), job.node(1, "sleep", "600", STACK_DEVICE="cuda")
     assert [node.wait() for node in nodes] == [78, 78]
     assert "node 1: STACK_DEVICE=cuda: 0 visible GPUs for STACK_PROCS=2" in nodes[0].err
     assert job.failure()["node"] == 1
 
 
-def test_an_output_folder_that_cannot_be_written_is_refused(job: Any) -> None:
+def test_an_output_folder_that_cannot_be_written_is_refused(job: Job) -> None:
     (job.folder / "file").write_text("")
     node = job.node(0, "true", nodes=1, STACK_OUT=str(job.folder / "file"))
     assert node.wait() == 78
@@ -199,14 +201,14 @@ def test_an_output_folder_that_cannot_be_written_is_refused(job: Any) -> None:
         ({"STACK_NODE_RANK": "2"}, "STACK_NODE_RANK=2: must be a whole number from 0 to 1"),
     ],
 )
-def test_wrong_values_are_one_line_and_78(job: Any, changes: dict[str, str], said: str) -> None:
+def test_wrong_values_are_one_line_and_78(job: Job, changes: dict[str, Any], said: str) -> None:
     node = job.node(0, "true", **changes)
     assert node.wait() == 78
     assert said in node.err
     assert node.err.count("\n") == 1
 
 
-def test_a_port_in_use_is_named(job: Any) -> None:
+def test_a_port_in_use_is_named(job: Job) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", job.port)):

@@ -4,20 +4,22 @@ import json
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support.launchers import Job
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 
 PRINT_ENV = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
 
 
-def env_of(job: Any, rank: int) -> dict[str, str]:
+def env_of(job: Job, rank: int) -> dict[str, str]:
     return dict(json.loads(job.log(rank)))
 
 
-def test_two_nodes_get_torchrun_variables(job: Any) -> None:
+def test_two_nodes_get_torchrun_variables(job: Job) -> None:
     nodes = job.pair(*PRINT_ENV, OMP_NUM_THREADS="")
     assert [node.wait() for node in nodes] == [0, 0], nodes[0].err + nodes[1].err
     port = env_of(job, 0)["MASTER_PORT"]
@@ -49,7 +51,7 @@ def test_two_nodes_get_torchrun_variables(job: Any) -> None:
     job.gone()
 
 
-def test_one_node_needs_no_configuration(job: Any) -> None:
+def test_one_node_needs_no_configuration(job: Job) -> None:
     node = job.node(0, *PRINT_ENV, nodes=1, STACK_NODES="", STACK_NODE_RANK="", STACK_PROCS="", STACK_DEVICE="",
                     STACK_RENDEZVOUS="", STACK_TOKEN="", STACK_TIMEOUT="")  # fmt: skip
     assert node.wait() == 0
@@ -59,14 +61,14 @@ def test_one_node_needs_no_configuration(job: Any) -> None:
     assert "STACK_DEVICE=auto means cpu" in node.err
 
 
-def test_nodes_may_have_different_numbers_of_ranks(job: Any) -> None:
+def test_nodes_may_have_different_numbers_of_ranks(job: Job) -> None:
     nodes = job.node(0, *PRINT_ENV, procs=1), job.node(1, *PRINT_ENV, procs=3)
     assert [node.wait() for node in nodes] == [0, 0]
     seen = [(env_of(job, rank)["LOCAL_RANK"], env_of(job, rank)["LOCAL_WORLD_SIZE"]) for rank in range(4)]
     assert seen == [("0", "1"), ("0", "3"), ("1", "3"), ("2", "3")]
 
 
-def test_the_highest_attempt_of_all_nodes_is_in_force(job: Any) -> None:
+def test_the_highest_attempt_of_all_nodes_is_in_force(job: Job) -> None:
     (job.out).mkdir()
     (job.out / "failure.json").write_text("{}")
     nodes = job.node(0, *PRINT_ENV, STACK_ATTEMPT="2"), job.node(1, *PRINT_ENV, STACK_ATTEMPT="3")
@@ -75,7 +77,7 @@ def test_the_highest_attempt_of_all_nodes_is_in_force(job: Any) -> None:
     assert not (job.out / "failure.json").exists(), "an earlier attempt's failure is stale"
 
 
-def test_tensorflow_ranks_can_all_listen_on_their_ports(job: Any) -> None:
+def test_tensorflow_ranks_can_all_listen_on_their_ports(job: Job) -> None:
     script = """
 import json, os, socket
 config = json.loads(os.environ["TF_CONFIG"])
@@ -104,13 +106,13 @@ dist.destroy_process_group()
 
 @pytest.mark.needs("torch")
 @pytest.mark.parametrize("store", ["0", "1"])
-def test_an_unmodified_torch_distributed_script_runs(job: Any, store: str) -> None:
+def test_an_unmodified_torch_distributed_script_runs(job: Job, store: str) -> None:
     nodes = job.pair(sys.executable, "-c", ALL_REDUCE, USE_LIBUV=store)
     assert [node.wait(90) for node in nodes] == [0, 0], nodes[0].out + nodes[1].out
     assert all("sum 10.0" in job.log(rank) for rank in range(4))
 
 
-def test_procs_auto_is_one_rank_where_there_is_no_gpu(job: Any) -> None:
+def test_procs_auto_is_one_rank_where_there_is_no_gpu(job: Job) -> None:
     node = job.node(0, *PRINT_ENV, nodes=1, STACK_PROCS="auto", STACK_DEVICE="auto", CUDA_VISIBLE_DEVICES="")
     assert node.wait() == 0, node.err
     assert (env_of(job, 0)["WORLD_SIZE"], env_of(job, 0)["STACK_PROCS"]) == ("1", "1")
@@ -119,7 +121,7 @@ def test_procs_auto_is_one_rank_where_there_is_no_gpu(job: Any) -> None:
     assert "0 visible GPUs" in refused.err
 
 
-def test_ipv6_and_names_work(job: Any) -> None:
+def test_ipv6_and_names_work(job: Job) -> None:
     nodes = job.pair("true", STACK_RENDEZVOUS=f"localhost:{job.port}")
     assert [node.wait() for node in nodes] == [0, 0], nodes[0].err
     try:
@@ -131,7 +133,7 @@ def test_ipv6_and_names_work(job: Any) -> None:
         pytest.skip("this machine has no IPv6 loopback")
 
 
-def test_help_and_usage(job: Any) -> None:
+def test_help_and_usage(job: Job) -> None:
     node = job.node(0, options=("--help",))
     assert node.wait() == 0
     assert "usage: python -m stackrt.launch" in node.out
@@ -150,7 +152,7 @@ def outward() -> tuple[str, str]:
 
 @pytest.mark.needs("linux")
 @pytest.mark.parametrize("where", ["here", "out"])
-def test_gloo_gets_the_interface_that_leads_to_node_0(job: Any, where: str) -> None:
+def test_gloo_gets_the_interface_that_leads_to_node_0(job: Job, where: str) -> None:
     """By the connection between the launchers: the host's own name may lead elsewhere, or nowhere."""
     name, address = ("lo", "127.0.0.1") if where == "here" else outward()
     script = "import os; print(os.environ['GLOO_SOCKET_IFNAME'], os.environ.get('NCCL_SOCKET_IFNAME'))"
@@ -161,7 +163,7 @@ def test_gloo_gets_the_interface_that_leads_to_node_0(job: Any, where: str) -> N
 
 
 @pytest.mark.parametrize(("uses", "kept"), [("IB", True), ("Socket", False)])
-def test_the_network_that_nccl_takes_is_told(job: Any, until: Any, uses: str, kept: bool) -> None:
+def test_the_network_that_nccl_takes_is_told(job: Job, uses: str, kept: bool) -> None:
     """By planted lines of NCCL: there is no GPU here."""
     says = f"print('h:1:1 [0] NCCL INFO Using network {uses}' if os.environ['RANK'] == '2' else 'up', flush=True)"
     nodes = job.pair(sys.executable, "-c", f"import os; {says}{job.READY}", STACK_FABRIC="rdma")

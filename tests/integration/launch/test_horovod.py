@@ -3,9 +3,10 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support.launchers import Job
 
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 
@@ -36,19 +37,19 @@ print(urllib.request.urlopen(f"http://{host}:{port}/").read().decode(), os.envir
 """
 
 
-def test_the_server_listens_before_any_rank_starts_and_ends_with_the_job(job: Any) -> None:
+def test_the_server_listens_before_any_rank_starts_and_ends_with_the_job(job: Job) -> None:
     for module, text in (("common/util/hosts", HOSTS), ("http/http_server", SERVER)):
         path = job.folder / "fake" / "horovod" / "runner" / f"{module}.py"
         path.parent.mkdir(parents=True)
         path.write_text(text)
-    path = f"{IMAGES}{os.pathsep}{job.folder / 'fake'}"
-    nodes = job.pair(sys.executable, "-c", RANK, STACK_FRAMEWORK="horovod", PYTHONPATH=path)
+    search = f"{IMAGES}{os.pathsep}{job.folder / 'fake'}"
+    nodes = job.pair(sys.executable, "-c", RANK, STACK_FRAMEWORK="horovod", PYTHONPATH=search)
     assert [node.wait() for node in nodes] == [0, 0], nodes[0].out + nodes[0].err
     assert all(job.log(rank) == "4 4\n" for rank in range(4))
     job.gone()
 
 
-def test_without_horovod_the_job_ends_with_78(job: Any) -> None:
+def test_without_horovod_the_job_ends_with_78(job: Job) -> None:
     nodes = job.pair("true", STACK_FRAMEWORK="horovod")
     assert [node.wait() for node in nodes] == [78, 78]
     assert all("Horovod's rendezvous server did not start" in node.err for node in nodes)

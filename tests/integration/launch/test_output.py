@@ -5,15 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
+
+from tests.support.launchers import Job
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 
 
-def test_lines_are_prefixed_and_files_are_not(job: Any) -> None:
+def test_lines_are_prefixed_and_files_are_not(job: Job) -> None:
     script = r"""
 import os, sys
 out = sys.stdout.buffer
@@ -31,20 +32,20 @@ print("on stderr", file=sys.stderr)
     assert log == b"one\ntwo\r\n\xff\xfe not UTF-8\n10%\r20%\rdone\n\nno line endon stderr\n"
 
 
-def test_prefixes_have_one_width(job: Any) -> None:
+def test_prefixes_have_one_width(job: Job) -> None:
     node = job.node(0, "sh", "-c", "echo hello", nodes=1, procs=11)
     assert node.wait() == 0
     assert sorted(node.out.splitlines()) == sorted(f"[{rank:2}] hello" for rank in range(11))
 
 
-def test_a_giant_line_is_cut_for_display_only(job: Any) -> None:
+def test_a_giant_line_is_cut_for_display_only(job: Job) -> None:
     node = job.node(0, sys.executable, "-c", "print('x' * 1_000_000)", nodes=1, procs=1)
     assert node.wait() == 0
     assert node.out.replace("[0] ", "").replace("\n", "") == "x" * 1_000_000
     assert job.log(0) == "x" * 1_000_000 + "\n"
 
 
-def test_a_flood_to_a_slow_reader_loses_nothing_and_does_not_stop_the_heartbeats(job: Any) -> None:
+def test_a_flood_to_a_slow_reader_loses_nothing_and_does_not_stop_the_heartbeats(job: Job) -> None:
     lines = 60_000
     script = f"for i in range({lines}): print(i, 'x' * 100)"
     readable, writable = os.pipe()
@@ -67,7 +68,7 @@ def test_a_flood_to_a_slow_reader_loses_nothing_and_does_not_stop_the_heartbeats
         assert job.log(rank).count("\n") == lines
 
 
-def test_a_rank_that_fails_behind_a_stuck_reader_still_ends_all(job: Any, until: Callable[..., None]) -> None:
+def test_a_rank_that_fails_behind_a_stuck_reader_still_ends_all(job: Job) -> None:
     readable, writable = os.pipe()
     script = "while True: print('x' * 1000)"
     node = job.node(0, sys.executable, "-c", job.READY + script, nodes=1, stdout=writable)
@@ -82,7 +83,7 @@ def test_a_rank_that_fails_behind_a_stuck_reader_still_ends_all(job: Any, until:
     os.close(readable)
 
 
-def test_a_reader_that_goes_away_does_not_end_the_job(job: Any) -> None:
+def test_a_reader_that_goes_away_does_not_end_the_job(job: Job) -> None:
     readable, writable = os.pipe()
     script = "import time\nfor i in range(20): print(i); time.sleep(0.02)"
     node = job.node(0, sys.executable, "-c", script, nodes=1, stdout=writable)
@@ -92,7 +93,7 @@ def test_a_reader_that_goes_away_does_not_end_the_job(job: Any) -> None:
     assert job.log(1).count("\n") == 20
 
 
-def test_our_stdout_keeps_its_blocking_mode(job: Any) -> None:
+def test_our_stdout_keeps_its_blocking_mode(job: Job) -> None:
     readable, writable = os.pipe()
     node = job.node(0, "true", nodes=1, stdout=writable)
     assert node.wait() == 0
@@ -102,7 +103,7 @@ def test_our_stdout_keeps_its_blocking_mode(job: Any) -> None:
 
 
 @pytest.mark.parametrize("session", ["", "setsid "])
-def test_a_grandchild_that_holds_the_pipe_does_not_hang_the_end(job: Any, session: str) -> None:
+def test_a_grandchild_that_holds_the_pipe_does_not_hang_the_end(job: Job, session: str) -> None:
     node = job.node(0, "sh", "-c", f"{session}sleep 600 & echo up", nodes=1, procs=1)
     assert node.wait(15) == 0
     assert "up" in node.out
@@ -110,7 +111,7 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hang_the_end(job: Any, sessio
         job.gone()
 
 
-def test_dev_null_and_closed_streams_work(job: Any) -> None:
+def test_dev_null_and_closed_streams_work(job: Job) -> None:
     node = job.node(0, "echo", "hello", nodes=1, stdout=subprocess.DEVNULL)
     assert node.wait() == 0
     env = {name: value for name, value in os.environ.items() if not name.startswith("STACK_")}

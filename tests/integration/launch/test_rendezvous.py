@@ -9,10 +9,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.support.launchers import Job
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 
@@ -20,14 +22,14 @@ pytestmark = pytest.mark.needs("linux")  # the drills find processes through /pr
 SLEEP = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(1.5)")
 
 
-def test_a_late_node_still_joins(job: Any, until: Callable[..., None]) -> None:
+def test_a_late_node_still_joins(job: Job) -> None:
     first = job.node(0, "true")
     until(lambda: re.search(r"waiting for node 1 of 2 \(\d+ s of 20 s\)", first.err))
     second = job.node(1, "true")
     assert [node.wait() for node in (first, second)] == [0, 0]
 
 
-def test_node_0_may_be_the_late_one(job: Any, until: Callable[..., None]) -> None:
+def test_node_0_may_be_the_late_one(job: Job) -> None:
     second = job.node(1, "true")
     until(lambda: "waiting for node 0 at 127.0.0.1" in second.err)
     assert "connection refused" in second.err
@@ -35,14 +37,14 @@ def test_node_0_may_be_the_late_one(job: Any, until: Callable[..., None]) -> Non
     assert [node.wait(10) for node in (first, second)] == [0, 0]
 
 
-def test_a_node_that_starts_60_seconds_late_still_joins(job: Any) -> None:
+def test_a_node_that_starts_60_seconds_late_still_joins(job: Job) -> None:
     first = job.node(0, "true", STACK_TIMEOUT="90")
     time.sleep(60)
     second = job.node(1, "true", STACK_TIMEOUT="90")
     assert [node.wait() for node in (first, second)] == [0, 0]
 
 
-def test_a_node_that_never_comes_is_named(job: Any) -> None:
+def test_a_node_that_never_comes_is_named(job: Job) -> None:
     first = job.node(0, "true", nodes=3, STACK_TIMEOUT="2")
     second = job.node(1, "true", nodes=3, STACK_TIMEOUT="20")
     assert [node.wait(6) for node in (first, second)] == [75, 75]
@@ -60,14 +62,14 @@ def test_a_node_that_never_comes_is_named(job: Any) -> None:
         ("255.255.255.255:29400", "network is unreachable"),
     ],
 )
-def test_a_node_0_that_never_comes_is_named(job: Any, place: str, why: str) -> None:
+def test_a_node_0_that_never_comes_is_named(job: Job, place: str, why: str) -> None:
     node = job.node(1, "true", STACK_RENDEZVOUS=place, STACK_TIMEOUT="1")
     assert node.wait() == 75
     assert re.search(rf"node 0 of 2 never came within 1 s \({re.escape(place)}: .*{why}", node.err)
     assert job.failure()["reason"] == "peers-missing"
 
 
-def test_a_node_with_a_wrong_token_is_refused(job: Any) -> None:
+def test_a_node_with_a_wrong_token_is_refused(job: Job) -> None:
     first = job.node(0, sys.executable, "-c", job.READY)
     wrong = [job.node(1, "true", STACK_TOKEN="not the token of this run") for _ in range(3)]
     assert [node.wait() for node in wrong] == [78, 78, 78]
@@ -90,7 +92,7 @@ def test_a_node_with_a_wrong_token_is_refused(job: Any) -> None:
         ({"STACK_FRAMEWORK": "tensorflow"}, "STACK_FRAMEWORK=tensorflow, but node 0 has torch"),
     ],
 )
-def test_nodes_of_different_jobs_do_not_mix(job: Any, changes: dict[str, str], said: str) -> None:
+def test_nodes_of_different_jobs_do_not_mix(job: Job, changes: dict[str, Any], said: str) -> None:
     first = job.node(0, "true")
     assert job.node(1, "true", **changes).wait() == 78
     assert said in job.nodes[1].err
@@ -98,7 +100,7 @@ def test_nodes_of_different_jobs_do_not_mix(job: Any, changes: dict[str, str], s
     assert [node.wait() for node in (first, second)] == [0, 0]
 
 
-def test_a_second_node_of_the_same_rank_is_refused(job: Any, until: Callable[..., None]) -> None:
+def test_a_second_node_of_the_same_rank_is_refused(job: Job) -> None:
     first, second = job.node(0, *SLEEP, nodes=3), job.node(1, *SLEEP, nodes=3)
     until(lambda: "waiting for node 2 of 3" in first.err)
     double = job.node(1, *SLEEP, nodes=3)
@@ -109,7 +111,7 @@ def test_a_second_node_of_the_same_rank_is_refused(job: Any, until: Callable[...
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_node_that_dies_before_the_start_may_rejoin(job: Any, victim: int, until: Callable[..., None]) -> None:
+def test_a_node_that_dies_before_the_start_may_rejoin(job: Job, victim: int) -> None:
     first, second = job.node(0, "true", nodes=3), job.node(1, "true", nodes=3)
     until(lambda: "waiting for node 2 of 3" in first.err)
     (first, second)[victim].signal(signal.SIGKILL)
@@ -119,7 +121,7 @@ def test_a_node_that_dies_before_the_start_may_rejoin(job: Any, victim: int, unt
     assert [node.wait() for node in (again, third, (second, first)[victim])] == [0, 0, 0]
 
 
-def test_strangers_do_not_disturb(job: Any, until: Callable[..., None]) -> None:
+def test_strangers_do_not_disturb(job: Job) -> None:
     """Garbage, silence, one byte at a time, and a flood: before the start, and while the job runs."""
     first = job.node(0, *SLEEP)
     place = ("127.0.0.1", job.port)
@@ -165,7 +167,7 @@ def test_strangers_do_not_disturb(job: Any, until: Callable[..., None]) -> None:
             thread.join()
 
 
-def test_a_replayed_connection_is_refused(job: Any, until: Callable[..., None]) -> None:
+def test_a_replayed_connection_is_refused(job: Job) -> None:
     """Record all that a real node sends, through a proxy; then send it again."""
     recorded = bytearray()
     front = socket.create_server(("127.0.0.1", 0))
@@ -206,7 +208,7 @@ def test_a_replayed_connection_is_refused(job: Any, until: Callable[..., None]) 
     assert [node.wait() for node in (first, *rest)] == [0, 0, 0]
 
 
-def test_messages_of_an_intruder_in_the_stream_end_only_that_node(job: Any, until: Callable[..., None]) -> None:
+def test_messages_of_an_intruder_in_the_stream_end_only_that_node(job: Job) -> None:
     """A forged message on a joined node's connection costs that connection, and the job says which node."""
     front = socket.create_server(("127.0.0.1", 0))
     first = job.node(0, *SLEEP)

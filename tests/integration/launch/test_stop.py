@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from stackrt.signals import NOTICES, STOPS, TOGETHER
+from tests.support.launchers import Job
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("linux")  # the drills find processes through /proc
 
@@ -46,7 +47,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("target", [0, 1])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_lets_every_rank_finish(job: Any, target: int, number: signal.Signals, code: int) -> None:
+def test_a_signal_lets_every_rank_finish(job: Job, target: int, number: signal.Signals, code: int) -> None:
     nodes = job.pair(sys.executable, "-c", HANDLER)
     job.all_started()
     nodes[target].signal(number)
@@ -57,7 +58,7 @@ def test_a_signal_lets_every_rank_finish(job: Any, target: int, number: signal.S
     job.gone()
 
 
-def test_ranks_that_do_not_end_are_killed_after_the_grace(job: Any) -> None:
+def test_ranks_that_do_not_end_are_killed_after_the_grace(job: Job) -> None:
     nodes = job.pair(sys.executable, "-c", DEAF, options=("--grace", "3"))
     job.all_started()
     nodes[0].signal(signal.SIGTERM)
@@ -67,7 +68,7 @@ def test_ranks_that_do_not_end_are_killed_after_the_grace(job: Any) -> None:
     job.gone()
 
 
-def test_a_second_signal_kills_at_once(job: Any) -> None:
+def test_a_second_signal_kills_at_once(job: Job) -> None:
     nodes = job.pair(sys.executable, "-c", DEAF)
     job.all_started()
     for pause in (0.2, TOGETHER + 0.1):  # the second is the same request still
@@ -82,7 +83,7 @@ def test_a_second_signal_kills_at_once(job: Any) -> None:
 
 @pytest.mark.parametrize("number", STOPS)
 @pytest.mark.parametrize("first", ["launchers", "ranks"])
-def test_every_process_signalled_at_once(first: str, number: signal.Signals, job: Any) -> None:
+def test_every_process_signalled_at_once(first: str, number: signal.Signals, job: Job) -> None:
     """As `systemctl stop`, a shutdown and Slurm do it: ranks hear of it twice, and guards as well."""
     nodes = job.pair(sys.executable, "-c", HANDLER)
     ranks = job.all_started()
@@ -97,7 +98,7 @@ def test_every_process_signalled_at_once(first: str, number: signal.Signals, job
     job.gone()
 
 
-def test_ranks_that_die_of_a_stop_before_their_launcher_hears_of_it(job: Any) -> None:
+def test_ranks_that_die_of_a_stop_before_their_launcher_hears_of_it(job: Job) -> None:
     nodes = job.pair(sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)")
     for pid in job.all_started().values():
         with contextlib.suppress(ProcessLookupError):  # the launcher ends the others once it sees one's end
@@ -111,7 +112,7 @@ def test_ranks_that_die_of_a_stop_before_their_launcher_hears_of_it(job: Any) ->
 
 @pytest.mark.parametrize("number", NOTICES)
 @pytest.mark.parametrize("targets", [[0], [1], [0, 1]])
-def test_a_notice_reaches_every_rank_once(targets: list[int], number: signal.Signals, job: Any) -> None:
+def test_a_notice_reaches_every_rank_once(targets: list[int], number: signal.Signals, job: Job) -> None:
     nodes = job.pair(sys.executable, "-c", HEARS)
     job.all_started()
     for target in targets:
@@ -122,7 +123,7 @@ def test_a_notice_reaches_every_rank_once(targets: list[int], number: signal.Sig
     assert [job.log(rank).count(f"heard {number.name}") for rank in range(4)] == [1] * 4
 
 
-def test_a_notice_before_the_start_is_nothing(job: Any, until: Callable[..., None]) -> None:
+def test_a_notice_before_the_start_is_nothing(job: Job) -> None:
     node = job.node(0, "true")
     until(lambda: "waiting for" in node.err)
     node.signal(signal.SIGUSR1)
@@ -132,7 +133,7 @@ def test_a_notice_before_the_start_is_nothing(job: Any, until: Callable[..., Non
 
 
 @pytest.mark.parametrize("between", [0, 0.2])
-def test_all_launchers_signalled_about_at_once(job: Any, between: float) -> None:
+def test_all_launchers_signalled_about_at_once(job: Job, between: float) -> None:
     """As Compose or a cluster does: the relayed stop may come first, and must not make the signal a second one."""
     nodes = job.pair(sys.executable, "-c", HANDLER)
     job.all_started()
@@ -144,7 +145,7 @@ def test_all_launchers_signalled_about_at_once(job: Any, between: float) -> None
     job.gone()
 
 
-def test_a_shells_child_is_asked_too(job: Any) -> None:
+def test_a_shells_child_is_asked_too(job: Job) -> None:
     script = (
         f"{sys.executable} -c '{DEAF.replace('signal.SIG_IGN', 'lambda *_: (print(1234, flush=True), exit())')}'; :"
     )
@@ -157,7 +158,7 @@ def test_a_shells_child_is_asked_too(job: Any) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_while_waiting_ends_at_once(job: Any, rank: int, until: Callable[..., None]) -> None:
+def test_a_signal_while_waiting_ends_at_once(job: Job, rank: int) -> None:
     node = job.node(rank, "true")
     until(lambda: "waiting for" in node.err)
     node.signal(signal.SIGTERM)
@@ -165,7 +166,7 @@ def test_a_signal_while_waiting_ends_at_once(job: Any, rank: int, until: Callabl
     assert not (job.out / "failure.json").exists()
 
 
-def test_a_node_stopped_before_the_start_may_come_back(job: Any, until: Callable[..., None]) -> None:
+def test_a_node_stopped_before_the_start_may_come_back(job: Job) -> None:
     first = job.node(0, "true", nodes=3)
     second = job.node(1, "true", nodes=3)
     until(lambda: "waiting for node 2 of 3" in first.err)
@@ -176,7 +177,7 @@ def test_a_node_stopped_before_the_start_may_come_back(job: Any, until: Callable
     assert [node.wait() for node in (first, *again)] == [0, 0, 0]
 
 
-def test_ranks_die_with_the_launcher_even_without_its_guard(job: Any) -> None:
+def test_ranks_die_with_the_launcher_even_without_its_guard(job: Job) -> None:
     """`pkill -9 -f stackrt.launch` hits both."""
     node = job.node(0, sys.executable, "-c", DEAF, nodes=1)
     ranks = job.all_started(2)
@@ -188,7 +189,7 @@ def test_ranks_die_with_the_launcher_even_without_its_guard(job: Any) -> None:
 
 
 @pytest.mark.parametrize("target", [0, 1])
-def test_a_killed_launcher_leaves_no_orphans_and_is_named(job: Any, target: int) -> None:
+def test_a_killed_launcher_leaves_no_orphans_and_is_named(job: Job, target: int) -> None:
     nodes = job.pair(sys.executable, "-c", HANDLER)
     job.all_started()
     nodes[target].signal(signal.SIGKILL)
@@ -200,7 +201,7 @@ def test_a_killed_launcher_leaves_no_orphans_and_is_named(job: Any, target: int)
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_closed_terminal_lets_every_rank_finish(job: Any, times: int) -> None:
+def test_a_closed_terminal_lets_every_rank_finish(job: Job, times: int) -> None:
     """A shell that ends passes on the SIGHUP that the kernel sends as well: two, and the second does not kill."""
     nodes = job.pair(sys.executable, "-c", HANDLER)
     job.all_started()
@@ -211,7 +212,7 @@ def test_a_closed_terminal_lets_every_rank_finish(job: Any, times: int) -> None:
     assert all("checkpoint after SIGTERM worker None" in job.log(rank) for rank in range(4)), nodes[0].err
 
 
-def test_under_nohup_a_closed_terminal_is_nothing(job: Any) -> None:
+def test_under_nohup_a_closed_terminal_is_nothing(job: Job) -> None:
     script = "import os, time; print('up', flush=True); time.sleep(1)"
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -239,7 +240,7 @@ time.sleep(600)
 @pytest.mark.parametrize("trap", ["", "trap 'echo cleaning' TERM INT USR1;"], ids=["plain", "trap"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)])
 def test_what_a_shell_script_runs_hears_of_a_signal_once(
-    number: signal.Signals, code: int, trap: str, job: Any
+    number: signal.Signals, code: int, trap: str, job: Job
 ) -> None:
     """A shell waits for its child before it heeds a signal; its child saves meanwhile."""
     (job.folder / "saves.py").write_text(SAVES)
@@ -252,7 +253,7 @@ def test_what_a_shell_script_runs_hears_of_a_signal_once(
 
 
 @pytest.mark.parametrize("how", ["ignored", "blocked"])
-def test_signals_that_a_parent_has_turned_off(how: str, job: Any, until: Callable[..., None]) -> None:
+def test_signals_that_a_parent_has_turned_off(how: str, job: Job) -> None:
     """A child's end that is ignored, or no signal that comes: job runners and traps of shells leave that behind."""
     numbers = [signal.SIGCHLD, signal.SIGTERM]
     if how == "ignored":

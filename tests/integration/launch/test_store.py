@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from tests.commands import ROOT
-from tests.integration.running import wait_for
+from tests.support.launchers import Job
+from tests.support.waiting import until
 
 SERVE = """
 import sys
@@ -149,7 +150,7 @@ def test_strangers_do_no_harm_and_what_is_not_known_is_told(served: tuple[int, P
     with socket.create_connection(("127.0.0.1", port), timeout=5) as newer:
         newer.sendall(b"\x00" + (0x3C85F7CE).to_bytes(4, "little") + b"\x77")
         assert newer.recv(100) == b""
-    wait_for(lambda: "asked for something that this launcher does not know (query 119)" in said.read_text(), 10)
+    until(lambda: "asked for something that this launcher does not know (query 119)" in said.read_text(), 10)
     assert connect(port).add("n", 1) == 1
 
 
@@ -168,14 +169,14 @@ os._exit(0)  # torch's own teardown aborts now and then once a peer has left
 
 
 @pytest.mark.needs("torch", "linux")
-def test_ranks_go_on_after_rank_0_has_left(job: Any) -> None:
+def test_ranks_go_on_after_rank_0_has_left(job: Job) -> None:
     nodes = job.pair(sys.executable, "-c", GOES_ON)
     assert [node.wait(90) for node in nodes] == [0, 0], nodes[0].out + nodes[1].out
     assert [job.log(rank).count("sum 3") for rank in range(4)] == [0, 1, 1, 1]
 
 
 @pytest.mark.needs("torch", "linux")
-def test_rank_0_holds_the_store_where_that_is_asked_for(job: Any) -> None:
+def test_rank_0_holds_the_store_where_that_is_asked_for(job: Job) -> None:
     """As a script does that opens a store of its own on MASTER_PORT."""
     script = (
         "import os\nfrom datetime import timedelta\nfrom torch.distributed import TCPStore\n"

@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
 
 import pytest
+
+from tests.support.launchers import Job
 
 pytestmark = pytest.mark.needs("linux")
 
@@ -20,18 +21,18 @@ def no_settings_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def threads_of(job: Any, world: int) -> list[int]:
+def threads_of(job: Job, world: int) -> list[int]:
     return [int(job.log(rank).split()[0]) for rank in range(world)]
 
 
 @pytest.mark.parametrize(("nodes", "procs"), [(1, 1), (1, 2), (2, 1), (4, 1), (2, 2)])
-def test_ranks_of_all_launchers_share_this_machine(job: Any, nodes: int, procs: int) -> None:
+def test_ranks_of_all_launchers_share_this_machine(job: Job, nodes: int, procs: int) -> None:
     started = [job.node(rank, *PRINT, nodes=nodes, procs=procs) for rank in range(nodes)]
     assert [node.wait() for node in started] == [0] * nodes, started[0].err
     assert threads_of(job, nodes * procs) == [max(1, CPUS // (nodes * procs))] * (nodes * procs)
 
 
-def test_affinity_counts(job: Any) -> None:
+def test_affinity_counts(job: Job) -> None:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:

@@ -6,10 +6,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.trainers import Trainers, environment
 from tests.timing import fastest
 
 pytestmark = pytest.mark.needs("torch")
@@ -46,7 +46,7 @@ def one_line(output: str) -> str:
         (["--out", "SHORT/deeper"], "not writable: Not a directory"),
     ],
 )
-def test_one_line_and_exit_78(trainers: Any, tmp_path: Path, world: int, argv: list[str], expected: str) -> None:
+def test_one_line_and_exit_78(trainers: Trainers, tmp_path: Path, world: int, argv: list[str], expected: str) -> None:
     (tmp_path / "EMPTY").touch()
     (tmp_path / "SHORT").write_text("short")
     places = [str(tmp_path / part) if part.startswith(("EMPTY", "SHORT")) else part for part in argv]
@@ -69,21 +69,23 @@ def test_one_line_and_exit_78(trainers: Any, tmp_path: Path, world: int, argv: l
         ({"RANK": "0", "WORLD_SIZE": "2"}, "WORLD_SIZE=2 needs MASTER_ADDR and MASTER_PORT"),
     ],
 )
-def test_an_environment_that_cannot_work(trainers: Any, tmp_path: Path, env: dict[str, str], expected: str) -> None:
+def test_an_environment_that_cannot_work(
+    trainers: Trainers, tmp_path: Path, env: dict[str, str], expected: str
+) -> None:
     process = trainers.start([*MODEL, "--out", str(tmp_path / "out")], tmp_path / "log", **env)
     assert process.wait(60) == 78
     if env.get("RANK", "0") == "0":
         assert expected in one_line(process.output)
 
 
-def test_a_gpu_that_is_not_there_is_an_error_not_a_fallback(trainers: Any, tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_there_is_an_error_not_a_fallback(trainers: Trainers, tmp_path: Path) -> None:
     hidden = {"STACK_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""}
     ranks = trainers.start_ranks(1, 2, [*MODEL, "--out", str(tmp_path / "out")], tmp_path / "logs", **hidden)
     assert [rank.wait(60) for rank in ranks] == [78, 78]
     assert "STACK_DEVICE=cuda, but torch sees no GPU" in one_line(ranks[0].output)
 
 
-def test_a_file_that_only_one_rank_lacks_ends_all_and_names_it(trainers: Any, tmp_path: Path) -> None:
+def test_a_file_that_only_one_rank_lacks_ends_all_and_names_it(trainers: Trainers, tmp_path: Path) -> None:
     """As on two nodes of which one lacks the file; another text on one of them is found, too."""
     for name, content in (("one", b"abc d\n" * 500), ("two", b"abc e\n" * 500)):
         (tmp_path / name).mkdir()
@@ -97,16 +99,16 @@ def test_a_file_that_only_one_rank_lacks_ends_all_and_names_it(trainers: Any, tm
         assert expected in one_line(ranks[0].output)
 
 
-def test_a_diverging_run_says_so(trainers: Any, tmp_path: Path) -> None:
+def test_a_diverging_run_says_so(trainers: Trainers, tmp_path: Path) -> None:
     process = trainers.start([*MODEL, "--lr", "1e30", "--clip", "0", "--out", str(tmp_path)], tmp_path / "log")
     assert process.wait(60) == 1
     assert re.search(r"^error: the training loss is nan at step \d+; try a lower --lr", process.output, re.MULTILINE)
 
 
-def test_the_real_program_checks_options_before_its_slow_imports(environment: dict[str, str]) -> None:
+def test_the_real_program_checks_options_before_its_slow_imports() -> None:
     def seconds() -> float:
         began = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "stackrt.train.gpt", "--steps", "0"], env=environment,
+        done = subprocess.run([sys.executable, "-m", "stackrt.train.gpt", "--steps", "0"], env=environment(),
                               capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
         assert (done.returncode, done.stdout) == (78, "")
         assert "--steps 0" in one_line(done.stderr)
@@ -115,16 +117,18 @@ def test_the_real_program_checks_options_before_its_slow_imports(environment: di
     assert fastest(seconds, 1) < 1
 
 
-def test_the_real_program_is_quiet_and_debugs_on_demand(environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_real_program_is_quiet_and_debugs_on_demand(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stackrt.train.gpt", *MODEL, "--out", str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    done = subprocess.run([*command, "--data", "/absent"], env=environment | {"STACK_DEBUG": "1"}, capture_output=True,
-                          text=True, timeout=120, check=False)  # fmt: skip
+    command += ["--data", "/absent"]
+    done = subprocess.run(
+        command, env=environment(STACK_DEBUG="1"), capture_output=True, text=True, timeout=120, check=False
+    )
     assert "Traceback" in done.stderr
 
 
-def test_a_disk_that_fills_keeps_the_last_good_checkpoint(trainers: Any, tmp_path: Path, small_disk: Path) -> None:
+def test_a_disk_that_fills_keeps_the_last_good_checkpoint(trainers: Trainers, tmp_path: Path, small_disk: Path) -> None:
     """One checkpoint fits, the next does not; with room made, the run goes on to the same end as an unbroken one."""
     argv = [*MODEL, "--width", "64", "--checkpoint-every", "2", "--keep", "9"]
     trainers.run([*argv, "--out", str(tmp_path / "whole")], tmp_path / "whole.log")
@@ -149,7 +153,7 @@ def test_a_disk_that_fills_keeps_the_last_good_checkpoint(trainers: Any, tmp_pat
     assert sha(out) == sha(tmp_path / "whole4")
 
 
-def test_a_disk_full_from_the_start_is_one_line(trainers: Any, tmp_path: Path, small_disk: Path) -> None:
+def test_a_disk_full_from_the_start_is_one_line(trainers: Trainers, tmp_path: Path, small_disk: Path) -> None:
     with contextlib.suppress(OSError):  # that is the point
         (small_disk / "ballast").write_bytes(b"x" * (4 << 20))
     process = trainers.start([*MODEL, "--out", str(small_disk / "out")], tmp_path / "log")

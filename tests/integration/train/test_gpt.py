@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.trainers import Trainers
+
 pytestmark = pytest.mark.needs("torch")
 
 SMALLEST = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--batch-size", "2", "--lr", "3e-3",
@@ -33,7 +35,7 @@ def losses(out: Path) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_learns_more_than_a_bigram_model_and_reports_it(trainers: Any, tmp_path: Path) -> None:
+def test_learns_more_than_a_bigram_model_and_reports_it(trainers: Trainers, tmp_path: Path) -> None:
     words = ["alpha", "beta", "gamma", "delta", "omega"]
     text = tmp_path / "my.txt"
     text.write_text("".join(f"{words[i % 5]} {words[(i * i) % 5]} {words[(i // 2) % 5]}\n" for i in range(4000)))
@@ -59,7 +61,7 @@ def test_learns_more_than_a_bigram_model_and_reports_it(trainers: Any, tmp_path:
     assert "val_loss" in rows(out)[0]
 
 
-def test_tensorboard_reads_the_events(trainers: Any, tmp_path: Path) -> None:
+def test_tensorboard_reads_the_events(trainers: Trainers, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import (
         EventAccumulator,
     )
@@ -72,7 +74,7 @@ def test_tensorboard_reads_the_events(trainers: Any, tmp_path: Path) -> None:
     assert {"loss/val", "lr", "grad_norm", "tokens_per_second"} <= set(events.Tags()["scalars"])
 
 
-def test_same_seed_same_weights_other_seed_other_weights(trainers: Any, tmp_path: Path) -> None:
+def test_same_seed_same_weights_other_seed_other_weights(trainers: Trainers, tmp_path: Path) -> None:
     for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
         trainers.run([*HARD, "--steps", "12", "--seed", seed, "--out", str(tmp_path / name)], tmp_path / f"{name}.log")
     a, b, c = (result(tmp_path / name)["params_sha256"] for name in "abc")
@@ -81,7 +83,7 @@ def test_same_seed_same_weights_other_seed_other_weights(trainers: Any, tmp_path
 
 
 @pytest.mark.parametrize("extra", [[], ["--dtype", "bf16"], ["--tokenizer", "bpe", "--vocab-size", "300"]], ids=str)
-def test_layouts_of_four_ranks_agree_bit_for_bit(trainers: Any, tmp_path: Path, extra: list[str]) -> None:
+def test_layouts_of_four_ranks_agree_bit_for_bit(trainers: Trainers, tmp_path: Path, extra: list[str]) -> None:
     layouts = {"1x4": (1, 4), "2x2": (2, 2), "2x2-again": (2, 2), "4x1": (4, 1)}
     data = tmp_path / "my.txt"
     data.write_text("the quick brown fox jumps over the lazy dog, said the other fox\n" * 300)
@@ -97,7 +99,7 @@ def test_layouts_of_four_ranks_agree_bit_for_bit(trainers: Any, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("world", [1, 4])
-def test_a_resumed_run_ends_bit_equal(trainers: Any, tmp_path: Path, world: int) -> None:
+def test_a_resumed_run_ends_bit_equal(trainers: Trainers, tmp_path: Path, world: int) -> None:
     """Also for the metrics: the same rows, whatever the first attempt had logged past its checkpoint."""
     argv = [*HARD, "--steps", "20", "--checkpoint-every", "7", "--keep", "9"]
     trainers.run_ranks(1, world, [*argv, "--out", str(tmp_path / "whole")], tmp_path / "whole.logs")
@@ -113,7 +115,7 @@ def test_a_resumed_run_ends_bit_equal(trainers: Any, tmp_path: Path, world: int)
         assert result(out)[name] == result(tmp_path / "whole")[name]
 
 
-def test_a_named_checkpoint_goes_on_in_another_folder(trainers: Any, tmp_path: Path) -> None:
+def test_a_named_checkpoint_goes_on_in_another_folder(trainers: Trainers, tmp_path: Path) -> None:
     argv = [*HARD, "--steps", "10", "--checkpoint-every", "4"]
     trainers.run([*argv, "--out", str(tmp_path / "a"), "--keep", "9"], tmp_path / "a.log")
     start = tmp_path / "a" / "checkpoints" / "step-000004.pt"
@@ -121,7 +123,7 @@ def test_a_named_checkpoint_goes_on_in_another_folder(trainers: Any, tmp_path: P
     assert result(tmp_path / "a")["params_sha256"] == result(tmp_path / "b")["params_sha256"]
 
 
-def test_a_finished_run_started_again_trains_nothing(trainers: Any, tmp_path: Path) -> None:
+def test_a_finished_run_started_again_trains_nothing(trainers: Trainers, tmp_path: Path) -> None:
     argv = [*SMALLEST, "--steps", "8", "--out", str(tmp_path)]
     trainers.run(argv, tmp_path / "log")
     before = result(tmp_path)
@@ -132,7 +134,7 @@ def test_a_finished_run_started_again_trains_nothing(trainers: Any, tmp_path: Pa
         assert after[name] == before[name]
 
 
-def test_resume_none_starts_anew_and_keeps_what_was_there(trainers: Any, tmp_path: Path) -> None:
+def test_resume_none_starts_anew_and_keeps_what_was_there(trainers: Trainers, tmp_path: Path) -> None:
     argv = [*SMALLEST, "--out", str(tmp_path), "--resume", "none"]
     trainers.run([*argv, "--steps", "8"], tmp_path / "log")
     printed = trainers.run([*argv, "--steps", "6"], tmp_path / "log2")
@@ -144,7 +146,7 @@ def test_resume_none_starts_anew_and_keeps_what_was_there(trainers: Any, tmp_pat
     ("world", "steps", "number"), [(1, 400, signal.SIGTERM), (4, 150, signal.SIGTERM), (2, 250, signal.SIGINT)]
 )
 def test_a_signal_stops_all_ranks_at_one_step_and_the_run_goes_on(
-    trainers: Any, tmp_path: Path, world: int, steps: int, number: signal.Signals
+    trainers: Trainers, tmp_path: Path, world: int, steps: int, number: signal.Signals
 ) -> None:
     """Some seconds of steps are left when the signal comes, whatever a step takes with so many ranks."""
     argv = [*HARD, "--steps", str(steps), "--checkpoint-every", "1000"]
@@ -164,7 +166,7 @@ def test_a_signal_stops_all_ranks_at_one_step_and_the_run_goes_on(
     assert losses(out) == losses(tmp_path / "whole")
 
 
-def test_a_killed_rank_ends_the_others_with_one_line(trainers: Any, tmp_path: Path) -> None:
+def test_a_killed_rank_ends_the_others_with_one_line(trainers: Trainers, tmp_path: Path) -> None:
     ranks = trainers.start_ranks(2, 2, [*SMALLEST, "--steps", "5000", "--out", str(tmp_path)], tmp_path / "logs")
     wait_for_step(tmp_path, 4)
     ranks[2].kill()
@@ -182,7 +184,7 @@ def wait_for_step(out: Path, step: int) -> None:
     raise AssertionError(f"step {step} was never logged")
 
 
-def test_a_corrupt_checkpoint_is_refused_by_name_and_the_one_before_used(trainers: Any, tmp_path: Path) -> None:
+def test_a_corrupt_checkpoint_is_refused_by_name_and_the_one_before_used(trainers: Trainers, tmp_path: Path) -> None:
     argv = [*HARD, "--steps", "12", "--checkpoint-every", "4", "--keep", "3", "--out", str(tmp_path)]
     trainers.run(argv, tmp_path / "log")
     before = result(tmp_path)["params_sha256"]
@@ -198,7 +200,7 @@ def test_a_corrupt_checkpoint_is_refused_by_name_and_the_one_before_used(trainer
     assert result(tmp_path)["params_sha256"] == before
 
 
-def test_another_run_s_checkpoint_is_refused_and_nothing_is_touched(trainers: Any, tmp_path: Path) -> None:
+def test_another_run_s_checkpoint_is_refused_and_nothing_is_touched(trainers: Trainers, tmp_path: Path) -> None:
     argv = [*SMALLEST, "--out", str(tmp_path)]
     trainers.run([*argv, "--steps", "8"], tmp_path / "log")
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -6,9 +6,10 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support.trainers import Trainers
 
 pytestmark = pytest.mark.needs("torch")
 
@@ -40,7 +41,7 @@ def newest_step(out: Path) -> str:
     return max((path.name for path in (out / "checkpoints").glob("step-*.pt")), default="")
 
 
-def test_a_hundred_kills_at_random_moments(trainers: Any, tmp_path: Path, text: Path) -> None:
+def test_a_hundred_kills_at_random_moments(trainers: Trainers, tmp_path: Path, text: Path) -> None:
     argv = [*ARGV, "--data", str(text), "--steps", "120"]
     began = time.monotonic()
     trainers.run([*argv, "--out", str(tmp_path / "whole"), "--checkpoint-every", "120"], tmp_path / "whole.log")
@@ -84,7 +85,7 @@ def test_a_hundred_kills_at_random_moments(trainers: Any, tmp_path: Path, text: 
     assert all(landed[phase] >= 3 for phase in ("start-up", "steps", "writing")), landed
 
 
-def test_kills_of_one_rank_of_four(trainers: Any, tmp_path: Path, text: Path) -> None:
+def test_kills_of_one_rank_of_four(trainers: Trainers, tmp_path: Path, text: Path) -> None:
     """The others end by themselves, and the ranks go on together from what rank 0 had written."""
     argv = [*ARGV, "--data", str(text), "--steps", "200"]
     trainers.run_ranks(2, 2, [*argv, "--out", str(tmp_path / "whole")], tmp_path / "whole.logs")

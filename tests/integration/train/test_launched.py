@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support.ports import free_port
+from tests.support.trainers import Trainers, environment
 
 pytestmark = pytest.mark.needs("torch")
 
@@ -17,14 +19,14 @@ HARD = ["--layers", "1", "--heads", "2", "--width", "32", "--context", "16", "--
         "--sample-tokens", "4"]  # fmt: skip
 
 
-def launch(environment: dict[str, str], nodes: int, procs: int, port: int, out: Path) -> list[subprocess.Popen[str]]:
+def launch(nodes: int, procs: int, port: int, out: Path) -> list[subprocess.Popen[str]]:
     """Start one launcher a node."""
     job = {"STACK_RUN": "drill", "STACK_NODES": str(nodes), "STACK_PROCS": str(procs), "STACK_OUT": str(out),
            "STACK_RENDEZVOUS": f"127.0.0.1:{port}", "STACK_TOKEN": "a token for the drills",
            "STACK_TIMEOUT": "60"}  # fmt: skip
     command = [sys.executable, "-m", "stackrt.launch", "--", sys.executable, "-m", "stackrt.train.gpt", *HARD]
     return [
-        subprocess.Popen(command, env=environment | job | {"STACK_NODE_RANK": str(node)}, text=True,
+        subprocess.Popen(command, env=environment() | job | {"STACK_NODE_RANK": str(node)}, text=True,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for node in range(nodes)
     ]  # fmt: skip
@@ -36,12 +38,10 @@ def ends(launchers: list[subprocess.Popen[str]]) -> tuple[list[int], str]:
     return [launcher.returncode for launcher in launchers], output
 
 
-def test_stopped_on_two_nodes_goes_on_on_one_bit_equal(
-    trainers: Any, environment: dict[str, str], free_ports: Any, tmp_path: Path
-) -> None:
+def test_stopped_on_two_nodes_goes_on_on_one_bit_equal(trainers: Trainers, tmp_path: Path) -> None:
     trainers.run_ranks(1, 4, [*HARD, "--out", str(tmp_path / "whole")], tmp_path / "whole.logs")
     out = tmp_path / "out"
-    launchers = launch(environment, 2, 2, free_ports(), out)
+    launchers = launch(2, 2, free_port(), out)
     try:
         deadline = time.monotonic() + 120
         while not ((out / "metrics.jsonl").exists() and '"step": 4,' in (out / "metrics.jsonl").read_text()):
@@ -54,7 +54,7 @@ def test_stopped_on_two_nodes_goes_on_on_one_bit_equal(
         assert codes == [143, 143], output
         assert "stopped by SIGTERM after step" in output
         assert "Traceback" not in output
-        launchers = launch(environment, 1, 4, free_ports(), out)
+        launchers = launch(1, 4, free_port(), out)
         codes, output = ends(launchers)
         assert codes == [0], output
         assert "going on from" in output

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.commands import STACKCTL, environment, hear_signals
+from tests.support.waiting import until
 
 LOOP = """\
 import os, sys, time
@@ -45,52 +40,6 @@ def read(path: Path) -> dict[str, Any]:
     value = json.loads(path.read_text())
     assert isinstance(value, dict)
     return value
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> float:
-    """Wait until a condition holds; returns how long that took."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, "it did not come about in time"
-        time.sleep(0.05)
-    return time.monotonic() - start
-
-
-@contextmanager
-def background(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process whose output the test reads; killed if the test fails before it has ended.
-
-    Args:
-        options: Of Popen; by default standard error comes with standard output.
-    """
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(argv, text=True, **{**streams, **options}) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def interrupt_at_start(patch: pytest.MonkeyPatch, number: int = 0) -> None:
-    """Send this process SIGINT when the next program, or the `number`-th after it, is about to be started."""
-    start, numbers = subprocess.Popen, itertools.count()
-
-    def interrupted(*words: Any, **more: Any) -> subprocess.Popen[Any]:
-        if next(numbers) == number:
-            os.kill(os.getpid(), signal.SIGINT)
-        return start(*words, **more)
-
-    patch.setattr(subprocess, "Popen", interrupted)
-
-
-def children(pid: int) -> set[int]:
-    """Process ids of what a process has started, of those of both that have not ended."""
-    found: set[int] = set()
-    with suppress(OSError):
-        for thread in list(Path(f"/proc/{pid}/task").iterdir()):
-            with suppress(OSError):
-                found.update(map(int, (thread / "children").read_text().split()))
-    return found
 
 
 class Running:
@@ -140,7 +89,7 @@ class Running:
             assert self.process.poll() is None, self.said()
             return all("line 3" in self.rank_log(rank) for rank in range(count))
 
-        wait_for(ready, seconds)
+        until(ready, seconds)
 
     def container(self, node: int) -> str:
         return f"{self.name}-node-{node}-1"
@@ -160,4 +109,4 @@ def ranks_of(out: Path) -> list[int]:
 
 def wait_until_gone(out: Path, seconds: float = 5) -> None:
     """Wait until no process of a run is left."""
-    wait_for(lambda: ranks_of(out) == [], seconds)
+    until(lambda: ranks_of(out) == [], seconds)
