@@ -74,10 +74,7 @@ class Where(msgspec.Struct, frozen=True):
 
 
 class Backend(ABC):
-    """A place where jobs run. What is not said otherwise is that of one whose runs end with their stackctl."""
-
-    where: str
-    """What a run's nodes are there, in a person's words: `processes`."""
+    """A place where jobs run."""
 
     @abstractmethod
     def plan(self, asked: Request, tell: Tell) -> Told:
@@ -89,13 +86,35 @@ class Backend(ABC):
 
     @abstractmethod
     def start(self, asked: Request, tell: Tell) -> RunHandle:
-        """Start a job and write it down in its folder; one that ends with its stackctl has then ended.
+        """Start a job, and write it down in its folder.
 
         Raises:
             InvalidInput: The job cannot run there.
             MissingHere: Something that it needs is not there.
             NameTaken: The folder, or the place, has a run of this name.
         """
+
+    @abstractmethod
+    def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
+        """The handle of a run.
+
+        Args:
+            record: Its record, if it is in the store.
+
+        Raises:
+            NoSuchRun: There is none of this name.
+        """
+
+    @abstractmethod
+    def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[Record]:
+        """Its runs as they are now: all of the store's, `mine`, and what is known of others'."""
+
+
+class Foreground(Backend):
+    """A backend of this machine: `start` stays with the run until its end."""
+
+    where: str
+    """What a run's nodes are, in a person's words: `processes`."""
 
     def goes_on(self, folder: Path, name: str) -> bool:
         """Whether anything of a run still runs: its launchers hold the folder as their stackctl does."""
@@ -113,20 +132,13 @@ class Backend(ABC):
         return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, job=job)
 
     def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
-        """The handle of a run.
-
-        Args:
-            record: Its record, if it is in the store.
-
-        Raises:
-            NoSuchRun: There is none of this name.
-        """
+        """The handle of a run by its folder in the store."""
         if record is None:
             raise NoSuchRun(f"there is no run named {name}", hint="`stackctl list` shows the runs")
         return self.stored(store.home(os.environ) / name, record, tell)
 
     def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[Record]:
-        """Its runs as they are now: all of the store's, `mine`, and what is known of others'."""
+        """The store's, put right."""
         home = store.home(os.environ)
         return [self.stored(home / record.name, record, tell).settle() for record in mine]
 

@@ -11,7 +11,7 @@ from stackctl.errors import MissingHere, NameTaken, StackError
 from stackctl.jobs import compose
 from stackctl.jobs.yaml_text import to_yaml
 from stackctl.runs import store
-from stackctl.runs.backends.base import Backend, Request, image_of
+from stackctl.runs.backends.base import Foreground, Request, image_of
 from stackctl.runs.handle import RunHandle, Tell, Told
 from stackctl.runs.store import Record
 
@@ -22,7 +22,7 @@ ROOTLESS = "0:0"
 """The user that a rootless engine maps to the caller."""
 
 
-class Compose(Backend):
+class Compose(Foreground):
     """A container a node; the image must be in the engine's store."""
 
     where = "containers"

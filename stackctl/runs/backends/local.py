@@ -10,13 +10,13 @@ from stackctl.engines import local as engine
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import local, workloads
 from stackctl.jobs.job import Job
-from stackctl.runs.backends.base import Backend, Request
+from stackctl.runs.backends.base import Foreground, Request
 from stackctl.runs.handle import RunHandle, Tell, Told
 from stackctl.runs.store import Record, now
 from stackrt.contract import PORT
 
 
-class Local(Backend):
+class Local(Foreground):
     """Processes on this machine, a launcher a node."""
 
     where = "processes"

@@ -8,7 +8,9 @@ from stackctl.engines import compose
 from stackctl.engines.hold import held
 from stackctl.errors import MissingHere
 from stackctl.jobs import job as jobs
-from stackctl.runs import backends, store
+from stackctl.runs import store
+from stackctl.runs.backends.compose import Compose
+from stackctl.runs.backends.local import Local
 
 STARTED = "2026-11-22T06:00:00+00:00"
 
@@ -21,7 +23,8 @@ def running(folder: Path, backend: str) -> store.Record:
 
 
 def settled(folder: Path, record: store.Record) -> store.Record:
-    return backends.load(record.backend).stored(folder, record, print).settle()
+    backend = Local() if record.backend == "local" else Compose()
+    return backend.stored(folder, record, print).settle()
 
 
 def fail() -> None:

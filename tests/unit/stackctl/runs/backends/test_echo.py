@@ -13,13 +13,13 @@ from click.testing import CliRunner, Result
 from stackctl.cli.main import cli
 from stackctl.runs import store
 from stackctl.runs.backends import BACKENDS, Row
-from stackctl.runs.backends.base import Backend, Request
+from stackctl.runs.backends.base import Foreground, Request
 from stackctl.runs.backends.foreground import claimed, recorded
 from stackctl.runs.handle import RunHandle, Tell, Told
 from stackctl.runs.store import Record
 
 
-class Echo(Backend):
+class Echo(Foreground):
     """Runs nothing: prints the plan."""
 
     where = "echoes"
