@@ -137,13 +137,18 @@ def save(name: str, path: Path) -> None:
 
 
 def load(path: Path) -> str:
-    """Give the engine the image of an archive, under the name that it was saved as; returns that name."""
+    """Give the engine the image of an archive, under the name that it was saved as; returns that name.
+
+    Raises:
+        EngineRefused: The archive holds none.
+    """
     with connected(patient=True) as client, path.open("rb") as archive:
         said = list(client.load_image(archive, quiet=True))
     for row in said:
-        if "error" in row:
-            raise EngineRefused(f"the Docker engine says: {row['error']}", where=str(path))
-    return str(said[-1]["stream"]).strip().removeprefix("Loaded image: ")
+        if loaded := row.get("stream"):
+            return str(loaded).strip().removeprefix("Loaded image: ")
+    why = said[-1].get("error") if said else "it is empty"
+    raise EngineRefused(f"the Docker engine says: {why}", where=str(path))
 
 
 def tag(name: str, other: str) -> None:

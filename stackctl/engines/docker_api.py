@@ -119,9 +119,8 @@ def connected(*, patient: bool = False) -> Iterator[APIClient]:
         except APIError as error:
             raise EngineRefused(f"the Docker engine says: {error.explanation or error}") from None
         except (DockerException, RequestException, HTTPError) as error:
-            raise EngineSilent(
-                f"the Docker engine at {found.url} does not answer: {heard() or reason(error)}"
-            ) from None
+            why = heard() or reason(error)
+            raise EngineSilent(f"the Docker engine does not answer: {why} ({found.url})") from None
 
 
 def _client(url: str, found: Host, timeout: int) -> APIClient:
@@ -200,7 +199,7 @@ def _address(found: Host) -> Iterator[tuple[str, Callable[[], str]]]:
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
             for dialling in running:
-                dialling.terminate()
+                dialling.kill()
                 dialling.wait()
 
 

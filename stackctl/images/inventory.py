@@ -58,7 +58,7 @@ def take(tag: str, *, search: bool = False) -> Inventory:
         search: Also read every file up to 4 MiB that is no library, for secrets; that takes seconds.
 
     Raises:
-        CommandFailed: No container of it can be run.
+        JobFailed: No container of it can be run.
     """
     arguments = [msgspec.json.encode(PATTERNS).decode()] if search else []
     answer = docker.run_script(tag, _SCRIPT.read_text(encoding="utf-8"), *arguments)

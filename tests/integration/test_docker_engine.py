@@ -195,9 +195,9 @@ def test_what_a_dry_run_prints_is_what_is_started(image: str) -> None:
     [
         (
             {"DOCKER_HOST": "unix:///nowhere/docker.sock"},
-            "unix:///nowhere/docker.sock does not answer: No such file",
+            "does not answer: No such file or directory (unix:///nowhere/docker.sock)",
         ),
-        ({"DOCKER_HOST": "tcp://127.0.0.1:9"}, "at tcp://127.0.0.1:9 does not answer: Connection refused"),
+        ({"DOCKER_HOST": "tcp://127.0.0.1:9"}, "does not answer: Connection refused (tcp://127.0.0.1:9)"),
         ({"DOCKER_CONTEXT": "nowhere"}, 'knows no such engine: context "nowhere"'),
         ({"DOCKER_HOST": "nonsense://"}, "knows no such engine: "),
     ],
