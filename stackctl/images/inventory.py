@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from stackctl.engines import docker
+from stackctl.engines import container
 from stackrt.checks.secret_patterns import PATTERNS
 
 _SCRIPT = Path(__file__).with_name("inside.py")
@@ -61,5 +61,5 @@ def take(tag: str, *, search: bool = False) -> Inventory:
         JobFailed: No container of it can be run.
     """
     arguments = [msgspec.json.encode(PATTERNS).decode()] if search else []
-    answer = docker.run_script(tag, _SCRIPT.read_text(encoding="utf-8"), *arguments)
+    answer = container.run_script(tag, _SCRIPT.read_text(encoding="utf-8"), *arguments)
     return msgspec.json.decode(answer, type=Inventory)

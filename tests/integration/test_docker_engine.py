@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stackctl.engines import docker, docker_api
+from stackctl.engines import container, docker, docker_api
 from stackctl.errors import MissingHere
 from stackctl.suite import plan
 from tests.commands import ROOT, STACKCTL, Stackctl, environment, hear_signals
@@ -88,7 +88,7 @@ def seen_by_both(came: Callable[[], int]) -> None:
 
 def prints_both(capfd: pytest.CaptureFixture[str], image: str) -> None:
     """See that a container's output comes whole, and in two streams."""
-    code, out = docker.run_container({"Image": image, **PRINTS}, f"stackctl-test-engine-{os.getpid()}")
+    code, out = container.run({"Image": image, **PRINTS}, f"stackctl-test-engine-{os.getpid()}")
     assert (code, out, capfd.readouterr().err) == (3, "out\n", "err\n")
 
 
@@ -134,7 +134,7 @@ def test_an_engine_with_tls(
     choose(DOCKER_CONTEXT="secured", DOCKER_CERT_PATH="/nowhere")
     seen_by_both(lambda: front.came)
     prints_both(capfd, image)
-    assert 0 < docker.stop_seconds(image, f"stackctl-test-engine-stop-{os.getpid()}") < 9
+    assert 0 < container.stop_seconds(image, f"stackctl-test-engine-stop-{os.getpid()}") < 9
     make_context("unknown", f"host={address}")
     choose(DOCKER_CONTEXT="unknown", DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(folder))
     with pytest.raises(MissingHere, match="does not answer"):
@@ -266,18 +266,21 @@ def processes_beside(containers: int, image: str, folder: Path) -> int:
     """How many processes of ours there are while so many containers of a Compose project run."""
     name = f"t{os.getpid()}-{time.monotonic_ns() % 10**9}"
     file, said = folder / f"{name}.yaml", folder / f"{name}.log"
-    script = "echo up; while ! test -e /tmp/go; do sleep .2; done"
+    script = 'trap "exit 0" TERM; echo up; while :; do sleep .2; done'
     service = f"{{image: {image}, network_mode: none, entrypoint: [sh, -c, '{script}']}}"
+    names = [f"{name}-node-{each}-1" for each in range(containers)]
     file.write_text("services:\n" + "".join(f"  node-{each}: {service}\n" for each in range(containers)))
     code = "import sys; from pathlib import Path; from stackctl.engines import compose\n"
     code += "print(compose.run(Path(sys.argv[1]), sys.argv[2], {}))"
     argv = [sys.executable, "-c", code, str(file), name]
-    with said.open("w") as log, background(argv, env=environment(), stdout=log, stderr=log, cwd=ROOT) as watching:
-        wait_for(lambda: said.read_text().count("up\n") == containers, 60)
-        counted = processes(watching.pid)
-        for each in range(containers):
-            subprocess.run(["docker", "exec", f"{name}-node-{each}-1", "touch", "/tmp/go"], check=True)
-        assert watching.wait(60) == 0, said.read_text()
+    try:
+        with said.open("w") as log, background(argv, env=environment(), stdout=log, stderr=log, cwd=ROOT) as watching:
+            wait_for(lambda: said.read_text().count("up\n") == containers, 60)
+            counted = processes(watching.pid)
+            subprocess.run(["docker", "kill", "--signal", "TERM", *names], check=True, capture_output=True)
+            assert watching.wait(60) == 0, said.read_text()
+    finally:
+        subprocess.run(["docker", "rm", "--force", *names], capture_output=True, check=False)
     assert str([0] * containers) in said.read_text()
     return counted
 

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 from docker import APIClient
 
-from stackctl.engines import docker
+from stackctl.engines import container
 from stackctl.images import catalog
 from tests.commands import PREFIX, ROOT, STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.checks.bench import Reports
@@ -168,7 +168,7 @@ def test_ctrl_c_before_the_container_is_there_ends_it_too(image: str, monkeypatc
     interrupt_at_creation(monkeypatch)
     config = {"Image": image, "Cmd": ["sleep", "60"], "HostConfig": {"Init": True}}
     with pytest.raises(KeyboardInterrupt):
-        docker.run_container(config, f"stackctl-test-{secrets.token_hex(4)}")
+        container.run(config, f"stackctl-test-{secrets.token_hex(4)}")
     assert time.monotonic() - begun < 20
 
 
@@ -176,7 +176,7 @@ def test_ctrl_c_before_the_container_is_there_ends_it_too(image: str, monkeypatc
 def test_ctrl_c_before_the_container_that_is_stopped_for_its_time(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_at_creation(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        docker.stop_seconds(image, f"stackctl-test-{secrets.token_hex(4)}")
+        container.stop_seconds(image, f"stackctl-test-{secrets.token_hex(4)}")
 
 
 @pytest.mark.usefixtures("no_containers_left")
