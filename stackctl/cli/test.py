@@ -213,7 +213,7 @@ def _plan(image: str, chosen: Selection, name: str, nodes: int) -> str:
 
         from stackrt.launch.gpus import count_visible
 
-        return shlex.join(plan.container(image, chosen, name=name, seen="", gpus=count_visible() > 0))
+        return shlex.join(plan.container(image, chosen, name=name, gpus=count_visible() > 0))
     from stackctl.jobs import compose
     from stackctl.jobs.yaml_text import to_yaml
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from queue import Empty
+from typing import TYPE_CHECKING
 
-from stackctl.engines import process
+from stackctl.engines import docker_api, process
+from stackctl.engines.docker_api import EngineSilent
 from stackctl.engines.local import STRAGGLER_SECONDS
 from stackctl.errors import CommandFailed, MissingHere
-from stackrt.signals import NOTICES, STOPS, TOGETHER, handled, undisturbed
+from stackrt.signals import NOTICES, STOPS, TOGETHER, handled
+
+if TYPE_CHECKING:
+    from docker import APIClient
+    from docker.types import CancellableStream
+
+_SERVICE = "com.docker.compose.service"
+_ALIVE = ("running", "paused", "restarting")
+_LAST_WORDS_SECONDS = 5
+_PATIENT_STOPS = 3
+"""After so many stops a further one does not wait for the engine."""
 
 
 def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool = False) -> list[int]:
@@ -37,6 +51,7 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
     stops: list[subprocess.Popen[bytes]] = []
     notices: list[subprocess.Popen[bytes]] = []
     stopped_at = 0.0
+    left: AbstractContextManager[None] = nullcontext()
 
     def hear(number: int) -> None:
         nonlocal stopped_at
@@ -47,6 +62,8 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
             stopped_at = now
             stops.append(_start([*base, "stop"], env))
         elif now - stopped_at > TOGETHER and number != signal.SIGHUP:  # a terminal that closes may send it twice
+            if len(stops) > _PATIENT_STOPS:
+                raise KeyboardInterrupt  # the engine may not answer
             stops.append(_start([*base, "kill"], env))
 
     try:
@@ -54,18 +71,8 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
             process.run([*base, "up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"], env=env)
             if stops:
                 stops.append(_start([*base, "stop"], env))  # the first saw only the containers that were there
-            rows = [
-                json.loads(line)
-                for line in process.run([*base, "ps", "--all", "--format", "json"], env=env).splitlines()
-            ]
-            # `compose logs` would add its own lines and terminal codes; each line already names its rank.
-            logs = [_start(["docker", "logs", "--follow", row["ID"]], env, 2 if to_stderr else None, 2) for row in rows]
-            try:
-                codes = _wait(base, rows, env)
-            finally:
-                for follower in logs:
-                    _end(follower)
-        return codes
+            with docker_api.connected(patient=True) as client:
+                return _watched(client, project, [*base, "kill"], env, 2 if to_stderr else 1)
     except CommandFailed as error:
         if stops:
             raise KeyboardInterrupt from None  # Ctrl-C ended a docker command of ours as well
@@ -75,8 +82,18 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
                 hint="install the NVIDIA container toolkit, or train on the CPU with --procs",
             ) from None
         raise
+    except EngineSilent as error:
+        left = suppress(CommandFailed)  # as little as this will be answered
+        hint = f"once it answers, remove what is left with `docker compose -p {project} down`"
+        raise EngineSilent(error.message, hint=hint) from None
     finally:
-        with undisturbed():
+        begun = time.monotonic()
+
+        def spoil(_number: int) -> None:
+            if time.monotonic() - begun > STRAGGLER_SECONDS:
+                raise KeyboardInterrupt  # it hangs
+
+        with handled(spoil), left:
             process.run([*base, "down", "--timeout", "0", "--remove-orphans"], env=env, apart=True)
             for running in (*stops, *notices):
                 running.wait()
@@ -84,45 +101,96 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
 
 def containers(project: str, *, running: bool = False) -> list[str]:
     """The names of a project's containers, running or not, or of those that run."""
-    label = f"label=com.docker.compose.project={project}"
-    every = [] if running else ["--all"]
-    return process.run(["docker", "ps", *every, "--filter", label, "--format", "{{.Names}}"]).split()
+    with docker_api.connected() as client:
+        rows = client.containers(all=not running, filters=_of(project))
+        return [name.removeprefix("/") for row in rows for name in row["Names"][:1]]
 
 
-def _wait(base: list[str], rows: list[dict[str, str]], env: Mapping[str, str]) -> list[int]:
-    """Wait for every container of a project; once one has failed, give the others a while and kill them."""
-    waits = {row["ID"]: _start(["docker", "wait", row["ID"]], env, subprocess.PIPE) for row in rows}
-    failed_at: float | None = None
+def _of(project: str) -> dict[str, str]:
+    return {"label": f"com.docker.compose.project={project}"}
+
+
+def _watched(client: APIClient, project: str, kill: list[str], env: Mapping[str, str], stdout: int) -> list[int]:
+    """Show what the containers of a project print, and wait until all have ended; returns their exit codes.
+
+    Once one has failed, the others get a while and are killed.
+
+    Raises:
+        EngineSilent: It has gone before they ended.
+    """
+    rows = sorted(client.containers(all=True, filters=_of(project)), key=lambda row: row["Labels"][_SERVICE])
+    keys = [row["Id"] for row in rows]
+    died = {**_of(project), "type": "container", "event": "die"}
+    events = client.events(since=min(row["Created"] for row in rows), filters=died, decode=True)
+    ends = docker_api.in_background(events)
     ended: dict[str, int] = {}
+    kill_at: float | None = None
     try:
-        while len(ended) < len(waits):
-            time.sleep(0.05)
-            for key, wait in waits.items():
-                if key not in ended and wait.poll() is not None:
-                    ended[key] = int(wait.communicate()[0].strip() or 1)
-            if failed_at is None and any(ended.values()):
-                failed_at = time.monotonic()
-            if failed_at is not None and time.monotonic() - failed_at > STRAGGLER_SECONDS:
-                process.run([*base, "kill"], env=env)
-                failed_at = time.monotonic()
+        with _shown(client, keys, stdout):
+            for row in client.containers(all=True, filters=_of(project)):
+                if row["State"] not in _ALIVE:  # the engine keeps but the last few events of all that it runs
+                    ended[row["Id"]] = client.inspect_container(row["Id"])["State"]["ExitCode"]
+            while not ended.keys() >= set(keys):
+                if kill_at is None and any(ended.values()):
+                    kill_at = time.monotonic() + STRAGGLER_SECONDS
+                with suppress(Empty):
+                    event = ends.get(timeout=None if kill_at is None else max(0, kill_at - time.monotonic()))
+                    if event is None:
+                        raise EngineSilent("the Docker engine has gone while containers were running")
+                    if event["Actor"]["ID"] in keys:
+                        ended[event["Actor"]["ID"]] = int(event["Actor"]["Attributes"]["exitCode"])
+                if kill_at is not None and time.monotonic() > kill_at:
+                    process.run(kill, env=env)
+                    kill_at = time.monotonic() + STRAGGLER_SECONDS
     finally:
-        for wait in waits.values():
-            _end(wait, seconds=0)
-    return [ended[row["ID"]] for row in sorted(rows, key=lambda row: row["Service"])]
+        docker_api.hang_up(events)
+    return [ended[key] for key in keys]
 
 
-def _start(
-    argv: list[str], env: Mapping[str, str], stdout: int | None = subprocess.DEVNULL, stderr: int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
-    # A session of its own, so that Ctrl-C does not end the programs that show us how the containers end.
-    return subprocess.Popen(
-        argv, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
-    )
+@contextmanager
+def _shown(client: APIClient, containers: Sequence[str], stdout: int) -> Iterator[None]:
+    """Within the block, what containers print is printed, each by a thread; after it, for a while, what is left.
 
+    `compose logs` would add its own lines and terminal codes; each line already names its rank.
+    """
+    streams: list[CancellableStream[tuple[int, bytes]]] = []
+    whole = threading.Lock()
 
-def _end(running: subprocess.Popen[bytes], *, seconds: float = 5) -> None:
+    def show(container: str) -> None:
+        from requests import RequestException
+
+        with suppress(OSError, RequestException):  # our reader or the engine has gone; the containers go on
+            streams.append(docker_api.output(client, container, "logs"))
+            for kind, data in streams[-1]:
+                with whole:
+                    _write(stdout if kind == 1 else 2, data)
+
+    # Not an executor's: one that waits for a slow reader of our output would keep us from ending.
+    threads = [threading.Thread(target=show, args=(container,), daemon=True) for container in containers]
+    for thread in threads:
+        thread.start()
     try:
-        running.wait(seconds)
-    except subprocess.TimeoutExpired:
-        running.kill()
-        running.wait()
+        yield
+    finally:
+        enough = time.monotonic() + _LAST_WORDS_SECONDS
+        for thread in threads:
+            thread.join(max(0, enough - time.monotonic()))
+        for stream in streams:
+            docker_api.hang_up(stream)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _start(argv: list[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    # A session of its own, so that Ctrl-C in the terminal does not end it.
+    return subprocess.Popen(
+        argv,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

@@ -56,7 +56,9 @@ def look_up(reference: str) -> Published | None:
 
 def local(name: str) -> Content:
     """The content of an image in the engine's store."""
-    row = json.loads(process.run(["docker", "image", "inspect", name]))[0]
+    row = docker.inspect(name)
+    if row is None:
+        raise JobFailed(f"the Docker engine has no image {name}")
     return _content(row["RootFS"]["Layers"], row["Config"])
 
 
@@ -83,7 +85,7 @@ def attests() -> bool:
 
     Source: https://docs.docker.com/build/metadata/attestations/
     """
-    return "io.containerd.snapshotter" in process.run(["docker", "info", "--format", "{{json .DriverStatus}}"])
+    return "io.containerd.snapshotter" in json.dumps(docker.about().get("DriverStatus"))
 
 
 def explain(error: CommandFailed, reference: str) -> JobFailed | MissingHere:

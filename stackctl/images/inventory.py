@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from stackctl.engines import docker
+from stackctl.engines import container
 from stackrt.checks import files
 from stackrt.checks.secret_patterns import PATTERNS
 
@@ -54,16 +54,16 @@ def take(tag: str) -> Inventory:
     """Look into an image, by its name.
 
     Raises:
-        CommandFailed: No container of it can be run.
+        JobFailed: No container of it can be run.
     """
-    return msgspec.json.decode(docker.run_script(tag, _SCRIPT.read_text(encoding="utf-8")), type=Inventory)
+    return msgspec.json.decode(container.run_script(tag, _SCRIPT.read_text(encoding="utf-8")), type=Inventory)
 
 
 def secrets(tag: str) -> list[Finding]:
     """What the suite's own search finds in an image when it may read every file; that takes seconds.
 
     Raises:
-        CommandFailed: No container of it can be run.
+        JobFailed: No container of it can be run.
     """
     search, patterns = Path(files.__file__).read_text(encoding="utf-8"), msgspec.json.encode(PATTERNS).decode()
-    return msgspec.json.decode(docker.run_script(tag, search, patterns), type=list[Finding])
+    return msgspec.json.decode(container.run_script(tag, search, patterns), type=list[Finding])

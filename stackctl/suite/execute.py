@@ -6,7 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from stackctl.engines import docker
+from stackctl.engines import container, docker
 from stackctl.errors import InvalidInput, JobFailed, MissingHere
 from stackctl.runs.handle import Tell
 from stackctl.suite import plan, report
@@ -32,10 +32,10 @@ def in_docker(image: str, chosen: Selection, *, name: str, hint: str) -> Report:
     info = _image(image, hint)
     stop = None
     if not (chosen.only or chosen.tags) or "init-signals" in chosen.only or "process" in chosen.tags:
-        stop = docker.stop_seconds(image, f"{name}-stop")
+        stop = container.stop_seconds(image, f"{name}-stop")
     seen = {"digest": info.id, "size": info.size, "labels": info.labels, "stop_seconds": stop}
-    argv = plan.container(image, chosen, name=name, seen=json.dumps(seen), gpus=count_visible() > 0)
-    code, text = docker.run_container(argv, name)
+    config = plan.config(image, chosen, seen=json.dumps(seen), gpus=count_visible() > 0)
+    code, text = container.run(config, name)
     if code != 0 or not text.strip():
         raise JobFailed(f"the suite ended with exit code {code} and without a report", hint="the lines above say why")
     return report.read(text, "the suite's report")

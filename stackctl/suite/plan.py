@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from stackctl.errors import InvalidInput
@@ -11,6 +13,9 @@ from stackctl.jobs.job import Job
 SUITE = ("python", "-P", "-m", "stackrt.checks")
 REPORT = "report.json"
 """Name of the report in the run's folder, where there are several nodes."""
+
+_SHARED_GIB = 1
+_NO_MORE_RIGHTS = "no-new-privileges:true"
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -56,21 +61,38 @@ def check(chosen: Selection, frameworks: frozenset[str] | None) -> None:
         raise InvalidInput(str(error)) from None
 
 
-def container(
-    image: str, chosen: Selection, *, name: str, seen: str, gpus: bool, shared_memory: str = "1g"
-) -> tuple[str, ...]:
-    """The command line of the suite in one container, its report on standard output.
+def container(image: str, chosen: Selection, *, name: str, gpus: bool) -> tuple[str, ...]:
+    """The command line of the suite in one container, its report on standard output, for a person to copy.
 
     Args:
         name: The container's name.
-        seen: What the engine knows of the image, as the suite's --seen takes it; empty for nothing.
         gpus: Give it all GPUs of this machine.
     """
-    rights = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
+    rights = ["--cap-drop", "ALL", "--security-opt", _NO_MORE_RIGHTS]
     devices = ["--gpus", "all", "--ulimit", "memlock=-1"] if gpus else []
-    run = ["docker", "run", "--rm", "--name", name, "--shm-size", shared_memory, *rights, *devices, image]
-    told = ["--seen", seen] if seen else []
-    return (*run, *SUITE, *chosen.words, *told, "--json", "-", "--report-only")
+    run = ["docker", "run", "--rm", "--name", name, "--shm-size", f"{_SHARED_GIB}g", *rights, *devices, image]
+    return (*run, *_command(chosen, ""))
+
+
+def config(image: str, chosen: Selection, *, seen: str, gpus: bool) -> dict[str, Any]:
+    """The same container as the engine's API takes it.
+
+    Args:
+        seen: What the engine knows of the image, as the suite's --seen takes it.
+        gpus: Give it all GPUs of this machine.
+
+    Source: https://docs.docker.com/reference/api/engine/version/v1.47/#tag/Container/operation/ContainerCreate
+    """
+    limits: dict[str, Any] = {"ShmSize": _SHARED_GIB << 30, "CapDrop": ["ALL"], "SecurityOpt": [_NO_MORE_RIGHTS]}
+    if gpus:
+        limits["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
+        limits["Ulimits"] = [{"Name": "memlock", "Soft": -1, "Hard": -1}]
+    return {"Image": image, "Cmd": list(_command(chosen, seen)), "HostConfig": limits}
+
+
+def _command(chosen: Selection, seen: str) -> tuple[str, ...]:
+    told = ("--seen", seen) if seen else ()
+    return (*SUITE, *chosen.words, *told, "--json", "-", "--report-only")
 
 
 def job(image: str, chosen: Selection, *, name: str, nodes: int, timeout: int = 60, gpus: int | None = None) -> Job:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import subprocess
 import time
 import xml.etree.ElementTree as Xml
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from docker import APIClient
 
-from stackctl.engines import docker
+from stackctl.engines import container
 from stackctl.images import catalog
 from tests.commands import PREFIX, ROOT, STACKCTL, Stackctl, environment, hear_signals
 from tests.integration.checks.bench import Reports
-from tests.support.processes import background, interrupt_at_start
+from tests.support.processes import background
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("docker")
@@ -150,21 +152,32 @@ def test_ctrl_c_ends_the_container(image: str, tmp_path: Path) -> None:
     assert "error: interrupted" in said
 
 
+def interrupt_at_creation(patch: pytest.MonkeyPatch) -> None:
+    """Send this process SIGINT when the next container is about to be created."""
+    create: Callable[..., Any] = APIClient.create_container_from_config
+
+    def interrupted(*words: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return create(*words)
+
+    patch.setattr(APIClient, "create_container_from_config", interrupted)
+
+
 @pytest.mark.usefixtures("no_containers_left", "hears_ctrl_c")
 def test_ctrl_c_before_the_container_is_there_ends_it_too(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = time.monotonic()
-    interrupt_at_start(monkeypatch)
-    name = f"stackctl-test-{secrets.token_hex(4)}"
+    interrupt_at_creation(monkeypatch)
+    config = {"Image": image, "Cmd": ["sleep", "60"], "HostConfig": {"Init": True}}
     with pytest.raises(KeyboardInterrupt):
-        docker.run_container(["docker", "run", "--rm", "--init", "--name", name, image, "sleep", "60"], name)
+        container.run(config, f"stackctl-test-{secrets.token_hex(4)}")
     assert time.monotonic() - begun < 20
 
 
 @pytest.mark.usefixtures("no_containers_left")
 def test_ctrl_c_before_the_container_that_is_stopped_for_its_time(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt_at_start(monkeypatch)
+    interrupt_at_creation(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        docker.stop_seconds(image, f"stackctl-test-{secrets.token_hex(4)}")
+        container.stop_seconds(image, f"stackctl-test-{secrets.token_hex(4)}")
 
 
 @pytest.mark.usefixtures("no_containers_left")

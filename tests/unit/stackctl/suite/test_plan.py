@@ -8,7 +8,7 @@ EVERYTHING = Selection(only=("lock-match", "pip-check"), tags=("cuda",), require
 
 
 def test_a_container_has_no_right_that_it_does_not_need() -> None:
-    argv = plan.container("mine:1", Selection(), name="a", seen="{}", gpus=False)
+    argv = plan.container("mine:1", Selection(), name="a", gpus=False)
     assert argv[:6] == ("docker", "run", "--rm", "--name", "a", "--shm-size")
     assert " ".join(argv).count("--cap-drop ALL --security-opt no-new-privileges:true") == 1
     assert "--gpus" not in argv
@@ -16,14 +16,14 @@ def test_a_container_has_no_right_that_it_does_not_need() -> None:
 
 
 def test_a_container_sees_gpus_where_there_are_some() -> None:
-    argv = plan.container("mine:1", Selection(), name="a", seen="{}", gpus=True)
+    argv = plan.container("mine:1", Selection(), name="a", gpus=True)
     assert argv[argv.index("--gpus") + 1] == "all"
 
 
 def test_the_selection_reaches_the_suite() -> None:
     words = " ".join(EVERYTHING.words)
     assert words == "--only lock-match pip-check --tag cuda --require gpu --burn 30"
-    assert words in " ".join(plan.container("mine:1", EVERYTHING, name="a", seen="{}", gpus=False))
+    assert words in " ".join(plan.container("mine:1", EVERYTHING, name="a", gpus=False))
     assert words in " ".join(plan.job("mine:1", EVERYTHING, name="a", nodes=2).command)
 
 
