@@ -14,7 +14,7 @@ import msgspec
 
 from stackctl import assets
 from stackctl.cli import complete
-from stackctl.cli.matrix import VARIANT
+from stackctl.cli.image_options import VARIANT
 from stackctl.errors import InvalidInput
 from stackctl.images import catalog
 from stackctl.images.catalog import Catalog, Target

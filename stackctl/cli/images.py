@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from stackctl import assets
-from stackctl.cli.matrix import IMAGE
+from stackctl.cli.image_options import IMAGE
 from stackctl.errors import MissingHere
 from stackctl.images import catalog
 from stackctl.images.settings import from_env

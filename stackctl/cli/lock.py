@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from stackctl import assets
-from stackctl.cli.matrix import IMAGE, VARIANT, need_checkout
+from stackctl.cli.image_options import IMAGE, VARIANT, need_checkout
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
 

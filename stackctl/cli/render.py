@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from stackctl import assets
-from stackctl.cli.matrix import need_checkout
+from stackctl.cli.image_options import need_checkout
 from stackctl.errors import JobFailed
 
 

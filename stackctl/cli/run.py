@@ -11,7 +11,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from stackctl.cli import attend, options
+from stackctl.cli import following, options
 from stackctl.errors import InvalidInput, JobFailed, NameTaken
 from stackctl.jobs.job import Job
 from stackctl.runs import backends, store
@@ -87,14 +87,14 @@ def run(
     workdir = _workdir(folder) if resume else _here()
     asked = Request(job=job, folder=folder, workdir=workdir, port=port, resume=resume, quiet=as_json)
     if dry_run:
-        told = backends.load(backend).plan(asked, attend.tell)
+        told = backends.load(backend).plan(asked, following.tell)
         click.echo(store.to_json(told.data) if as_json else told.text, nl=not as_json)
         return
     if not (resume or words or options.rest()):
-        attend.tell("no workload and no command: running the reference workload, gpt")
+        following.tell("no workload and no command: running the reference workload, gpt")
     while True:
         try:
-            started = backends.load(backend).start(asked, attend.tell)
+            started = backends.load(backend).start(asked, following.tell)
             break
         except NameTaken:
             if name or out:
@@ -102,7 +102,7 @@ def run(
             # Another run has started within this second, and has taken the name that we made up.
             job = msgspec.structs.replace(job, name=options.free_name(words))
             asked = msgspec.structs.replace(asked, job=job, folder=_folder(job.name, None))
-    _report(started.wait(None if as_json else attend.put), as_json)
+    _report(started.wait(None if as_json else following.put), as_json)
 
 
 def _folder(name: str | None, out: str | None) -> Path:
@@ -170,7 +170,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:  # a full disk: what became of the job is not told by that
-        attend.tell(f"note: standard output: {error.strerror}")
+        following.tell(f"note: standard output: {error.strerror}")
     finally:
         if outcome.state == "stopped":
             sys.exit(130)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from stackctl.cli import attend, options
+from stackctl.cli import following, options
 from stackctl.runs import store
 from stackctl.runs.backends.base import ClusterOptions, Request
 from stackctl.runs.backends.kubernetes import Kubernetes
@@ -85,17 +85,17 @@ def submit(
       stackctl submit gpt --nodes 4 --gpus 8 --dry-run | kubectl apply -f -
     """
     if not (words or options.rest()):
-        attend.tell("no workload and no command: the reference workload, gpt")
+        following.tell("no workload and no command: the reference workload, gpt")
     backend = Kubernetes()
     asked = _asked(words, name, given)
     if dry_run:
-        told = (backend.trial if dry_run == "server" else backend.plan)(asked, attend.tell)
+        told = (backend.trial if dry_run == "server" else backend.plan)(asked, following.tell)
         click.echo(told.text if output == "yaml" else store.to_json(told.data), nl=False)
         return
-    run = backend.start(asked, attend.tell)
+    run = backend.start(asked, following.tell)
     click.echo(run.name)
     if follow or wait:
-        attend.until_end(run, follow=follow)
+        following.until_end(run, follow=follow)
 
 
 def _asked(words: tuple[str, ...], name: str | None, given: Mapping[str, Any]) -> Request:

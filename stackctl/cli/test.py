@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import click
 
-from stackctl.cli import attend, complete, options
+from stackctl.cli import complete, following, options
 from stackctl.errors import InvalidInput, JobFailed, did_you_mean
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
-from stackctl.suite import plan, report
+from stackctl.suite import compare, plan
+from stackctl.suite.compare import Report
 from stackctl.suite.plan import Selection
-from stackctl.suite.report import Report
 
 FEW_NODES = 64
 """As many containers as one machine may be asked for."""
@@ -105,9 +105,9 @@ def test(
     if made is None:
         return
     _deliver(made, old, json_file, junit_file)
-    if report.failed(made, strict=strict):
+    if compare.failed(made, strict=strict):
         hint = "the lines above say what was expected and what to do"
-        raise JobFailed(report.trouble(made, strict=strict), hint=hint)
+        raise JobFailed(compare.trouble(made, strict=strict), hint=hint)
 
 
 class _Asked(NamedTuple):
@@ -146,7 +146,7 @@ def _here(asked: _Asked, backend: str | None) -> Report | None:
     if in_compose:
         wait = asked.timeout or 60
         return execute.in_compose(
-            tag, asked.chosen, name=asked.name, nodes=nodes, timeout=wait, hint=hint, say=attend.tell
+            tag, asked.chosen, name=asked.name, nodes=nodes, timeout=wait, hint=hint, say=following.tell
         )
     return execute.in_docker(tag, asked.chosen, name=asked.name, hint=hint)
 
@@ -192,7 +192,7 @@ def _on_cluster(
     from stackctl.engines.kube import Cluster
     from stackctl.suite import cluster
 
-    return cluster.run(Cluster(where.name), ready, check=preflight, say=attend.tell)
+    return cluster.run(Cluster(where.name), ready, check=preflight, say=following.tell)
 
 
 def _writable(json_file: str | None, junit_file: str | None) -> None:
@@ -251,7 +251,7 @@ def _read(file: str) -> Report:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise InvalidInput(f"cannot be read: {reason}", where=f"--compare {file}") from None
-    return report.read(text, file)
+    return compare.read(text, file)
 
 
 def _deliver(made: Report, old: Report | None, json_file: str | None, junit_file: str | None) -> None:
@@ -269,7 +269,7 @@ def _deliver(made: Report, old: Report | None, json_file: str | None, junit_file
     to_stderr = json_file == "-"
     click.echo("\n" + show.summary(made), err=to_stderr)
     if old is not None:
-        changes = report.compare(old, made)
+        changes = compare.compare(old, made)
         click.echo(
             "\n".join(["changed since:", *(f"  {line}" for line in changes)]) if changes else "nothing has changed",
             err=to_stderr,

@@ -10,13 +10,13 @@ import click
 import msgspec
 
 from stackctl import assets
-from stackctl.cli.matrix import IMAGE, VARIANT
+from stackctl.cli.image_options import IMAGE, VARIANT
 from stackctl.errors import MissingHere
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
 
 if TYPE_CHECKING:
-    from stackctl.validate.report import Result
+    from stackctl.validate.results import Result
 
 
 @click.command()
@@ -32,24 +32,24 @@ def validate(image: str | None, variant: str | None, as_json: bool) -> None:
 
     One line a check: ok, FAIL or skip. Ends with exit code 1 if one failed.
     """
-    from stackctl.validate import report
+    from stackctl.validate import results
 
-    results = []
+    found = []
     for result in _checks(image, variant):
-        results.append(result)
+        found.append(result)
         if not as_json:
-            click.echo(report.line(result))
+            click.echo(results.line(result))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(results), indent=2))
-    click.echo(report.summary(results), err=True)
-    if any(result.state == report.FAILED for result in results):
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    click.echo(results.summary(found), err=True)
+    if any(result.state == results.FAILED for result in found):
         raise click.exceptions.Exit(1)
 
 
 def _checks(image: str | None, variant: str | None) -> Iterator[Result]:
     from stackctl.engines import docker
     from stackctl.validate import built, sources
-    from stackctl.validate.report import SKIPPED, Result
+    from stackctl.validate.results import SKIPPED, Result
 
     rows = catalog.load()
     targets = catalog.targets(rows, image, variant, from_env(os.environ).image_prefix)

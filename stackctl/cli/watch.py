@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stackctl.cli import attend, complete, options
+from stackctl.cli import complete, following, options
 from stackctl.errors import InvalidInput
 from stackctl.runs import known, store, summary
 from stackctl.runs.backends.base import Where
@@ -23,7 +23,7 @@ def list_(namespace: str | None, context: str | None, limit: int, as_json: bool)
 
     Runs on the cluster are those of one namespace, whoever submitted them.
     """
-    runs = known.runs(Where(namespace, context), attend.tell)
+    runs = known.runs(Where(namespace, context), following.tell)
     _show(summary.listed(runs[:limit] if limit else runs), as_json)
 
 
@@ -60,7 +60,7 @@ def logs(
     if follow and attempt:
         raise InvalidInput("an attempt that is over cannot be followed", where="--follow --attempt")
     for line in _find(name, namespace, context).logs(Lines(rank, node, attempt), follow=follow):
-        attend.put(line)
+        following.put(line)
 
 
 @click.command()
@@ -77,7 +77,7 @@ def explain(name: str, namespace: str | None, context: str | None, as_json: bool
 @options.cluster_options
 def wait(name: str, namespace: str | None, context: str | None) -> None:
     """Wait until a run has ended; fail if it failed, and say why."""
-    attend.until_end(_find(name, namespace, context), follow=False)
+    following.until_end(_find(name, namespace, context), follow=False)
 
 
 @click.command()
@@ -92,7 +92,7 @@ def cancel(name: str, namespace: str | None, context: str | None) -> None:
 
 
 def _find(name: str, namespace: str | None, context: str | None) -> RunHandle:
-    return known.find(name, Where(namespace, context), attend.tell)
+    return known.find(name, Where(namespace, context), following.tell)
 
 
 def _show(told: Told, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from stackctl.cli import complete
-from stackctl.cli.matrix import VARIANT
+from stackctl.cli.image_options import VARIANT
 from stackctl.images import catalog
 from stackctl.images.catalog import Target
 from stackctl.images.settings import Settings, from_env
@@ -38,7 +38,7 @@ def wheelhouse(image: str, folder: Path, variant: str | None, devel: bool, wheel
       stackctl build pytorch --variant cpu --wheelhouse wheels --offline
     """
     from stackctl.engines import docker
-    from stackctl.engines.hold import held
+    from stackctl.engines.file_lock import held
     from stackctl.images import wheelhouse as house
 
     settings = from_env(os.environ)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from stackctl.engines import registry
+from stackctl.engines import image_registry
 from stackctl.errors import StackError
 from stackctl.images.schema import Base
 from stackctl.images.settings import Settings, at_registry
@@ -27,7 +27,7 @@ def pin(bases: Mapping[str, Base], settings: Settings, say: Callable[[str], None
 
 def _digest(base: Base, settings: Settings, say: Callable[[str], None]) -> str:
     try:
-        there = registry.look_up(at_registry(base.image, settings))
+        there = image_registry.look_up(at_registry(base.image, settings))
     except StackError as error:
         say(f"note: {base.image}: no digest from a registry: {error.message}")
         return base.digest

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stackctl import __version__, assets
-from stackctl.engines import registry
+from stackctl.engines import image_registry
 from stackctl.errors import InvalidInput, JobFailed, NameTaken
 from stackctl.images import build, render
 from stackctl.images.build import Built, Pushed
@@ -33,7 +33,7 @@ def check(targets: Sequence[Target], repository: str) -> None:
             hint="give HOST/PATH in small letters, without a scheme or a tag: registry.example/team",
         )
     for target in targets[:1]:
-        registry.look_up(name(target, repository, assets.images_dir()))
+        image_registry.look_up(name(target, repository, assets.images_dir()))
 
 
 def name(target: Target, repository: str, images: Path) -> str:
@@ -54,20 +54,20 @@ def push(target: Target, built: Built, repository: str, chosen: Settings, show: 
         JobFailed: It does not let this user write, or the push broke off.
     """
     reference = name(target, repository, assets.images_dir())
-    there = registry.look_up(reference)
+    there = image_registry.look_up(reference)
     if there is not None:
-        if there.content != registry.local(built.tag):
+        if there.content != image_registry.local(built.tag):
             raise NameTaken(
                 "the registry has another image of this name, and names are never given twice",
                 where=reference,
                 hint="it was built from another commit with the same locks: raise the version, or push elsewhere",
             )
         return Pushed(reference, there.digest, there.attested, new=False)
-    if registry.attests():
+    if image_registry.attests():
         build.run(build.planned(target, chosen, push_as=reference), target, chosen, show)
     else:
-        registry.push(built.tag, reference)
-    there = registry.look_up(reference)
+        image_registry.push(built.tag, reference)
+    there = image_registry.look_up(reference)
     if there is None:
         raise JobFailed("the registry took the image, but has no such name", where=reference)
     return Pushed(reference, there.digest, there.attested, new=True)

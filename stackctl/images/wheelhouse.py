@@ -15,7 +15,7 @@ import msgspec
 from stackctl import assets
 from stackctl.engines import docker
 from stackctl.engines.download import Downloader, File, sha256
-from stackctl.engines.hold import held
+from stackctl.engines.file_lock import held
 from stackctl.errors import MissingHere
 from stackctl.images import lock_list, lockfile, sources
 from stackctl.images.catalog import Target

@@ -13,9 +13,9 @@ import msgspec
 from stackctl.engines.kube import Cluster
 from stackctl.errors import InvalidInput, StackError
 from stackctl.jobs.job import Job
-from stackctl.runs import explain, kept, objects, observe, store, summary, watch
+from stackctl.runs import claim_reader, explain, objects, observe, store, summary, watch
+from stackctl.runs.claim_reader import Kept, Source
 from stackctl.runs.handle import Lines, Outcome, Tell, Told
-from stackctl.runs.kept import Kept, Source
 from stackctl.runs.observe import View
 from stackctl.runs.progress import Progress
 from stackctl.runs.states import ENDED, WAITS
@@ -125,17 +125,17 @@ class ClusterRun:
             if keeper:
                 keeper.close()
 
-    def _kept(self, job: objects.Job) -> Kept | None:
+    def _kept(self, job: objects.KubeJob) -> Kept | None:
         """How it ended, from its claim; None if it keeps nothing there."""
-        source = kept.source_of(job)
+        source = claim_reader.source_of(job)
         if source is None:
             return None
         with self._place() as folder:
             return _read(self._run.cluster, source, folder, self._tell)
 
-    def _kept_lines(self, job: objects.Job, nodes: Collection[int], chosen: Lines) -> Iterator[bytes]:
+    def _kept_lines(self, job: objects.KubeJob, nodes: Collection[int], chosen: Lines) -> Iterator[bytes]:
         """The logs of nodes whose pods are gone, from its claim."""
-        source = kept.source_of(job)
+        source = claim_reader.source_of(job)
         if source is None:
             said = ", ".join(map(str, sorted(nodes)[:10])) + (", …" if len(nodes) > 10 else "")
             self._tell(f"note: gone with their pods: the logs of node {said}; --volume keeps those of the next run")
@@ -185,7 +185,7 @@ class GoneRun(StoredRun):
         return found.attempt if found else self.record.attempt
 
     def _read(self, chosen: Lines | None = None) -> Kept | None:
-        source = kept.source_in(self.record)
+        source = claim_reader.source_in(self.record)
         return _read(Cluster(self.record.context), source, self.folder, self.tell, chosen) if source else None
 
     def _text(self, record: Record) -> str:
@@ -232,7 +232,7 @@ def _read(cluster: Cluster, source: Source, folder: Path, tell: Tell, chosen: Li
     attempt = chosen.attempt or 0 if chosen else 0
     pattern = "" if chosen is None else "rank-*" if chosen.rank is None else f"rank-{chosen.rank}"
     try:
-        found = kept.read(cluster, source, attempt=attempt, pattern=pattern)
+        found = claim_reader.read(cluster, source, attempt=attempt, pattern=pattern)
     except StackError as error:
         tell(f"note: the claim {source.claim} was not read: {error.message}")
         return None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from stackctl.jobs.kubernetes import UNPACK
 from stackctl.runs import observe
-from stackctl.runs.objects import Event, Job, Pod
+from stackctl.runs.objects import Event, KubeJob, Pod
 from stackrt.contract import CONFIG, STOPPED, Reason
 
 
@@ -19,7 +19,7 @@ class Facts(NamedTuple):
     claim, read where no pod is left to tell.
     """
 
-    job: Job
+    job: KubeJob
     pods: Sequence[Pod]
     events: Sequence[Event] = ()
     service: bool = True

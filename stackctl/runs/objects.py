@@ -59,7 +59,7 @@ class JobStatus(Camel, frozen=True):
     conditions: list[Condition] = []
 
 
-class Job(Camel, frozen=True):
+class KubeJob(Camel, frozen=True):
     """A Job."""
 
     metadata: Metadata

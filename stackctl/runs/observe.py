@@ -42,7 +42,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     failure: dict[str, Any] | None = None
 
 
-def job_of(found: objects.Job) -> Job:
+def job_of(found: objects.KubeJob) -> Job:
     """The job that was submitted, from the note on the cluster's Job.
 
     Raises:
@@ -54,7 +54,7 @@ def job_of(found: objects.Job) -> Job:
         raise NoSuchRun(f"the Job {found.metadata.name} is not one of stackctl's") from None
 
 
-def view(found: objects.Job, pods: Sequence[objects.Pod]) -> View:
+def view(found: objects.KubeJob, pods: Sequence[objects.Pod]) -> View:
     """The run that a Job and its pods make."""
     newest = newest_pods(pods)
     complete, failed = found.condition("Complete"), found.failing
@@ -126,7 +126,7 @@ def doing(pod: objects.Pod) -> str:
     return "cannot pull its image" if why in PULL_REASONS else why  # which of them it is changes every few seconds
 
 
-def _state(found: objects.Job, newest: Sequence[objects.Pod]) -> State:
+def _state(found: objects.KubeJob, newest: Sequence[objects.Pod]) -> State:
     if found.condition("Complete"):
         return "succeeded"
     if found.condition("Failed") or (found.failing and _all_ended(newest)):
@@ -141,7 +141,7 @@ def _all_ended(newest: Sequence[objects.Pod]) -> bool:
     return all(pod.status.phase == "Failed" or pod.overdue for pod in newest) and any(pod.overdue for pod in newest)
 
 
-def _progress(found: objects.Job, newest: Sequence[objects.Pod]) -> State:
+def _progress(found: objects.KubeJob, newest: Sequence[objects.Pod]) -> State:
     ends = [pod.state.terminated for pod in newest]
     up = sum(1 for pod in newest if pod.state.running or (pod.state.terminated and not pod.state.terminated.exit_code))
     if up == found.spec.completions:

@@ -50,7 +50,7 @@ def find(cluster: Cluster, name: str, namespace: str) -> Run:
     return Run(cluster, name, namespace, observe.job_of(found), found.metadata.uid)
 
 
-def look(run: Run) -> tuple[objects.Job, list[objects.Pod]]:
+def look(run: Run) -> tuple[objects.KubeJob, list[objects.Pod]]:
     """The Job and its pods, of all attempts, now; two requests whatever the size.
 
     Raises:
@@ -59,7 +59,7 @@ def look(run: Run) -> tuple[objects.Job, list[objects.Pod]]:
     found = run.cluster.get("Job", run.name, run.namespace)
     if found is None or found["metadata"]["uid"] != run.uid:
         raise JobFailed(f"{run.name} was removed meanwhile")
-    return msgspec.convert(found, objects.Job), _pods(run)
+    return msgspec.convert(found, objects.KubeJob), _pods(run)
 
 
 def view(run: Run) -> View:
@@ -119,7 +119,9 @@ def followed(run: Run, nodes: set[int], seen: Callable[[View], None]) -> Iterato
     yield from _Follower(run, nodes, seen).lines()
 
 
-def gone(found: objects.Job, pods: Sequence[objects.Pod], nodes: set[int], attempt: int | None) -> tuple[set[int], int]:
+def gone(
+    found: objects.KubeJob, pods: Sequence[objects.Pod], nodes: set[int], attempt: int | None
+) -> tuple[set[int], int]:
     """Of some nodes those whose pods of an attempt are not there any more, and the newest attempt that is known of.
 
     Pods of an attempt that may still bring them are not gone.
@@ -249,11 +251,11 @@ class Keeper:
             file.close()
 
 
-def _job(cluster: Cluster, name: str, namespace: str) -> objects.Job:
+def _job(cluster: Cluster, name: str, namespace: str) -> objects.KubeJob:
     found = cluster.get("Job", name, namespace)
     if found is None or RUN_LABEL not in (found["metadata"].get("labels") or {}):
         raise NoSuchRun(f"the namespace {namespace} has no run named {name}", hint="`stackctl list` shows the runs")
-    return msgspec.convert(found, objects.Job)
+    return msgspec.convert(found, objects.KubeJob)
 
 
 def _pods(run: Run) -> list[objects.Pod]:

@@ -16,9 +16,9 @@ from stackctl.runs.handle import Lines, Tell
 from stackctl.runs.progress import Progress
 from stackctl.runs.submission import Submission
 from stackctl.runs.watch import Run
-from stackctl.suite import report
-from stackctl.suite.report import Report
-from stackrt.checks.packed import MARK, Unpacked
+from stackctl.suite import compare
+from stackctl.suite.compare import Report
+from stackrt.checks.log_codec import MARK, Unpacked
 from stackrt.signals import undisturbed
 
 
@@ -119,7 +119,7 @@ def _gather(run: Run, say: Tell) -> Report:
         if not unpacked.take(text[max(0, text.find(MARK)) :]):
             say(text)
     if unpacked.text:
-        return report.read(unpacked.text, "the suite's report")
+        return compare.read(unpacked.text, "the suite's report")
     raise JobFailed(explain.explain(watch.facts(run)).text)
 
 

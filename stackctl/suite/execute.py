@@ -9,9 +9,9 @@ from pathlib import Path
 from stackctl.engines import container, docker
 from stackctl.errors import InvalidInput, JobFailed, MissingHere
 from stackctl.runs.handle import Tell
-from stackctl.suite import plan, report
+from stackctl.suite import compare, plan
+from stackctl.suite.compare import Report
 from stackctl.suite.plan import Selection
-from stackctl.suite.report import Report
 from stackrt.contract import LOCK_LABEL
 
 
@@ -38,7 +38,7 @@ def in_docker(image: str, chosen: Selection, *, name: str, hint: str) -> Report:
     code, text = container.run(config, name)
     if code != 0 or not text.strip():
         raise JobFailed(f"the suite ended with exit code {code} and without a report", hint="the lines above say why")
-    return report.read(text, "the suite's report")
+    return compare.read(text, "the suite's report")
 
 
 def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, timeout: int, hint: str, say: Tell) -> Report:
@@ -71,7 +71,7 @@ def in_compose(image: str, chosen: Selection, *, name: str, nodes: int, timeout:
                 f"the suite ended with exit code {outcome.exit_code} and without a report",
                 hint="the lines above say why",
             )
-        return report.read(file.read_text(encoding="utf-8"), "the suite's report")
+        return compare.read(file.read_text(encoding="utf-8"), "the suite's report")
 
 
 def _image(image: str, hint: str) -> docker.ImageInfo:

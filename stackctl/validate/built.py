@@ -12,7 +12,7 @@ from stackctl.images import inventory, render, secrets
 from stackctl.images.catalog import Target
 from stackctl.images.inventory import Finding, Inventory
 from stackctl.images.lock_list import pins_of
-from stackctl.validate.report import SKIPPED, Result, attempt
+from stackctl.validate.results import SKIPPED, Result, attempt
 
 ROOT_USERS = ("", "0", "root")
 

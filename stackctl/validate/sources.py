@@ -15,7 +15,7 @@ from stackctl.engines import process
 from stackctl.errors import CommandFailed, JobFailed, MissingHere
 from stackctl.images import catalog, lock
 from stackctl.images.catalog import Catalog, Target
-from stackctl.validate.report import Result, attempt
+from stackctl.validate.results import Result, attempt
 
 
 def checks(root: Path, rows: Catalog, targets: Sequence[Target], *, whole: bool) -> Iterator[Result]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stackrt.checks import packed, registry, report, session, show
+from stackrt.checks import log_codec, registry, report, session, show
 from stackrt.checks.context import Context, FactsError, read_image, read_nodes, read_seen
 from stackrt.checks.meeting import MeetingError
 from stackrt.checks.options import UNKNOWN, Options, UsageError, parse, see_burn
@@ -84,7 +84,7 @@ def _deliver(made: dict[str, Any], options: Options) -> None:
     if options.junit:
         Path(options.junit).write_text(report.junit(made), encoding="utf-8")
     if options.packed:
-        print("\n".join(packed.pack(made)))
+        print("\n".join(log_codec.pack(made)))
     if options.json == "-":
         sys.stdout.write(text)
     elif not options.report_only:

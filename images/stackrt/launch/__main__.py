@@ -18,7 +18,7 @@ from stackrt.launch.loop import Loop
 from stackrt.launch.member import Member, forget_failure
 from stackrt.launch.output import Console, drain, standard_streams
 from stackrt.launch.ports import Ports
-from stackrt.launch.ranks import Ranks
+from stackrt.launch.rank_group import Ranks
 from stackrt.launch.server import Server
 from stackrt.launch.streams import fill_standard_streams
 from stackrt.launch.timing import HEARTBEAT, TICK

@@ -20,7 +20,7 @@ from stackrt.launch.ports import Ports
 from stackrt.launch.raised import is_echo
 from stackrt.launch.rank import Rank
 from stackrt.launch.rank_env import rank_env
-from stackrt.launch.ranks import Ranks
+from stackrt.launch.rank_group import Ranks
 from stackrt.launch.timing import FAILURE_GRACE, NETWORK_LOOK
 from stackrt.launch.wire import Message
 from stackrt.signals import NOTICES, TOGETHER, for_rank

@@ -118,7 +118,7 @@ class Foreground(Backend):
 
     def goes_on(self, folder: Path, name: str) -> bool:
         """Whether anything of a run still runs: its launchers hold the folder as their stackctl does."""
-        from stackctl.engines.hold import is_held
+        from stackctl.engines.file_lock import is_held
 
         return is_held(folder)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from stackctl.engines.hold import held
+from stackctl.engines.file_lock import held
 from stackctl.errors import NameTaken
 from stackctl.jobs.job import Job
 from stackctl.runs import store, summary

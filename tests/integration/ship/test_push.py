@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.engines import registry as registries
+from stackctl.engines import image_registry as registries
 from tests.integration.ship.conftest import IMAGE, Checkout
 
 pytestmark = [pytest.mark.needs("docker", "index", "registry")]

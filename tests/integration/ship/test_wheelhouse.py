@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.engines.hold import held
+from stackctl.engines.file_lock import held
 from stackctl.images import lockfile
 from tests.integration.ship.conftest import IMAGE, AirGap, Checkout
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stackctl import __version__, assets
-from stackctl.engines import registry
+from stackctl.engines import image_registry
 from stackctl.errors import CommandFailed, InvalidInput, JobFailed, MissingHere
 from stackctl.images import catalog, publish
 from stackctl.images.build import Pushed
@@ -40,7 +40,7 @@ def test_what_is_no_place_in_a_registry_is_refused(place: str) -> None:
     ],
 )
 def test_a_registrys_refusal_names_it_and_what_to_do(said: str, kind: type[Exception]) -> None:
-    error = registry.explain(CommandFailed(["docker"], 1, f"noise\n{said}\n"), "registry.example/team/pytorch:1")
+    error = image_registry.explain(CommandFailed(["docker"], 1, f"noise\n{said}\n"), "registry.example/team/pytorch:1")
     assert type(error) is kind
     assert "the registry registry.example does not " in error.message
     assert error.hint

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from stackctl.jobs import claim_reader, kubernetes, profiles
 from stackctl.jobs import job as jobs
-from stackctl.jobs import kubernetes, profiles, reader
 from stackctl.jobs.placement import place
 
 
@@ -18,7 +18,7 @@ def of_a_job() -> Any:
 
 
 def of_a_reader() -> Any:
-    return reader.manifest("read", "team", claim="ckpt", image="mine:1", command=["true"], node_choice={})
+    return claim_reader.manifest("read", "team", claim="ckpt", image="mine:1", command=["true"], node_choice={})
 
 
 @pytest.mark.parametrize("manifest", [of_a_job(), of_a_reader()], ids=["job", "reader"])

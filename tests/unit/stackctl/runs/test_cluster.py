@@ -14,10 +14,10 @@ import pytest
 from stackctl.engines.kube import Cluster
 from stackctl.errors import InvalidInput
 from stackctl.jobs import job as jobs
-from stackctl.runs import cluster, kept, store
+from stackctl.runs import claim_reader, cluster, store
+from stackctl.runs.claim_reader import File, Kept, Source
 from stackctl.runs.cluster import ClusterRun, GoneRun
 from stackctl.runs.handle import Lines
-from stackctl.runs.kept import File, Kept, Source
 from stackctl.runs.store import Record
 from stackctl.runs.watch import Run
 
@@ -120,7 +120,7 @@ def claim(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
         asked.append((attempt, pattern))
         return Kept(2, FILES if pattern else FILES[:1])
 
-    monkeypatch.setattr(kept, "read", read)
+    monkeypatch.setattr(claim_reader, "read", read)
     return asked
 
 

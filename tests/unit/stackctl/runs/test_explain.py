@@ -28,7 +28,7 @@ def recorded(name: str) -> dict[str, Any]:
 
 def facts(found: dict[str, Any]) -> Facts:
     return Facts(
-        msgspec.convert(found["job"], objects.Job),
+        msgspec.convert(found["job"], objects.KubeJob),
         msgspec.convert(found["pods"], list[objects.Pod]),
         msgspec.convert(found["events"], list[objects.Event]),
         found.get("service", True),

@@ -14,10 +14,10 @@ RUNNING: dict[str, Any] = {"running": {}}
 PENDING: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
 
 
-def job(*conditions: str, nodes: int = 2, **spec: Any) -> objects.Job:
+def job(*conditions: str, nodes: int = 2, **spec: Any) -> objects.KubeJob:
     rows = [{"type": kind, "status": "True"} for kind in conditions]
     row = {"metadata": {"name": "a", "namespace": "team"}, "status": {"conditions": rows, "completionTime": "then"}}
-    return msgspec.convert({**row, "spec": {"completions": nodes, "backoffLimitPerIndex": 3, **spec}}, objects.Job)
+    return msgspec.convert({**row, "spec": {"completions": nodes, "backoffLimitPerIndex": 3, **spec}}, objects.KubeJob)
 
 
 def exited(code: int, **report: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def pod(node: int, state: dict[str, Any], failures: int = 0, disruptions: str = 
         (job("Failed"), [pod(0, exited(1)), pod(1, exited(1))], "failed", 1),
     ],
 )
-def test_state_and_attempt(found: objects.Job, pods: list[objects.Pod], state: str, attempt: int) -> None:
+def test_state_and_attempt(found: objects.KubeJob, pods: list[objects.Pod], state: str, attempt: int) -> None:
     now = observe.view(found, pods)
     assert (now.state, now.attempt, now.attempts) == (state, attempt, 4)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.engines import compose
-from stackctl.engines.hold import held
+from stackctl.engines.file_lock import held
 from stackctl.errors import MissingHere
 from stackctl.jobs import job as jobs
 from stackctl.runs import store

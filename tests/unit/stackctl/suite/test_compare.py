@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from stackctl.errors import InvalidInput
-from stackctl.suite import report
+from stackctl.suite import compare
 
 
 def made(*checks: tuple[str, str, dict[str, Any]], **changes: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def made(*checks: tuple[str, str, dict[str, Any]], **changes: Any) -> dict[str, 
 )
 def test_what_is_no_report_is_refused(text: str, said: str) -> None:
     with pytest.raises(InvalidInput) as error:
-        report.read(text, "old.json")
+        compare.read(text, "old.json")
     assert said in str(error.value)
 
 
@@ -41,19 +41,19 @@ def test_what_is_no_report_is_refused(text: str, said: str) -> None:
     ],
 )
 def test_warnings_count_only_if_asked(status: str, strict: bool, failed: bool) -> None:
-    assert report.failed(made(status=status), strict=strict) is failed
+    assert compare.failed(made(status=status), strict=strict) is failed
 
 
 def test_equal_reports_do_not_differ() -> None:
     one = made(("a", "pass", {"seconds": 1.0}))
-    assert report.compare(one, json.loads(json.dumps(one))) == []
+    assert compare.compare(one, json.loads(json.dumps(one))) == []
 
 
 def test_a_comparison_names_results_figures_and_circumstances() -> None:
     old = made(("a", "pass", {"gb_per_s": 100.0, "n": 3}), ("b", "pass", {}), ("gone", "skip", {}))
     new = made(("a", "pass", {"gb_per_s": 50.0, "n": 3}), ("b", "fail", {}), ("new", "warn", {}),
                image={"image": "pytorch", "variant": "cpu", "lock": "1"})  # fmt: skip
-    assert report.compare(old, new) == [
+    assert compare.compare(old, new) == [
         "image: none -> pytorch (cpu)",
         "lock: none -> 1",
         "a: gb_per_s 100 -> 50 (-50%)",
@@ -68,15 +68,15 @@ def test_noise_and_flags_are_no_change() -> None:
         made(("a", "pass", {"s": 1.0, "ok": True, "zero": 0})),
         made(("a", "pass", {"s": 1.05, "ok": False, "zero": 1})),
     )
-    assert report.compare(old, new) == []
+    assert compare.compare(old, new) == []
 
 
 def test_what_is_wrong_names_the_checks_and_their_hosts() -> None:
     nodes = [{"node": number, "host": f"gpu-{number}"} for number in range(3)]
     found = made(("shm", "fail", {}), ("busbw", "warn", {}), nodes=nodes, counts={"fail": 1})
     found["checks"][0]["node"] = 2
-    assert report.trouble(found, strict=True) == "shm failed on gpu-2"
-    assert report.trouble({**found, "nodes": nodes[2:], "checks": []}, strict=False) == "nothing was checked"
+    assert compare.trouble(found, strict=True) == "shm failed on gpu-2"
+    assert compare.trouble({**found, "nodes": nodes[2:], "checks": []}, strict=False) == "nothing was checked"
     del found["checks"][0]
     found["counts"]["fail"] = 0
-    assert report.trouble(found, strict=True) == "busbw warned, and --strict counts that on gpu-0"
+    assert compare.trouble(found, strict=True) == "busbw warned, and --strict counts that on gpu-0"

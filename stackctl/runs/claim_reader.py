@@ -13,13 +13,13 @@ import msgspec
 
 from stackctl.engines.kube import Cluster
 from stackctl.errors import MissingHere, StackError
-from stackctl.jobs import reader
+from stackctl.jobs import claim_reader
 from stackctl.jobs.placement import OUT
 from stackctl.runs import claim_script, explain, logs, objects
 from stackctl.runs.evidence import Facts
 from stackctl.runs.store import Record
-from stackrt.checks import packed
-from stackrt.checks.packed import Unpacked
+from stackrt.checks import log_codec
+from stackrt.checks.log_codec import Unpacked
 from stackrt.signals import undisturbed
 
 LOOK_SECONDS, PATIENCE = 0.5, 60.0
@@ -82,7 +82,7 @@ class Kept(msgspec.Struct, frozen=True):
         return cut
 
 
-def source_of(job: objects.Job) -> Source | None:
+def source_of(job: objects.KubeJob) -> Source | None:
     """Where a run on the cluster keeps its outputs; None if they went with its pods."""
     pod = job.spec.template.get("spec") or {}
     claims = {
@@ -123,7 +123,7 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
         raise MissingHere(f"the namespace {source.namespace} has it no more")
     name = f"stackctl-read-{secrets.token_hex(4)}"
     command = ["python", "-I", "-c", program(), f"{OUT}/{source.run}", str(attempt), pattern]
-    plan = reader.manifest(
+    plan = claim_reader.manifest(
         name,
         source.namespace,
         claim=source.claim,
@@ -144,7 +144,7 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
 
 def program() -> str:
     """What the pod runs, sent whole: the code in the run's image may be older. It prints lines for `Unpacked`."""
-    sources = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (packed, claim_script)]
+    sources = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (log_codec, claim_script)]
     return "\n".join([*sources, "import sys", "print(*pack(collect(*sys.argv[1:])), sep='\\n')", ""])
 
 
@@ -173,7 +173,7 @@ def _why(cluster: Cluster, name: str, namespace: str, pods: list[objects.Pod]) -
     job = cluster.get("Job", name, namespace)
     if job is None:
         return "it was removed"
-    found = msgspec.convert(job, objects.Job)
+    found = msgspec.convert(job, objects.KubeJob)
     events = [
         event
         for about in [name, *(pod.metadata.name for pod in pods)]

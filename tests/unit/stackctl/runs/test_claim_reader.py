@@ -10,9 +10,9 @@ from stackctl.jobs import job as jobs
 from stackctl.jobs import kubernetes, profiles
 from stackctl.jobs.placement import Placement, place
 from stackctl.runs import claim_script, objects
-from stackctl.runs.kept import File, Kept, Source, program, source_in, source_of
+from stackctl.runs.claim_reader import File, Kept, Source, program, source_in, source_of
 from stackctl.runs.store import Record
-from stackrt.checks.packed import Unpacked
+from stackrt.checks.log_codec import Unpacked
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> Kept:
@@ -80,10 +80,10 @@ def placed(*volumes: str, profile: profiles.Profile | None = None, gpus: int = 0
     return made, place(made, namespace="team", profile=profile, image="mine:1", volumes=volumes)
 
 
-def job(*volumes: str, profile: profiles.Profile | None = None, gpus: int = 0) -> objects.Job:
+def job(*volumes: str, profile: profiles.Profile | None = None, gpus: int = 0) -> objects.KubeJob:
     found = kubernetes.manifests(*placed(*volumes, profile=profile, gpus=gpus), token="t")[0]
     found["metadata"]["creationTimestamp"] = "2026-11-22T06:00:00Z"
-    return msgspec.convert(found, objects.Job)
+    return msgspec.convert(found, objects.KubeJob)
 
 
 def test_where_a_run_keeps_its_outputs() -> None:

@@ -1,7 +1,7 @@
 import json
 import random
 
-from stackrt.checks.packed import WIDTH, Unpacked, pack
+from stackrt.checks.log_codec import WIDTH, Unpacked, pack
 
 REPORT = {"checks": [{"found": str(random.Random(number).random())} for number in range(2000)]}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.engines.hold import held
+from stackctl.engines.file_lock import held
 
 
 def never() -> None:

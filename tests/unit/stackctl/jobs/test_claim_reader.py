@@ -3,11 +3,11 @@ from __future__ import annotations
 import kubernetes_validate
 import pytest
 
-from stackctl.jobs import kubernetes, profiles, reader
+from stackctl.jobs import claim_reader, kubernetes, profiles
 
 
 def plan(profile: str) -> kubernetes.Manifest:
-    return reader.manifest(
+    return claim_reader.manifest(
         "read",
         "team",
         claim="ckpt",
@@ -42,4 +42,4 @@ def test_it_can_only_read_and_goes_by_itself() -> None:
 def test_it_can_run_where_every_node_is_tainted_for_gpus(profile: str, keys: list[str]) -> None:
     pod = plan(profile)["spec"]["template"]["spec"]
     assert [row["key"] for row in pod["tolerations"]] == keys
-    assert pod["containers"][0]["resources"] == reader.AMOUNTS, "and it takes no GPU and no network device there"
+    assert pod["containers"][0]["resources"] == claim_reader.AMOUNTS, "and it takes no GPU and no network device there"
