@@ -6,7 +6,7 @@ from tests.lanes import QUIET, lane_of, load
 
 def test_a_file_belongs_to_the_longest_path_that_holds_it() -> None:
     assert lane_of("tests/cluster/test_submit.py") == "cluster"
-    assert lane_of("tests/integration/images/test_devel.py") == "images"
+    assert lane_of("tests/integration/images/pytorch/test_devel.py") == "images"
     assert lane_of("tests/integration/test_build.py") == "images"
     assert lane_of("tests/integration/launch/test_happy.py") == "launch"
     assert lane_of("tests/integration/test_new.py") == "runs", "a new file needs no row"

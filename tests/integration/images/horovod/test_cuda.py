@@ -12,7 +12,7 @@ import pytest
 from stackctl import assets
 from stackctl.images import catalog
 from stackctl.images.lock_list import pins_of
-from tests.integration.images.layers import steps
+from tests.support.images import steps
 
 # An image that is not in the cache compiles Horovod first.
 pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(1800)]

@@ -18,7 +18,7 @@ import pytest
 
 from stackctl.images import catalog
 from tests.commands import PREFIX, ROOT, STACKCTL, environment
-from tests.integration.images.layers import steps
+from tests.support.images import steps
 
 pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(1200)]
 

@@ -1,0 +1,26 @@
+"""What an image was made of, as the engine tells it, and what its programs say."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def steps(image: str) -> list[str]:
+    """The steps that wrote an image's layers, the first one first.
+
+    Where the steps, and what they read, are the same, the engine keeps their layers once: as long as the builder has
+    them. Made again they hold the same files, written at another time, so their digests tell of the builder's cache.
+    """
+    argv = ["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image]
+    printed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return [line for line in reversed(printed.splitlines()) if line.startswith(("RUN ", "COPY "))]
+
+
+def in_image(image: str, out: Path, *words: str, scripts: Path | None = None) -> str:
+    """Run a command in one container without a network, with a folder at /out, and one of scripts at /workspace."""
+    argv = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--env", "OMP_NUM_THREADS=1"]
+    argv += ["--volume", f"{out}:/out", *(["--volume", f"{scripts}:/workspace:ro"] if scripts else []), image, *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
