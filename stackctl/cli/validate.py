@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 @click.command()
 @IMAGE
 @VARIANT
+@click.option("--files", "files_only", is_flag=True, help="Check files only, and no image.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def validate(image: str | None, variant: str | None, as_json: bool) -> None:
+def validate(image: str | None, variant: str | None, files_only: bool, as_json: bool) -> None:
     """Check that files and images are what they should be.
 
     Files: generated ones are up to date, Dockerfiles lint-clean, locks as the resolver wrote them, Compose files and
@@ -35,7 +36,7 @@ def validate(image: str | None, variant: str | None, as_json: bool) -> None:
     from stackctl.validate import results
 
     found = []
-    for result in _checks(image, variant):
+    for result in _checks(image, variant, files_only=files_only):
         found.append(result)
         if not as_json:
             click.echo(results.line(result))
@@ -46,7 +47,7 @@ def validate(image: str | None, variant: str | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _checks(image: str | None, variant: str | None) -> Iterator[Result]:
+def _checks(image: str | None, variant: str | None, *, files_only: bool) -> Iterator[Result]:
     from stackctl.engines import docker
     from stackctl.validate import built, sources
     from stackctl.validate.results import SKIPPED, Result
@@ -58,6 +59,8 @@ def _checks(image: str | None, variant: str | None) -> Iterator[Result]:
         yield from sources.checks(folder.parent, rows, targets, whole=image is None and variant is None)
     else:
         yield Result("files", "", SKIPPED, "an installed stackctl has no checkout to check")
+    if files_only:
+        return
     try:
         docker.require()
         infos = docker.images([target.tag for target in targets])

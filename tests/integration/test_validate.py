@@ -64,6 +64,12 @@ def test_the_checkout_and_an_image_of_it_have_no_fault(image: str, stackctl: Sta
     }
 
 
+def test_files_alone_need_no_engine(stackctl: Stackctl) -> None:
+    found = outcomes(stackctl, "--files", env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+    assert {name.split()[0] for name in found} == {"generated", "hadolint", "locks", "compose", "kubernetes"}
+    assert {text.split()[0] for text in found.values()} == {"ok"}
+
+
 def test_a_fault_in_an_image_is_found_by_its_check(faulty: str, stackctl: Stackctl) -> None:
     found = outcomes(stackctl, "pytorch", "--variant", "cpu", env={"STACK_IMAGE_PREFIX": faulty})
     tag = f"{faulty}pytorch:cpu"
