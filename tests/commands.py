@@ -23,6 +23,6 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def hear_signals() -> None:
-    """For a child to run before exec: a test run in the background ignores SIGINT, and its children would too."""
-    for number in (signal.SIGINT, signal.SIGHUP):
+    """For a child to run before exec: tests in the background ignore SIGINT and SIGQUIT, and so would it."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
