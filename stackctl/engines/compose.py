@@ -72,7 +72,7 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
             if stops:
                 stops.append(_start([*base, "stop"], env))  # the first saw only the containers that were there
             with docker_api.connected(patient=True) as client:
-                return _watched(client, project, [*base, "kill"], env, 2 if to_stderr else 1)
+                return _watched(client, project, 2 if to_stderr else 1)
     except CommandFailed as error:
         if stops:
             raise KeyboardInterrupt from None  # Ctrl-C ended a docker command of ours as well
@@ -110,7 +110,7 @@ def _of(project: str) -> dict[str, str]:
     return {"label": f"com.docker.compose.project={project}"}
 
 
-def _watched(client: APIClient, project: str, kill: list[str], env: Mapping[str, str], stdout: int) -> list[int]:
+def _watched(client: APIClient, project: str, stdout: int) -> list[int]:
     """Show what the containers of a project print, and wait until all have ended; returns their exit codes.
 
     Once one has failed, the others get a while and are killed.
@@ -118,6 +118,8 @@ def _watched(client: APIClient, project: str, kill: list[str], env: Mapping[str,
     Raises:
         EngineSilent: It has gone before they ended.
     """
+    from docker.errors import APIError
+
     rows = sorted(client.containers(all=True, filters=_of(project)), key=lambda row: row["Labels"][_SERVICE])
     keys = [row["Id"] for row in rows]
     died = {**_of(project), "type": "container", "event": "die"}
@@ -140,7 +142,9 @@ def _watched(client: APIClient, project: str, kill: list[str], env: Mapping[str,
                     if event["Actor"]["ID"] in keys:
                         ended[event["Actor"]["ID"]] = int(event["Actor"]["Attributes"]["exitCode"])
                 if kill_at is not None and time.monotonic() > kill_at:
-                    process.run(kill, env=env)
+                    for key in set(keys) - ended.keys():
+                        with suppress(APIError):  # it ends just now
+                            client.kill(key)
                     kill_at = time.monotonic() + STRAGGLER_SECONDS
     finally:
         docker_api.hang_up(events)
@@ -154,16 +158,25 @@ def _shown(client: APIClient, containers: Sequence[str], stdout: int) -> Iterato
     `compose logs` would add its own lines and terminal codes; each line already names its rank.
     """
     streams: list[CancellableStream[tuple[int, bytes]]] = []
-    whole = threading.Lock()
+    turn = threading.Lock()
+    told: set[str | None] = set()
 
     def show(container: str) -> None:
+        from docker.errors import APIError
         from requests import RequestException
 
         with suppress(OSError, RequestException):  # our reader or the engine has gone; the containers go on
-            streams.append(docker_api.output(client, container, "logs"))
-            for kind, data in streams[-1]:
-                with whole:
-                    _write(stdout if kind == 1 else 2, data)
+            try:
+                streams.append(docker_api.output(client, container, "logs"))
+            except APIError as error:
+                with turn:
+                    if error.explanation not in told:
+                        told.add(error.explanation)
+                        docker_api.write(2, f"note: no output comes: the engine says: {error.explanation}\n".encode())
+                return
+            for kind, data in docker_api.whole_lines(streams[-1]):
+                with turn:
+                    docker_api.write(stdout if kind == 1 else 2, data)
 
     # Not an executor's: one that waits for a slow reader of our output would keep us from ending.
     threads = [threading.Thread(target=show, args=(container,), daemon=True) for container in containers]
@@ -177,11 +190,6 @@ def _shown(client: APIClient, containers: Sequence[str], stdout: int) -> Iterato
             thread.join(max(0, enough - time.monotonic()))
         for stream in streams:
             docker_api.hang_up(stream)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
 
 
 def _start(argv: list[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -64,7 +63,7 @@ def run(config: Mapping[str, Any], name: str) -> tuple[int, str]:
             printed.append(data)
         else:
             with contextlib.suppress(OSError):
-                os.write(2, data)
+                docker_api.write(2, data)
 
     try:
         code = _run(config, name, hear)

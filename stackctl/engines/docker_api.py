@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -34,6 +35,12 @@ _QUESTION_SECONDS = 60
 """How long the engine may take to answer what is no work."""
 
 _WORK_SECONDS = 24 * 3600
+
+_ALIVE_SECONDS = 30
+"""What lies between us and an engine far away forgets a connection on which nothing comes; the client asks as often."""
+
+_LONGEST = 1 << 17
+"""Bytes of a line that are held until its end comes; the launcher's lines are shorter."""
 
 _TLS_FILES = {"ca.pem": "ca", "cert.pem": "certificate", "key.pem": "key"}
 
@@ -236,6 +243,27 @@ def output(client: APIClient, container: str, what: str) -> CancellableStream[tu
             yield kind, response.raw.read(size)
 
     return CancellableStream(frames(), response)
+
+
+def whole_lines(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """The same output, cut at the ends of lines: the engine cuts a line each 16 KiB, and others' would come between."""
+    held: dict[int, bytes] = {}
+    for kind, data in pieces:
+        lines, end, rest = (held.pop(kind, b"") + data).rpartition(b"\n")
+        if len(rest) < _LONGEST:
+            held[kind], rest = rest, b""
+        if lines or end or rest:
+            yield kind, lines + end + rest
+    yield from ((kind, rest) for kind, rest in held.items() if rest)
+
+
+def write(descriptor: int, data: bytes) -> None:
+    """Write all of it, also to a terminal or pipe that another of its users has made non-blocking."""
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
 
 
 def ask(client: APIClient, call: str, container: str, what: str, **ways: int | str) -> Response:
