@@ -103,7 +103,7 @@ def containers(project: str, *, running: bool = False) -> list[str]:
     """The names of a project's containers, running or not, or of those that run."""
     with docker_api.connected() as client:
         rows = client.containers(all=not running, filters=_of(project))
-        return [name.removeprefix("/") for row in rows for name in row["Names"][:1]]
+        return [name.removeprefix("/") for row in rows for name in (row["Names"] or ())[:1]]
 
 
 def _of(project: str) -> dict[str, str]:

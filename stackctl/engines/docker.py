@@ -63,11 +63,11 @@ def inspect(tag: str) -> dict[str, Any] | None:
     Source: https://docs.docker.com/reference/api/engine/version/v1.47/#tag/Image/operation/ImageInspect
     """
     with connected() as client:
-        from docker.errors import ImageNotFound
+        from docker.errors import NotFound  # of an image too, where an engine says so in words of its own
 
         try:
             row: dict[str, Any] = client.inspect_image(tag)
-        except ImageNotFound:
+        except NotFound:
             return None
         return row
 
@@ -80,9 +80,9 @@ def images(tags: Sequence[str]) -> dict[str, ImageInfo]:
 
 
 def _info(row: Mapping[str, Any]) -> ImageInfo:
-    config = row["Config"]
+    config = row.get("Config") or {}
     labels, env = config.get("Labels") or {}, config.get("Env") or ()
-    return ImageInfo(row["Id"], row["Size"], labels, row["Created"], config.get("User") or "", tuple(env))
+    return ImageInfo(row["Id"], row["Size"], labels, row.get("Created", ""), config.get("User") or "", tuple(env))
 
 
 def about() -> dict[str, Any]:
@@ -96,9 +96,11 @@ def about() -> dict[str, Any]:
 
 
 def free_disk() -> int | None:
-    """Bytes free where the engine keeps images; None where that is on another machine."""
-    folder = about()["DockerRootDir"]
-    return shutil.disk_usage(folder).free if Path(folder).is_dir() else None
+    """Bytes free where the engine keeps images; None where that is on another machine, or not for this user to see."""
+    try:
+        return shutil.disk_usage(about()["DockerRootDir"]).free
+    except OSError:
+        return None
 
 
 def is_rootless() -> bool:

@@ -55,6 +55,10 @@ class EngineRefused(JobFailed):
     """The engine does not do what it is asked for; the message has its words."""
 
 
+class _Config(msgspec.Struct, rename={"headers": "HttpHeaders"}):
+    headers: dict[str, str] | None = None
+
+
 class Host(msgspec.Struct, frozen=True):
     """Where the engine is: `unix://`, `tcp://` or `ssh://`; and whether it is spoken to with TLS, with which files."""
 
@@ -94,12 +98,29 @@ def _host(_environment: tuple[tuple[str, str], ...]) -> Host:
 def read(context: Mapping[str, Any], environ: Mapping[str, str]) -> Host:
     """The engine of a context, as `docker context inspect` shows it."""
     endpoint, stored = context["Endpoints"]["docker"], context["Storage"]["TLSPath"]
-    config = environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
     # What belongs to no context the client has in memory only; it came from here.
-    folder = Path(environ.get("DOCKER_CERT_PATH") or config) if stored.startswith("<") else Path(stored, "docker")
+    own = Path(environ.get("DOCKER_CERT_PATH") or _config(environ))
+    folder = own if stored.startswith("<") else Path(stored, "docker")
     names, unverified = context["TLSMaterial"].get("docker", ()), bool(endpoint.get("SkipTLSVerify"))
     files = {field: str(folder / name) for name, field in _TLS_FILES.items() if name in names}
     return Host(endpoint["Host"], tls=bool(files) or unverified, verify=not unverified, **files)
+
+
+def _config(environ: Mapping[str, str]) -> Path:
+    """The folder of the client's settings; who has neither name nor HOME has none."""
+    try:
+        return Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    except RuntimeError:
+        return Path(os.devnull)
+
+
+def _headers() -> dict[str, str]:
+    """What the client adds to each request, for what stands before the engine."""
+    try:
+        config = msgspec.json.decode((_config(os.environ) / "config.json").read_bytes(), type=_Config)
+    except (OSError, msgspec.MsgspecError):
+        return {}  # the client says so, and goes on
+    return config.headers or {}
 
 
 @contextmanager
@@ -133,16 +154,37 @@ def connected(*, patient: bool = False) -> Iterator[APIClient]:
 def _client(url: str, found: Host, timeout: int) -> APIClient:
     import docker
     from docker.constants import MINIMUM_DOCKER_API_VERSION
+    from docker.utils import config
+
+    # It would look for logins, which we need not, and give up on what the client only warns of.
+    config.load_general_config = lambda *_: {"auths": {}}
 
     def made(version: str) -> APIClient:
         client = docker.APIClient(url, version, timeout, tls=_tls(found))
         client.trust_env = False  # REQUESTS_CA_BUNDLE would take the place of the engine's own CA
+        client.headers.update(_headers())
+        _keep_alive(client)
         return client
 
     if found not in _versions:
         with made(MINIMUM_DOCKER_API_VERSION) as first:
-            _versions[found] = first.version(api_version=False)["ApiVersion"]
+            answer = first.version(api_version=False)
+        if "ApiVersion" not in answer:
+            raise EngineSilent(f"what answers is no Docker engine ({found.url})")
+        _versions[found] = answer["ApiVersion"]
     return made(_versions[found])
+
+
+def _keep_alive(client: APIClient) -> None:
+    from requests.adapters import HTTPAdapter
+    from urllib3.connection import HTTPConnection
+
+    names = ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL")  # the second is macOS' word for the first
+    often = [(socket.IPPROTO_TCP, getattr(socket, name), _ALIVE_SECONDS) for name in names if hasattr(socket, name)]
+    options = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *often]
+    for adapter in client.adapters.values():
+        if isinstance(adapter, HTTPAdapter):
+            adapter.poolmanager.connection_pool_kw["socket_options"] = options
 
 
 _versions: dict[Host, str] = {}

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stackctl.engines import container, docker, docker_api
+from stackctl.engines import compose, container, docker, docker_api
 from stackctl.errors import MissingHere
 from stackctl.suite import plan
 from tests.commands import ROOT, STACKCTL, Stackctl, environment, hear_signals
@@ -72,6 +76,39 @@ def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Non
 
     set_()
     return set_
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Iterator[tuple[list[str], str]]:
+    """What Podman and newer engines answer, or leave out; what it was asked for, with whose header; and its address."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    answers = {
+        "/version": {"ApiVersion": "1.41"},
+        "/no/version": {"major": "1"},
+        "/v1.41/info": {"DockerRootDir": str(closed / "docker")},
+        "/v1.41/images/known/json": {"Id": "sha256:1", "Size": 5},
+        "/v1.41/containers/json": [{"Id": "1", "Names": None}],
+        "/v1.41/containers/here/logs": {},
+    }
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            asked.append(f"{path} {self.headers['X-Whose']}")
+            self.send_response(200 if path in answers else 404)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(answers.get(path, {"message": "unknown: image not known"})).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield asked, f"tcp://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def make_context(name: str, endpoint: str) -> None:
@@ -210,6 +247,67 @@ def test_no_engine_is_exit_3_and_a_sentence(env: dict[str, str], said: str, stac
     assert failed.returncode == 3, failed.stderr
     assert said in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ['{"proxies": null}', '{"auths": {"here": {"auth": "Zm9v"}}}', '{"auths": {"here": {"auth": "!"}}}', "[]", "{"],
+)
+def test_settings_that_the_client_does_without(settings: str, choose: Callable[..., None], tmp_path: Path) -> None:
+    choose()
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.json").write_text(settings)
+    seen_by_both(itertools.count().__next__)
+
+
+def test_headers_that_the_client_is_told_to_send(
+    strange: tuple[list[str], str], choose: Callable[..., None], tmp_path: Path
+) -> None:
+    asked, address = strange
+    choose(DOCKER_HOST=address)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.json").write_text('{"HttpHeaders": {"X-Whose": "mine"}}')
+    with docker_api.connected() as client:
+        docker_api.ask(client, "GET", "here", "logs").close()
+    assert asked == ["/version mine", "/v1.41/containers/here/logs mine"]
+
+
+def test_an_engine_of_few_words(strange: tuple[list[str], str], choose: Callable[..., None]) -> None:
+    choose(DOCKER_HOST=strange[1])
+    assert docker.image("known") == docker.ImageInfo("sha256:1", 5, {}, "")
+    assert docker.image("unknown") is None
+    assert compose.containers("project") == []
+
+
+def test_what_is_no_engine(strange: tuple[list[str], str], choose: Callable[..., None]) -> None:
+    choose(DOCKER_HOST=f"{strange[1]}/no")
+    with pytest.raises(MissingHere, match="no Docker engine"):
+        docker.require()
+
+
+@pytest.mark.needs("linux")
+def test_a_connection_on_which_nothing_comes_is_kept_alive(fronts: list[Front], choose: Callable[..., None]) -> None:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    fronts.append(Front(listening))
+    port = listening.getsockname()[1]
+    choose(DOCKER_HOST=f"tcp://127.0.0.1:{port}")
+    with docker_api.connected() as client:
+        events = client.events(filters={"label": "none"})
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        timers = [row[5][:2] for row in rows if row[2].endswith(f":{port:04X}")]
+        docker_api.hang_up(events)
+    assert "02" in timers, "no keepalive: see proc_net_tcp.txt of the kernel"
+
+
+@pytest.mark.needs("root")
+def test_a_user_without_name_and_home(strange: tuple[list[str], str]) -> None:
+    env = environment(DOCKER_HOST=strange[1], PYTHONPATH=f"{ROOT}:{ROOT / 'images'}")
+    del env["HOME"]
+    code = "import os, docker, requests; from stackctl.engines import docker\n"
+    argv = [sys.executable, "-c", f"{code}os.setgroups([]); os.setuid(54321); print(docker.free_disk())"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("None\n", "")
 
 
 @pytest.mark.needs("root")
