@@ -10,13 +10,16 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from stackctl.engines import process
 from stackctl.engines.docker_api import INSTALL, EngineRefused, EngineSilent, connected
 from stackctl.errors import CommandFailed, MissingHere
+
+if TYPE_CHECKING:
+    from docker import APIClient
 
 
 class ImageInfo(msgspec.Struct, frozen=True):
@@ -63,20 +66,24 @@ def inspect(tag: str) -> dict[str, Any] | None:
     Source: https://docs.docker.com/reference/api/engine/version/v1.47/#tag/Image/operation/ImageInspect
     """
     with connected() as client:
-        from docker.errors import NotFound  # of an image too, where an engine says so in words of its own
-
-        try:
-            row: dict[str, Any] = client.inspect_image(tag)
-        except NotFound:
-            return None
-        return row
+        return _inspect(client, tag)
 
 
 def images(tags: Sequence[str]) -> dict[str, ImageInfo]:
-    """Those of some images that the engine's store has, by name: one call, and one more for each that is there."""
+    """Those of some images that the engine's store has, by name: its own list may have longer names, as Podman's."""
     with connected() as client:
-        listed = {tag for row in client.images() for tag in row["RepoTags"] or ()}
-        return {tag: _info(client.inspect_image(tag)) for tag in tags if tag in listed}
+        rows = {tag: _inspect(client, tag) for tag in tags}
+    return {tag: _info(row) for tag, row in rows.items() if row is not None}
+
+
+def _inspect(client: APIClient, tag: str) -> dict[str, Any] | None:
+    from docker.errors import NotFound  # of an image too, where an engine says so in words of its own
+
+    try:
+        row: dict[str, Any] = client.inspect_image(tag)
+    except NotFound:
+        return None
+    return row
 
 
 def _info(row: Mapping[str, Any]) -> ImageInfo:

@@ -80,7 +80,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Non
 
 @pytest.fixture
 def strange(tmp_path: Path) -> Iterator[tuple[list[str], str]]:
-    """What Podman and newer engines answer, or leave out; what it was asked for, with whose header; and its address."""
+    """What other engines than ours answer, or leave out; what it was asked for, with whose header; and its address."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     answers = {
@@ -276,6 +276,7 @@ def test_an_engine_of_few_words(strange: tuple[list[str], str], choose: Callable
     choose(DOCKER_HOST=strange[1])
     assert docker.image("known") == docker.ImageInfo("sha256:1", 5, {}, "")
     assert docker.image("unknown") is None
+    assert docker.images(["known", "unknown"]).keys() == {"known"}
     assert compose.containers("project") == []
 
 
