@@ -131,7 +131,7 @@ def connected(*, patient: bool = False) -> Iterator[APIClient]:
         patient: Wait for its answers: what it is asked for is work.
 
     Raises:
-        MissingHere: There is no client, or it knows no such engine.
+        MissingHere: There is no client, or it knows no such engine, or cannot be led to one behind ssh.
         EngineSilent: The engine does not answer, or no more.
         EngineRefused: It does not do what it is asked for.
     """
@@ -220,7 +220,10 @@ def _address(found: Host) -> Iterator[tuple[str, Callable[[], str]]]:
         socket.socket(socket.AF_UNIX) as server,
         tempfile.TemporaryFile() as said,
     ):
-        server.bind(f"{folder}/docker.sock")
+        try:
+            server.bind(f"{folder}/docker.sock")
+        except OSError as error:  # a path of more than 100 bytes is none for a socket
+            raise MissingHere(f"no socket can be made in {folder}: {error}", hint="set TMPDIR to another") from None
         server.listen()
 
         def serve() -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,6 +205,11 @@ def test_an_engine_behind_ssh(
     prints_both(capfd, image)
     ssh.write_text("#!/bin/sh\necho 'me@machine.example: Permission denied (publickey).' >&2\nexit 255\n")
     with pytest.raises(MissingHere, match="publickey"):
+        docker.require()
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(MissingHere, match="no socket can be made"):
         docker.require()
 
 
