@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from stackctl.errors import InvalidInput, StackError
 from stackctl.runs import backends, store
 from stackctl.runs.backends.base import Where
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell
@@ -15,8 +16,10 @@ def find(name: str, where: Where, tell: Tell) -> RunHandle:
 
     Raises:
         NoSuchRun: There is none.
+        InvalidInput: The store has one, and its record cannot be read.
+        StackError: The store has none, and the cluster cannot be asked.
     """
-    record = store.read_record(store.home(os.environ) / name)
+    record = store.find_record(store.home(os.environ) / name)
     if record and (record.backend == backends.SHARED or not where.named):
         return backends.load(record.backend).watch(name, record, where, tell)
     try:
@@ -25,6 +28,10 @@ def find(name: str, where: Where, tell: Tell) -> RunHandle:
         if record is None:
             raise
         return backends.load(record.backend).watch(name, record, where, tell)
+    except StackError:
+        if record is None and not where.named:
+            tell(f"note: this machine has no run named {name}")
+        raise
 
 
 def runs(where: Where, tell: Tell) -> list[Record]:
@@ -32,7 +39,11 @@ def runs(where: Where, tell: Tell) -> list[Record]:
 
     Of the latter the name, state, start and namespace are known; their start to the minute at best.
     """
-    stored = {record.name: record for record in store.records(store.home(os.environ))}
+    lost: list[InvalidInput] = []
+    stored = {record.name: record for record in store.records(store.home(os.environ), lost.append)}
+    if lost:
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        tell(f"note: {lost[0].where}: {lost[0].message}{more}")
     found = dict(stored)
     for backend in backends.BACKENDS:
         mine = [record for record in stored.values() if record.backend == backend]

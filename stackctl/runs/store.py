@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,6 +120,8 @@ def read_job(folder: Path) -> Job:
     except InvalidInput as error:
         raise InvalidInput(f"is not a job: {error.where}: {error.message}", where=str(file)) from None
     except FileNotFoundError:
+        if (folder / "run.json").exists():
+            raise InvalidInput("is not there: it is not known what this run is", where=str(file)) from None
         raise InvalidInput(
             "there is no run to resume", where=str(folder), hint="leave out --resume to start one"
         ) from None
@@ -154,21 +156,55 @@ def free_for(folder: Path, record: Record) -> None:
         raise NameTaken("this folder holds another run", where=str(folder), hint="choose another --name")
 
 
-def read_record(folder: Path) -> Record | None:
-    """The record of a run; None if the folder holds none."""
+def find_record(folder: Path) -> Record | None:
+    """The record of a run; None if there is no run in the folder.
+
+    Raises:
+        InvalidInput: There is one, and its record is absent or cannot be read.
+    """
+    file = folder / "run.json"
+    hint = f"its logs are in {folder / 'logs'}"
     try:
-        return _decode((folder / "run.json").read_bytes(), Record)
-    except (OSError, *_UNREADABLE):
+        return _decode(file.read_bytes(), Record)
+    except (FileNotFoundError, NotADirectoryError):
+        if not os.path.exists(folder / "job.json"):  # noqa: PTH110 - pathlib's raises where we may not look
+            return None
+        raise InvalidInput("is not there: it is not known how this run fares", where=str(file), hint=hint) from None
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(file)) from None
+    except _UNREADABLE as error:
+        said = f"is damaged, or of another version of stackctl: {error}"
+        raise InvalidInput(said, where=str(file), hint=hint) from None
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of a run; None if the folder holds none that can be read."""
+    try:
+        return find_record(folder)
+    except InvalidInput:
         return None
 
 
-def records(home: Path) -> list[Record]:
-    """Every run in the store, the newest first."""
+def records(home: Path, lost: Callable[[InvalidInput], None] = lambda _error: None) -> list[Record]:
+    """Every run in the store, the newest first, each by the name of its folder, which may have been renamed.
+
+    Args:
+        lost: Is told of each run.json that cannot be read.
+    """
     try:
         names = os.listdir(home)  # noqa: PTH208 - a store may hold thousands
     except FileNotFoundError:
         return []
-    found = [record for name in names if (record := read_record(home / name)) is not None]
+    found = []
+    for name in names:
+        try:
+            record = find_record(home / name)
+        except InvalidInput as error:
+            if os.path.lexists(error.where):  # else it may just be starting
+                lost(error)
+            continue
+        if record is not None:
+            found.append(record if record.name == name else msgspec.structs.replace(record, name=name))
     return sorted(found, key=lambda record: record.started, reverse=True)
 
 

@@ -77,11 +77,8 @@ class StoredRun:
         nodes = chosen.nodes(job)
         newest = self._newest_attempt(chosen)
         attempt = chosen.attempt or newest
-        found = False
-        for line in log_lines(self.folder, job, nodes, attempt=attempt, rank=chosen.rank):
-            found = True
-            yield line
-        if not found:
+        yield from log_lines(self.folder, job, nodes, attempt=attempt, rank=chosen.rank)
+        if not log_files(self.folder, job, nodes, attempt=attempt, rank=chosen.rank):
             hint = "those of a run in a cluster are kept by `stackctl logs -f`, or on a --volume"
             where = str(self.folder / "logs" / f"attempt-{attempt}")
             raise InvalidInput("no such logs were kept", where=where, hint=hint)
@@ -101,6 +98,8 @@ class StoredRun:
 
     def cancel(self) -> str:
         """Not ours to do."""
+        if self.settle().state != "running":
+            return f"{self.name} has ended already"
         raise InvalidInput("runs on this machine: stop it with Ctrl-C in the shell that started it", where=self.name)
 
     def _newest_attempt(self, chosen: Lines) -> int:
@@ -113,7 +112,7 @@ class StoredRun:
             return f"{self.name}: failed\n{why}"
         if record.state == "unknown":
             named = self.folder.parent == store.home(os.environ)
-            how = f"--name {self.name}" if named else f"--out {self.folder}"
+            how = f"--name {self.folder.name}" if named else f"--out {self.folder}"
             return (
                 f"{self.name}: has ended, and its stackctl could not write down how; its logs are in "
                 f"{self.folder / 'logs'}\n  go on from its last checkpoint with `stackctl run --resume {how}`"
@@ -132,9 +131,14 @@ def log_lines(
         rank: Of this one only.
     """
     width = len(str(job.world_size - 1))
-    for number in range(job.world_size) if rank is None else [rank]:
-        path = folder / "logs" / f"attempt-{attempt}" / f"rank-{number}.log"
-        if number // job.procs in nodes and path.exists():
-            with path.open("rb") as lines:
-                for line in lines:
-                    yield f"[{number:{width}}] ".encode() + line.rstrip(b"\n")
+    for number, path in log_files(folder, job, nodes, attempt=attempt, rank=rank).items():
+        with path.open("rb") as lines:
+            for line in lines:
+                yield f"[{number:{width}}] ".encode() + line.rstrip(b"\n")
+
+
+def log_files(folder: Path, job: Job, nodes: Collection[int], *, attempt: int, rank: int | None) -> dict[int, Path]:
+    """Rank -> its log, of those that there are; arguments as for `log_lines`."""
+    ranks = [number for number in (range(job.world_size) if rank is None else [rank]) if number // job.procs in nodes]
+    paths = {number: folder / "logs" / f"attempt-{attempt}" / f"rank-{number}.log" for number in ranks}
+    return {number: path for number, path in paths.items() if path.exists()}

@@ -9,7 +9,7 @@ import msgspec
 
 from stackctl.engines import kubeconfig
 from stackctl.engines.kubeconfig import Context
-from stackctl.errors import StackError
+from stackctl.errors import InvalidInput, StackError
 from stackctl.jobs import kubernetes, profiles
 from stackctl.jobs.placement import place
 from stackctl.runs import store, submission
@@ -69,7 +69,13 @@ class Kubernetes(Backend):
 
     def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[Record]:
         """The store's, and all of one namespace, whoever submitted them."""
-        context = kubeconfig.current(os.environ, where.context or "")
+        try:
+            context = kubeconfig.current(os.environ, where.context or "")
+        except InvalidInput as error:
+            if where.named:
+                raise
+            tell(f"note: {error.where}: {error.message}; states are those last seen")
+            return list(mine)
         namespace = where.namespace or context.namespace
         if not (context.name or where.namespace):
             return list(mine)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.errors import InvalidInput
+from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import job as jobs
 from stackctl.runs import known, listing, store, watch
 from stackctl.runs.backends.base import Where
@@ -103,3 +103,69 @@ def test_what_another_version_ran_is_named(home: Path) -> None:
     assert [run.state for run in known.runs(Where(), print)] == ["succeeded"]
     with pytest.raises(InvalidInput, match="no backend is named 'slurm'"):
         find("a")
+
+
+@pytest.mark.parametrize("text", ["", '{"name":', '{"name": "a", "backend": "local", "attempt": 1, "state": "paused"}'])
+def test_a_record_that_cannot_be_read_is_told_of(text: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        stored(home, name, "local", "failed")
+    (home / "a" / "run.json").write_text(text)
+    assert [run.name for run in known.runs(Where(), print)] == ["b"]
+    assert f"{home / 'a' / 'run.json'}: is damaged, or of another version" in capsys.readouterr().out
+    with pytest.raises(InvalidInput, match="is damaged, or of another version"):
+        find("a")
+
+
+def test_a_run_without_its_record_or_its_job_is_told_of(home: Path) -> None:
+    stored(home, "a", "local", "succeeded")
+    job = (home / "a" / "job.json").rename(home / "job.json")
+    with pytest.raises(InvalidInput, match="it is not known what this run is") as error:
+        find("a").status()
+    assert error.value.where == str(home / "a" / "job.json")
+    job.rename(home / "a" / "job.json")
+    (home / "a" / "run.json").unlink()
+    with pytest.raises(InvalidInput, match="it is not known how this run fares"):
+        find("a")
+
+
+def test_a_run_is_listed_by_the_name_of_its_folder(home: Path) -> None:
+    stored(home, "a", "local")
+    (home / "a").rename(home / "b")
+    stored(home, "a", "local", "succeeded")
+    assert {(run.name, run.state) for run in known.runs(Where(), print)} == {("a", "succeeded"), ("b", "unknown")}
+    assert "run --resume --name b" in find("b").status().text
+
+
+def test_where_no_cluster_can_be_asked_it_is_told_that_this_machine_has_no_such_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(home / "absent"))
+    told: list[str] = []
+    with pytest.raises(MissingHere):
+        known.find("b", Where(), told.append)
+    assert told == ["note: this machine has no run named b"]
+
+
+def test_a_broken_kubeconfig_does_not_hide_the_runs_of_this_machine(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(home, "a", "local", "succeeded")
+    (tmp_path / "kubeconfig").write_text("{{{")
+    assert [run.name for run in known.runs(Where(), print)] == ["a"]
+    assert "is no kubeconfig" in capsys.readouterr().out
+    with pytest.raises(InvalidInput, match="is no kubeconfig"):
+        known.runs(Where(context="here"), print)
+
+
+def test_a_run_of_this_machine_that_has_ended_needs_no_stop(home: Path) -> None:
+    stored(home, "a", "local", "succeeded")
+    assert find("a").cancel() == "a has ended already"
+
+
+def test_ranks_that_print_nothing_have_logs(home: Path) -> None:
+    stored(home, "a", "local", "succeeded")
+    with pytest.raises(InvalidInput, match="no such logs were kept"):
+        list(find("a").logs(Lines()))
+    (home / "a" / "logs" / "attempt-1").mkdir(parents=True)
+    (home / "a" / "logs" / "attempt-1" / "rank-0.log").touch()
+    assert list(find("a").logs(Lines())) == []
