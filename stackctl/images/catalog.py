@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -273,8 +274,16 @@ def _image(row: object, families: Mapping[str, Family], file: str, name: str) ->
     first, *_ = variants.values()
     for key, variant in variants.items():
         place = f"{where}.variants.{key}.framework_packages"
-        if not variant.framework_packages:
+        names = [words.package(requirement) for requirement in variant.framework_packages]
+        if not names or image.framework in names[1:]:
             raise InvalidInput("must name the framework's package first", where=place)
+        layer = (*family.framework_layer, *image.framework_layer)
+        if not any(fnmatch(names[0], pattern) for pattern in layer):
+            raise InvalidInput(
+                f"{names[0]!r} is none of the framework's layer, {', '.join(layer)}",
+                where=f"{place}[0]",
+                hint=f"name a package of it first, or add {names[0]!r} to framework_layer",
+            )
         framework = {place: variant.framework_packages, f"{place}_if_offered": variant.framework_packages_if_offered}
         # What an image and its family both name is no conflict: the image's version is taken.
         words.one_version_each({**framework, f"{file}: families.{image.framework}.packages": family.packages})

@@ -13,7 +13,7 @@ from stackctl.errors import InvalidInput, JobFailed, StackError
 from stackctl.images import catalog, conflict, cuda, lock_list, lockfile, resolver, sums
 from stackctl.images.catalog import Target
 from stackctl.images.lock_list import TOOLS, Kind, Lock, lock_of, locks_of
-from stackctl.images.lockfile import Pin
+from stackctl.images.lockfile import Pin, place
 from stackctl.images.resolver import as_lines
 from stackctl.images.schema import Tools
 from stackctl.images.settings import Settings
@@ -53,6 +53,11 @@ def check(target: Target, images: Path) -> None:
             where=f"{folder / edit.file}:{edit.line}",
             hint=f"versions belong into images/catalog.toml; {again} to have the lock written again",
         )
+    framework, packages = (lock_of(target, kind).file for kind in ("framework", "packages"))
+    for file, others in ((framework, 1), (packages, 0)):
+        if wrong := lockfile.split(lockfile.parse(texts[file]), target.image.framework_layer)[others]:
+            said = f"holds {wrong[0].name}, against framework_layer of the catalog"
+            raise InvalidInput(said, where=place(folder / file, wrong[0].name), hint=again)
     _check_cuda(target, [pin for text in texts.values() for pin in lockfile.parse(text)])
 
 

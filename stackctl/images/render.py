@@ -72,8 +72,14 @@ def facts(target: Target, images: Path) -> str:
 
 def framework_versions(target: Target, images: Path) -> dict[str, str]:
     """The frameworks in an image and their versions, as locked: `torch`, and `horovod` where it is compiled in."""
-    pins = pins_of(target, images, "framework")
-    versions = {target.image.framework: next(pin.version for pin in pins if pin.name == target.framework_package)}
+    pins = {pin.name: pin.version for pin in pins_of(target, images, "framework")}
+    if target.framework_package not in pins:
+        raise InvalidInput(
+            f"does not hold {target.framework_package}",
+            where=str(images / "locks" / lock_list.lock_of(target, "framework").file),
+            hint=f"run `stackctl lock {target.name}`",
+        )
+    versions = {target.image.framework: pins[target.framework_package]}
     if target.horovod:
         versions["horovod"] = target.horovod.version
     return versions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from stackctl.images import words
@@ -26,7 +28,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What differs between the CPU and CUDA forms of an image."""
 
     framework_packages: tuple[str, ...]
-    budget_gb: float
+    budget_gb: Annotated[float, msgspec.Meta(gt=0, lt=1e6)]
     """The most that the built image may take, uncompressed, in 10^9 bytes; `stackctl validate` holds it."""
     framework_packages_if_offered: tuple[str, ...] = ()
     """More of them, which `stackctl lock` leaves out, and says so, where the framework's index does not have them."""

@@ -262,3 +262,28 @@ def test_a_lock_older_than_the_catalog_is_refused(images: Path) -> None:
     target = catalog.targets(catalog.load(images / "catalog.toml"), "pytorch", "cpu")[0]
     with pytest.raises(InvalidInput, match="stackctl lock pytorch --variant cpu"):
         lock.check(target, images)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "file"),
+    [
+        ('"torchvision", "triton"', '"torchvision"', "pytorch-cuda.framework.txt"),
+        ('"torchvision", "triton"', '"torchvision", "triton", "numpy"', "pytorch-cuda.txt"),
+    ],
+)
+def test_a_lock_of_another_framework_layer_than_the_catalogs_is_refused(
+    old: str, new: str, file: str, images: Path
+) -> None:
+    text = (images / "catalog.toml").read_text()
+    assert old in text
+    (images / "catalog.toml").write_text(text.replace(old, new))
+    target = catalog.targets(catalog.load(images / "catalog.toml"), "pytorch", "cuda")[0]
+    with pytest.raises(InvalidInput, match="against framework_layer of the catalog") as error:
+        lock.check(target, images)
+    assert f"/{file}:" in error.value.where
+
+
+def test_a_lock_without_its_framework_is_refused(images: Path) -> None:
+    (images / "locks" / "pytorch-cpu.framework.txt").write_text("")
+    with pytest.raises(InvalidInput, match="does not hold torch"):
+        render.dockerfiles(catalog.targets(catalog.load(), "pytorch", "cpu"), images)
