@@ -36,17 +36,17 @@ def current(env: Mapping[str, str], wanted: str = "") -> Context:
         InvalidInput: A file cannot be read, or there is no such context.
     """
     documents = [_read(path) for path in files(env)]
-    name = wanted or next((str(row["current-context"]) for row in documents if row.get("current-context")), "")
-    contexts: dict[str, Any] = {}
+    name = wanted or next((str(row.current_context) for row in documents if row.current_context), "")
+    contexts: dict[str, str] = {}
     for document in documents:
-        for row in document.get("contexts") or []:
-            contexts.setdefault(str(row.get("name")), row.get("context") or {})
+        for row in document.contexts or []:
+            contexts.setdefault(str(row.name), str((row.context and row.context.namespace) or "default"))
     if wanted and wanted not in contexts:
         raise InvalidInput(
             "the kubeconfig has no such context", where=f"--context {wanted}", hint=did_you_mean(wanted, contexts)
         )
     if name in contexts:
-        return Context(name, str(contexts[name].get("namespace") or "default"))
+        return Context(name, contexts[name])
     return Context("", _own_namespace())
 
 
@@ -57,7 +57,32 @@ def _own_namespace() -> str:
         return "default"
 
 
-def _read(path: Path) -> dict[str, Any]:
+_Word = str | int | float | None
+"""YAML takes a name such as 7 for a number."""
+
+
+class _Details(msgspec.Struct, frozen=True):
+    namespace: _Word = None
+    server: str | None = None
+
+
+class _Row(msgspec.Struct, frozen=True):
+    name: _Word = None
+    context: _Details | None = None
+    cluster: _Details | None = None
+    user: dict[Any, Any] | None = None
+
+
+class _File(msgspec.Struct, frozen=True, rename="kebab"):
+    """What is read of a kubeconfig, here and by the client, which takes its shape for granted."""
+
+    current_context: _Word = None
+    contexts: list[_Row] | None = None
+    clusters: list[_Row] | None = None
+    users: list[_Row] | None = None
+
+
+def _read(path: Path) -> _File:
     import yaml
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -66,6 +91,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         reason = str(getattr(error, "problem", None) or getattr(error, "strerror", None) or error)
         raise InvalidInput(f"is no kubeconfig: {reason}", where=str(path)) from None
-    if not isinstance(document, dict):
-        raise InvalidInput("is no kubeconfig", where=str(path))
-    return document
+    try:
+        return msgspec.convert(document, _File)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"is no kubeconfig: {error}", where=str(path)) from None

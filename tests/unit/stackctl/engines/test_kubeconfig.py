@@ -38,11 +38,24 @@ def test_an_unknown_context_names_the_nearest(env: dict[str, str]) -> None:
         kubeconfig.current(env, "clout")
 
 
+def test_names_that_yaml_takes_for_numbers_and_empty_parts_are_fine(tmp_path: Path) -> None:
+    text = "current-context: 7\ncontexts: [{name: 7, context: {namespace: 8}}, {name: 9}]\nusers: null\n"
+    (tmp_path / "config").write_text(text)
+    assert kubeconfig.current({"KUBECONFIG": str(tmp_path / "config")}) == Context("7", "8")
+    assert kubeconfig.current({"KUBECONFIG": str(tmp_path / "config")}, "9") == Context("9", "default")
+
+
 def test_no_kubeconfig_is_the_default_namespace(tmp_path: Path) -> None:
     assert kubeconfig.current({"KUBECONFIG": str(tmp_path / "absent")}) == Context("", "default")
 
 
-@pytest.mark.parametrize("text", ["a: [", "just text", "- a"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [", "just text", "- a", "", "contexts: 3", "contexts: [null]", "contexts: {lab: {}}", "users: [3]",
+        "contexts: [{name: lab, context: research}]", "clusters: [{name: lab, cluster: {server: 5}}]",
+    ],
+)  # fmt: skip
 def test_a_file_that_is_no_kubeconfig_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config"
     path.write_text(text)
