@@ -17,8 +17,8 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from stackctl.cli.main import cli
+    from stackctl.cli.main import COMPLETE, cli
 
     kind = get_completion_class(shell)
     if kind is not None:  # never for the shells that click names itself
-        click.echo(kind(cli, {}, "stackctl", "_STACKCTL_COMPLETE").source())
+        click.echo(kind(cli, {}, "stackctl", COMPLETE).source())

@@ -41,6 +41,9 @@ COMMANDS = {
 _ATTRIBUTES = {"list": "list_"}
 """Where a command's name is one of Python's own."""
 
+COMPLETE = "_STACKCTL_COMPLETE"
+"""The variable that is set where a shell completes a line."""
+
 
 class _ReaderGone(Exception):
     """The reader of our output (`| head`) has gone: nothing is left to say, and nobody to say it to."""
@@ -48,6 +51,12 @@ class _ReaderGone(Exception):
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
+
+    def main(self, *args: Any, **given: Any) -> Any:
+        """As click's, with a home for a uid without a name, if nobody says which: as Docker and login do."""
+        if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path raises there
+            os.environ["HOME"] = "/"
+        return super().main(*args, **given)
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click's, which for a reader that has gone would exit with 1."""
@@ -88,7 +97,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="stackctl", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:  # noqa: ARG001 - main reads it
+def cli(debug: bool) -> None:
     """Build GPU training images and run one job anywhere.
 
     \b
@@ -102,8 +111,6 @@ def cli(debug: bool) -> None:  # noqa: ARG001 - main reads it
     Exit codes: 0 done; 1 the job, build or check failed; 2 wrong usage; 3 something is missing on this machine;
     4 the name is taken; 130 interrupted.
     """
-    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path raises there
-        os.environ["HOME"] = "/"  # a uid without a name, and nobody said: as Docker and login do
 
 
 def main() -> None:
@@ -113,7 +120,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     code: object
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, complete_var=COMPLETE)
     except SystemExit as ended:
         code = ended.code
     except _ReaderGone:
@@ -126,7 +133,8 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        code = _explain(error)
+        # Somebody has typed a tab: an error would be in the middle of the line.
+        code = 1 if COMPLETE in os.environ else _explain(error)
     _hear_no_more()
     try:
         sys.stdout.flush()

@@ -171,6 +171,25 @@ def test_a_user_without_a_name_or_a_home_is_at_home_in_the_root(monkeypatch: pyt
     assert os.environ["HOME"] == "/"
 
 
+def test_a_tab_completes_without_a_home_and_says_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("STACK_RUNS", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.setenv(name, "/x")  # to be put back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    words = {"_STACKCTL_COMPLETE": "zsh_complete", "COMP_WORDS": "stackctl status ", "COMP_CWORD": "2"}
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["stackctl"])
+    for runs in ("", str(tmp_path / "file")):
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("STACK_RUNS", runs)
+        with pytest.raises(SystemExit):
+            entry.main()
+        assert capsys.readouterr().err == ""
+
+
 def test_a_dry_run_as_json_is_json() -> None:
     words = ["run", "--name", "a", "--nodes", "2", "--port", "29400", "--dry-run", "--json", "--", "python", "x.py"]
     nodes = json.loads(CliRunner().invoke(cli, words).stdout)
