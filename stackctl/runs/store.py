@@ -272,7 +272,7 @@ def to_json(value: object) -> bytes:
 def _decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError:
+    except msgspec.DecodeError:  # as for names that are not UTF-8, and NaN, which Python writes
         import json
 
         return msgspec.convert(json.loads(data), kind)
@@ -281,10 +281,9 @@ def _decode(data: bytes, kind: type[T]) -> T:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None if the file is absent or not whole."""
     try:
-        value = msgspec.json.decode(path.read_bytes())
+        return _decode(path.read_bytes(), dict[str, Any])
     except (OSError, *_UNREADABLE):
         return None
-    return value if isinstance(value, dict) else None
 
 
 def now() -> str:

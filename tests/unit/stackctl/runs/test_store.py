@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import stat
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs import job as jobs
-from stackctl.runs import store
+from stackctl.runs import store, summary
 
 JOB = jobs.make(name="a", workload="gpt")
 
@@ -52,6 +54,14 @@ def test_read_json_of_something_broken_is_none(tmp_path: Path) -> None:
     assert store.read_json(tmp_path / "half.json") is None
     (tmp_path / "list.json").write_text("[1]")
     assert store.read_json(tmp_path / "list.json") is None
+
+
+def test_a_result_may_hold_what_python_writes_for_a_loss_that_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps({"first_train_loss": 5.5, "last_train_loss": math.nan}))
+    result = store.read_json(tmp_path / "result.json")
+    assert result
+    assert summary.training(result) == ["  train loss   5.500 -> nan"]
+    assert json.loads(store.to_json(result))["last_train_loss"] is None
 
 
 @pytest.mark.parametrize(
