@@ -170,12 +170,12 @@ def write_result(out: Path, network: dict[str, Any] | None = None, path: Path = 
         path: where Kubernetes looks.
     """
     result: Any = {}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         result = json.loads((out / "result.json").read_bytes())
     if network is not None and isinstance(result, dict):
         result |= {"network": network}
     if result:
-        data = json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode()
+        data = json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
         if len(data) <= TERMINATION_BYTES:
             _overwrite(path, data)
 

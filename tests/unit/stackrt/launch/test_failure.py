@@ -119,3 +119,12 @@ def test_a_result_is_the_last_message_if_it_fits(size: int, written: bool, tmp_p
     failure.write_result(tmp_path, path=path)
     assert path.read_text() == (json.dumps({"text": "x" * size}, separators=(",", ":")) if written else "")
     failure.write_result(tmp_path / "absent", path=path)
+
+
+@pytest.mark.parametrize(("text", "written"), [("[" * 100_000, ""), ('{"file": "a\\udcff"}', '{"file":"a?"}')])
+def test_no_result_of_a_job_makes_its_launcher_fail(text: str, written: str, tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    path.write_text("")
+    (tmp_path / "result.json").write_text(text)
+    failure.write_result(tmp_path, path=path)
+    assert path.read_text() == written
