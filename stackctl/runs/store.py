@@ -279,9 +279,9 @@ def _decode(data: bytes, kind: type[T]) -> T:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None if the file is absent or not whole."""
+    """The object in a JSON file; None if the file is absent, not whole, or none: a pipe would keep us waiting."""
     try:
-        return _decode(path.read_bytes(), dict[str, Any])
+        return _decode(path.read_bytes(), dict[str, Any]) if path.is_file() else None
     except (OSError, *_UNREADABLE):
         return None
 

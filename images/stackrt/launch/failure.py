@@ -171,7 +171,8 @@ def write_result(out: Path, network: dict[str, Any] | None = None, path: Path = 
     """
     result: Any = {}
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        result = json.loads((out / "result.json").read_bytes())
+        if (out / "result.json").is_file():  # a pipe would keep us waiting for who writes into it
+            result = json.loads((out / "result.json").read_bytes())
     if network is not None and isinstance(result, dict):
         result |= {"network": network}
     if result:

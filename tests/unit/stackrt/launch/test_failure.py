@@ -1,9 +1,11 @@
 import json
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from stackctl.runs import store
 from stackrt.contract import Reason
 from stackrt.launch import failure
 from stackrt.launch.failure import Failure
@@ -128,3 +130,12 @@ def test_no_result_of_a_job_makes_its_launcher_fail(text: str, written: str, tmp
     (tmp_path / "result.json").write_text(text)
     failure.write_result(tmp_path, path=path)
     assert path.read_text() == written
+
+
+def test_a_result_that_is_a_pipe_is_no_result(tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    path.write_text("")
+    os.mkfifo(tmp_path / "result.json")
+    failure.write_result(tmp_path, path=path)
+    assert path.read_text() == ""
+    assert store.read_json(tmp_path / "result.json") is None
