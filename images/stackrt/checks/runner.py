@@ -132,10 +132,12 @@ def _look(
     """Read what checks have said since, and take note of those that have ended."""
     for key, _ in selector.select(TICK):
         started = key.data
+        if selector.get_map().get(key.fd) is not key:
+            continue  # its check has ended with an earlier event of this round, and all its descriptors are closed
         if key.fd != started.watch:
             if not started.read(key.fd):
                 selector.unregister(key.fd)
-        elif started.watch in running:
+        else:
             del running[started.watch]
             for source in (started.watch, started.report, started.output):
                 if source in selector.get_map():
