@@ -14,7 +14,7 @@ from tests.support.images import in_image
 # An image that is not in the cache compiles Horovod first.
 pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(1800)]
 
-HERE = Path(__file__).parent
+SCRIPTS = Path(__file__).parent / "serial"
 Build = Callable[[str], str]
 STEPS = ("--steps", "30", "--log-every", "10")
 COMPARE = """
@@ -46,5 +46,5 @@ def test_four_ranks_on_two_nodes_train_as_one_plain_process(
     assert result["accuracy"] > 0.5
     assert result["samples_per_second"] > 0
     assert f"accuracy     {result['accuracy']:.3f}" in done.stdout
-    in_image(image, out, "python", f"/workspace/{serial}", *STEPS, scripts=HERE)
+    in_image(image, out, "python", f"/workspace/{serial}", *STEPS, scripts=SCRIPTS)
     assert float(in_image(image, out, "python", "-c", COMPARE)) <= 1e-5
