@@ -32,12 +32,17 @@ EXAMPLE_TOKEN = "replace-me-with-openssl-rand-hex-32"  # noqa: S105 - no secret
 
 def files(images: Path) -> dict[str, str]:
     """Path below the repository's root -> text, for every generated file."""
-    targets = catalog.targets(catalog.load(images / "catalog.toml"))
-    made = {f"images/dockerfiles/{name}": text for name, text in render.dockerfiles(targets, images).items()}
-    made |= {f"images/facts/{target.key}.json": render.facts(target, images) for target in targets}
+    made = of_images(catalog.targets(catalog.load(images / "catalog.toml")), images)
     made["compose/two-node.yaml"] = COMPOSE_HEADER + to_yaml(two_nodes())
     made |= {f"{EXAMPLES}/{name}": text for name, text in examples().items()}
     return made
+
+
+def of_images(targets: Sequence[Target], images: Path) -> dict[str, str]:
+    """The same for some images alone, as a checkout has them: their Dockerfiles, and what they say of themselves."""
+    plain = [msgspec.structs.replace(target, prefix=catalog.PREFIX, development=False) for target in targets]
+    made = {f"images/dockerfiles/{name}": text for name, text in render.dockerfiles(plain, images).items()}
+    return made | {f"images/facts/{target.key}.json": render.facts(target, images) for target in plain}
 
 
 def two_nodes() -> dict[str, object]:
@@ -90,14 +95,11 @@ def need_fresh(targets: Sequence[Target], images: Path) -> None:
     Raises:
         InvalidInput: One is not: it was edited, or catalog or templates were and nobody has rendered since.
     """
-    plain = [msgspec.structs.replace(target, prefix=catalog.PREFIX, development=False) for target in targets]
-    made = {images / "dockerfiles" / name: text for name, text in render.dockerfiles(plain, images).items()}
-    made |= {images / "facts" / f"{target.key}.json": render.facts(target, images) for target in plain}
-    for path, text in made.items():
-        if _read(path) != text:
+    for name, text in of_images(targets, images).items():
+        if _read(images.parent / name) != text:
             raise InvalidInput(
                 "is not what catalog, templates and locks give",
-                where=str(path),
+                where=str(images.parent / name),
                 hint="run `stackctl render`; changes of your own belong into images/catalog.toml or images/templates",
             )
 

@@ -28,8 +28,7 @@ def checks(root: Path, rows: Catalog, targets: Sequence[Target], *, whole: bool)
         whole: Also check what belongs to no image.
     """
     images = root / "images"
-    own = None if whole else {name for target in targets for name in generated_names(target)}
-    yield attempt("generated", "", partial(up_to_date, root, own))
+    yield attempt("generated", "", partial(up_to_date, root, None if whole else targets))
     dockerfiles = [images / "dockerfiles" / target.dockerfile for target in targets]
     yield attempt("hadolint", f"{len(dockerfiles)} Dockerfiles", partial(lint, root, dockerfiles))
     if whole:
@@ -47,22 +46,17 @@ def checks(root: Path, rows: Catalog, targets: Sequence[Target], *, whole: bool)
         yield from kubernetes(root)
 
 
-def generated_names(target: Target) -> tuple[str, str]:
-    """The generated files of one image, below the checkout."""
-    return f"images/dockerfiles/{target.dockerfile}", f"images/facts/{target.key}.json"
-
-
-def up_to_date(root: Path, names: set[str] | None) -> str:
-    """See that generated files are what would be written.
+def up_to_date(root: Path, targets: Sequence[Target] | None) -> str:
+    """See that generated files are what would be written: all, or those of some images.
 
     Raises:
         JobFailed: Some are not; names them.
     """
-    made = generated.files(root / "images")
-    stale = [name for name in generated.stale(made, root) if names is None or name in names]
+    made = generated.files(root / "images") if targets is None else generated.of_images(targets, root / "images")
+    stale = [name for name in generated.stale(made, root) if targets is None or name in made]
     if stale:
         raise JobFailed("is not what `stackctl render` writes", where=", ".join(stale), hint="run `stackctl render`")
-    return f"{len(made if names is None else names)} files"
+    return f"{len(made)} files"
 
 
 def lint(root: Path, dockerfiles: Sequence[Path]) -> None:

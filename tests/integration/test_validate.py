@@ -70,6 +70,15 @@ def test_files_alone_need_no_engine(stackctl: Stackctl) -> None:
     assert {text.split()[0] for text in found.values()} == {"ok"}
 
 
+def test_an_image_of_ones_own_without_a_lock_is_no_fault_of_another(copy: tuple[Path, Copy]) -> None:
+    root, stackctl = copy
+    row = '\n[images.mine]\nsummary = "x"\nframework = "torch"\nbase = "bookworm"\n\n[images.mine.variants.cpu]\n'
+    with (root / "images" / "catalog.toml").open("a") as catalog:
+        catalog.write(f'{row}framework_packages = ["torch==2.13.0+cpu"]\nbudget_gb = 2.0\n')
+    assert {text.split()[0] for text in outcomes(stackctl, "pytorch", "--files").values()} == {"ok"}
+    assert "mine (cpu) has no lock" in outcomes(stackctl, "mine", "--files")["generated"]
+
+
 def test_a_fault_in_an_image_is_found_by_its_check(faulty: str, stackctl: Stackctl) -> None:
     found = outcomes(stackctl, "pytorch", "--variant", "cpu", env={"STACK_IMAGE_PREFIX": faulty})
     tag = f"{faulty}pytorch:cpu"
