@@ -80,8 +80,9 @@ def below_quota(image: str, settings: dict[str, str]) -> float:
     return float(done.stdout.split()[-1])
 
 
-def measure(runs: int, image: str, *, bounds_only: bool = False) -> dict[str, float]:
+def measure(runs: int, *, bounds_only: bool) -> dict[str, float]:
     """Tokens a second by situation; with `bounds_only` of those that have a bound."""
+    image = "" if bounds_only else built_image()
     found: dict[str, list[float]] = {}
 
     def add(name: str, value: float) -> None:
@@ -94,7 +95,7 @@ def measure(runs: int, image: str, *, bounds_only: bool = False) -> dict[str, fl
             add("beside", tokens_per_second({}))
             if not bounds_only:
                 add("beside, OpenMP's settings", tokens_per_second(OPENMP))
-        if image and not bounds_only:
+        if image:
             add("quota of 1 CPU", below_quota(image, {}))
             cpus = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
             add("quota of 1 CPU, a thread a core", below_quota(image, OPENMP | cpus))
@@ -114,7 +115,7 @@ def built_image() -> str:
 def main() -> int:
     """Measure, print, and with --check compare with the bounds."""
     options = common.parser(__doc__, 3).parse_args()
-    found = measure(options.runs, "" if options.check else built_image(), bounds_only=options.check)
+    found = measure(options.runs, bounds_only=options.check)
     beside, alone = found["beside"] / found["alone"], found["alone"] / found["alone, OpenMP's settings"]
     lines = [
         *(f"  {name:32} {speed:9,.0f} tokens/s" for name, speed in found.items()),

@@ -183,14 +183,15 @@ def run(lanes: Sequence[Lane], folder: Path, preparing: Preparing, jobs: int) ->
         jobs: How many run at once, beside those that mostly wait; with 1 these count as well.
     """
     waiting, running = list(lanes), list[Running]()
+    beside = [lane for lane in lanes if lane.waits and jobs > 1]
     told: set[str] = set()
     news = time.monotonic() + NEWS_SECONDS
     try:
         while len(told) < len(lanes):
             free = [lane for lane in waiting if preparing.done() or not lane.built]
-            beside = [lane for lane in free if lane.waits and jobs > 1]
-            counted = sum(one.lane.name not in told and not (one.lane.waits and jobs > 1) for one in running)
-            ready = beside + [lane for lane in free if lane not in beside][: jobs - counted]
+            counted = sum(one.lane.name not in told and one.lane not in beside for one in running)
+            ready = [lane for lane in free if lane in beside]
+            ready += [lane for lane in free if lane not in beside][: jobs - counted]
             running += [Running(lane, folder) for lane in ready]
             waiting = [lane for lane in waiting if lane not in ready]
             time.sleep(POLL_SECONDS)
