@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.2
 _PATIENT_SIGNALS = 2
+_REMOVAL_SECONDS = 30
 
 
 def run_script(image: str, script: str, *arguments: str) -> str:
@@ -146,7 +148,13 @@ def _container(client: APIClient, config: Mapping[str, Any], name: str) -> Itera
         yield key
     finally:
         with contextlib.suppress(APIError):  # as a rule it has gone
-            client.remove_container(key, v=True, force=True)
+            try:
+                client.remove_container(key, v=True, force=True)
+            except APIError as error:
+                if error.status_code != HTTPStatus.CONFLICT:
+                    raise
+                # The engine is removing it by itself, having seen its end: until then its name is taken.
+                client.wait(key, timeout=_REMOVAL_SECONDS, condition="removed")
 
 
 @contextmanager

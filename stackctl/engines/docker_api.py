@@ -242,7 +242,9 @@ def _address(found: Host) -> Iterator[tuple[str, Callable[[], str]]]:
                     running.append(dialling)
 
         def heard() -> str:
-            return (os.pread(said.fileno(), 4096, 0).decode(errors="replace").strip().splitlines() or [""])[-1]
+            words = (os.pread(said.fileno(), 4096, 0).decode(errors="replace").strip().splitlines() or [""])[-1]
+            # Where ssh ends before the question is written, the client tells of its pipe only, and not what ssh said.
+            return (_said_by_client() or words) if "stdin to stream" in words else words
 
         threading.Thread(target=serve, daemon=True).start()
         try:
@@ -253,6 +255,15 @@ def _address(found: Host) -> Iterator[tuple[str, Callable[[], str]]]:
             for dialling in running:
                 dialling.kill()
                 dialling.wait()
+
+
+def _said_by_client() -> str:
+    """Why the client itself does not reach the engine; nothing if it does."""
+    try:
+        process.run(["docker", "version"], apart=True)
+    except CommandFailed as error:
+        return (error.output.strip().splitlines() or [""])[-1]
+    return ""
 
 
 def reason(error: BaseException) -> str:
