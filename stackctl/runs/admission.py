@@ -7,6 +7,7 @@ its source). `refused.py` reads what it has said.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -88,6 +89,22 @@ def filled(pod: PodSpec, ranges: Sequence[LimitRange]) -> PodSpec:
         containers=[container(row) for row in pod.containers],
         init_containers=[container(row) for row in pod.init_containers],
     )
+
+
+def fitted(amounts: Mapping[str, Mapping[str, str]], ranges: Sequence[LimitRange]) -> dict[str, dict[str, str]]:
+    """The requests and limits of a pod of one container, put within the limit ranges."""
+    asked, most = _numbers(amounts["requests"]), _numbers(amounts["limits"])
+    for row in (row for given in ranges for row in given.spec.limits if row.type in ("Container", "Pod")):
+        ratios = _numbers(row.max_limit_request_ratio)
+        lowest, highest = _numbers(row.min), _numbers(row.max)
+        for name in {**lowest, **highest, **ratios}:
+            if name not in most and row.type == "Container":
+                continue  # the limit range has a default of its own
+            low, high = lowest.get(name, 0.0), highest.get(name, math.inf)
+            limit = min(max(most.get(name, low), low), high)
+            asked[name] = min(max(asked.get(name, limit), low), limit)
+            most[name] = min(limit, asked[name] * ratios.get(name, math.inf)) if asked[name] else limit
+    return {"requests": _texts(asked), "limits": _texts(most)}
 
 
 def requests(pod: PodSpec) -> Amounts:
@@ -296,6 +313,11 @@ def _most(one: Amounts, other: Amounts) -> Amounts:
 
 def _numbers(amounts: Mapping[str, str]) -> Amounts:
     return {name: quantity.value(text) for name, text in amounts.items()}
+
+
+def _texts(amounts: Amounts) -> dict[str, str]:
+    """In thousandths for CPUs, else whole, as every API server takes it."""
+    return {name: f"{round(1000 * x)}m" if name == "cpu" else str(int(x)) for name, x in amounts.items()}
 
 
 def _merged(rows: Iterable[Mapping[str, str]]) -> dict[str, str]:

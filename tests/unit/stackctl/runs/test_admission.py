@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from stackctl.jobs.claim_reader import AMOUNTS
 from stackctl.runs import admission
 from stackctl.runs.admission import judge, judge_objects
 from stackctl.runs.bounds import LimitRange, PodSpec, Quota
@@ -53,3 +54,26 @@ def test_admission_is_foreseen(name: str) -> None:
     kinds = Counter(KINDS[manifest["kind"]] for manifest in case.manifests("team"))
     found = judge(spec(case), ranges, quotas) + judge_objects(kinds, quotas)
     assert shape(found) == (case.refused, tuple(sorted(case.over))), found
+
+
+FITTED = {
+    "none": (),
+    "less": ({"type": "Container", "max": {"cpu": "500m", "memory": "128Mi"}},),
+    "more": ({"type": "Container", "min": {"memory": "1Gi", "cpu": "2"}},),
+    "a ratio": ({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}},),
+    "the pod as a whole": (
+        {"type": "Pod", "max": {"cpu": "200m", "ephemeral-storage": "1Gi"}, "min": {"memory": "1G"}},
+    ),
+    "both": ({"type": "Container", "max": {"cpu": "300m"}}, {"type": "Pod", "maxLimitRequestRatio": {"cpu": "1"}}),
+}
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_amounts_of_our_own_are_put_within_limit_ranges(name: str) -> None:
+    ranges = [msgspec.convert({"spec": {"limits": [stored(row)]}}, LimitRange) for row in FITTED[name]]
+    amounts = admission.fitted(AMOUNTS, ranges)
+    assert judge(msgspec.convert({"containers": [{"resources": amounts}]}, PodSpec), ranges, []) == []
+
+
+def test_amounts_that_are_admitted_stay() -> None:
+    assert admission.fitted(AMOUNTS, [])["limits"] == {"cpu": "1000m", "memory": str(256 << 20)}
