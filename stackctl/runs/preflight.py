@@ -295,7 +295,8 @@ def _judge_quota(submission: Submission, answers: _Answers) -> list[str]:
         if ranges is not None or row.kind != "unsaid"  # a limit range that we may not see may say it
     ]
     found += admission.judge_objects(Counter(map(counted, submission.manifests)), quotas)
-    _raise(found, submission, "quota", "ask for less, or wait for other runs")
+    never = any(row.kind == "too small" for row in found)
+    _raise(found, submission, "quota", f"ask for less, or {'have it raised' if never else 'wait for other runs'}")
     return list(_attempts(pod, quotas, nodes, placement.retries))
 
 

@@ -10,7 +10,7 @@ from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import job as jobs
 from stackctl.jobs import kubernetes, profiles
 from stackctl.jobs.placement import place
-from stackctl.runs import asked_before, preflight
+from stackctl.runs import asked_before, feasibility, preflight
 from stackctl.runs.bounds import LimitRange, Quota, QuotaStatus
 from stackctl.runs.submission import Submission
 
@@ -51,12 +51,15 @@ def forbidden(resource: str, verb: str = "list") -> ApiError:
     return ApiError(f"the cluster does not allow this: {text}", status=403, reason="RBAC")
 
 
-def check(cluster: Namespace, *skip: str, nodes: int = 1, retries: int = 3, **asked: Any) -> list[str]:
+def check(
+    cluster: Namespace, *skip: str, nodes: int = 1, retries: int = 3, room: bool = False, **asked: Any
+) -> list[str]:
     job = jobs.make(name="a", arguments=["true"], nodes=nodes)
     profile = asked.pop("profile", profiles.load("generic"))
     placement = place(job, namespace="team", profile=profile, image="mine:1", retries=retries, **asked)
     manifests = kubernetes.manifests(job, placement, token="t")
-    return preflight.check(cast(Cluster, cluster), Submission(job, placement, manifests), ("room", *skip))
+    left_out = (*skip, *(() if room else ("room",)))
+    return preflight.check(cast(Cluster, cluster), Submission(job, placement, manifests), left_out)
 
 
 def test_every_check_has_a_name_that_is_told() -> None:
@@ -176,3 +179,35 @@ def test_a_queue_that_is_not_there() -> None:
     assert "the cluster has no Kueue" in refused(Namespace(Kueue=ApiError("", status=404)), queue="main")
     queues = {"items": [{"metadata": {"name": "research"}}]}
     assert "there is no such queue; known: research" in refused(Namespace(LocalQueue=queues), queue="main")
+
+
+def ready_node(**amounts: str) -> feasibility.Node:
+    status = {"allocatable": {"pods": "10", **amounts}, "conditions": [{"type": "Ready", "status": "True"}]}
+    return msgspec.convert({"metadata": {"name": "a"}, "status": status}, feasibility.Node)
+
+
+def test_what_limit_ranges_and_the_runtime_add_needs_room_too() -> None:
+    nodes = [ready_node(cpu="2")]
+    assert check(Namespace(Node=nodes), room=True) == []
+    said = refused(Namespace(Node=nodes, LimitRange=[small(defaultRequest={"cpu": "3"})]), room=True)
+    assert "0 of 1 nodes fit now: each needs cpu 3\n  a: cpu 2 of 2 free" in said
+    assert "--skip-check room submits it all the same, to wait for room" in said
+    heavy = Namespace(Node=nodes, RuntimeClass={"overhead": {"podFixed": {"cpu": "500m"}}})
+    kata = profiles.Profile(summary="", runtime_class="kata")
+    assert "each needs cpu 2.5" in refused(heavy, room=True, cpu="2", profile=kata)
+    assert check(heavy, room=True, cpu="1500m", profile=kata) == []
+
+
+def test_a_quota_of_a_class_counts_pods_that_have_it_by_default() -> None:
+    spec = {"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [
+        {"scopeName": "PriorityClass", "operator": "In", "values": ["usual"]}]}}  # fmt: skip
+    of_a_class = [msgspec.convert({"metadata": {"name": "team"}, "spec": spec}, Quota)]
+    classes = [{"metadata": {"name": "other"}}, {"metadata": {"name": "usual"}, "globalDefault": True}]
+    assert "the quota team has pods 0 of 0" in refused(Namespace(ResourceQuota=of_a_class, PriorityClass=classes))
+    assert check(Namespace(ResourceQuota=of_a_class, PriorityClass=forbidden("priorityclasses"))) == []
+    assert "PriorityClass" not in asked_of(Namespace(ResourceQuota=[quota(pods="9")]))
+
+
+def asked_of(cluster: Namespace) -> set[str]:
+    check(cluster)
+    return cluster.asked
