@@ -204,7 +204,7 @@ _FAILED = (
         "evicted",
         evidence.evicted,
         "{name} was evicted from a node that ran short: {what}",
-        "ask for what it uses with --memory, and write large files to a --volume",
+        "ask for what it uses with --memory or --ephemeral-storage, and write large files to a --volume",
     ),
     Cause(
         "node lost",

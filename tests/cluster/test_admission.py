@@ -143,7 +143,7 @@ def refused_before(submitter: Submitter, *words: str) -> str:
 
 def test_a_run_under_a_quota(submitter: Submitter, tmp_path: Path) -> None:
     """What is told before is what explain says of one that was submitted all the same; one that fits runs."""
-    (tmp_path / "mine.py").write_text("print('shipped')\n")
+    (tmp_path / "mine.py").write_text("import time; time.sleep(600)\n")
     amounts = {"requests.cpu": "2", "limits.cpu": "2", "requests.memory": "1Gi", "limits.memory": "1Gi"}
     bound(submitter, "ResourceQuota", hard=amounts)
     assert "so every pod has to say it: use --cpu-limit and --memory and --cpu" in refused_before(submitter)
@@ -153,8 +153,7 @@ def test_a_run_under_a_quota(submitter: Submitter, tmp_path: Path) -> None:
     assert "limits.cpu 2 of 2 left, and the job needs 3" in refused_before(submitter, *too_much)
     submitter.submit("large", "--skip-check", "quota", *too_much, "--", "true")
     assert "limits.cpu 2 in all, and the job needs 3" in submitter.wait_for_cause("large", "quota too small").sentence
-    submitter.submit("mine", *BOUNDED, "--code", str(tmp_path), "--wait", "--", "python", "mine.py")
-    submitter.submit("holder", *BOUNDED, "--grace", "0", "--", "sleep", "600")
+    submitter.submit("holder", *BOUNDED, "--grace", "0", "--code", str(tmp_path), "--", "python", "mine.py")
     submitter.wait_for("holder", "running", 120)
     more = ["--cpu", "100m", "--cpu-limit", "2", "--memory", "256Mi"]
     assert "limits.cpu 1 of 2 left, and the job needs 2" in refused_before(submitter, *more)
@@ -171,7 +170,6 @@ def test_a_run_under_a_limit_range(submitter: Submitter) -> None:
     assert "gives a limit of cpu 1 by default" in refused_before(submitter, "--cpu", "2")
     submitter.submit("clash", "--skip-check", "limits", "--cpu", "2", "--", "true")
     assert "the limit is 1" in submitter.wait_for_cause("clash", "amounts clash").sentence
-    submitter.submit("fits", "--memory", "1Gi", "--cpu", "500m", "--wait", "--", "true")
 
 
 def test_a_profile_holds_for_a_job_without_gpus(shared_submitter: Submitter, tmp_path: Path) -> None:
@@ -182,8 +180,9 @@ def test_a_profile_holds_for_a_job_without_gpus(shared_submitter: Submitter, tmp
         'tolerations = [{ key = "team", operator = "Exists" }]\nannotations = { owner = "research" }\n'
     )
     words = ["python", "-c", "import os; print(os.environ['WORD'])"]
-    shared_submitter.submit("profiled", "--profile", str(profile), "--wait", "--", *words)
-    assert shared_submitter.stackctl("logs", "profiled").stdout.splitlines() == ["[0] hello"]
+    options = ["--image", shared_submitter.image, "--name", "profiled", "--profile", str(profile), "--follow"]
+    done = shared_submitter.stackctl("submit", *options, "--", *words)
+    assert "[0] hello" in done.stdout.splitlines(), done.stderr
     [pod] = shared_submitter.pods("profiled")
     assert (pod["spec"]["nodeName"], pod["metadata"]["annotations"]["owner"]) == (node, "research")
     assert "team" in [row.get("key") for row in pod["spec"]["tolerations"]]
