@@ -211,3 +211,26 @@ def test_a_quota_of_a_class_counts_pods_that_have_it_by_default() -> None:
 def asked_of(cluster: Namespace) -> set[str]:
     check(cluster)
     return cluster.asked
+
+
+FAILING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "namespace": ({"Namespace": None}, {}),
+    "access": ({"SelfSubjectAccessReview": {"status": {"allowed": False}}}, {}),
+    "claims": ({"PersistentVolumeClaim": None}, {"volumes": ["x"]}),
+    "priority": ({"PriorityClass": None}, {"priority": "high"}),
+    "runtime": ({"RuntimeClass": None}, {"profile": profiles.Profile(summary="", runtime_class="kata")}),
+    "queue": ({"Kueue": ApiError("", status=404)}, {"queue": "main"}),
+    "limits": ({"LimitRange": [small(min={"memory": "1Gi"})]}, {"memory": "512Mi"}),
+    "quota": ({"ResourceQuota": [quota(pods="0")]}, {}),
+    "admission": ({"Job": ApiError("no", status=422)}, {}),
+    "room": ({"Node": []}, {}),
+}
+
+
+@pytest.mark.parametrize("name", asked_before.CHECKS)
+def test_each_check_can_be_left_out(name: str) -> None:
+    answers, asked = FAILING[name]
+    nodes = {"Node": [ready_node(memory="64Gi")]}
+    with pytest.raises((MissingHere, ApiError)):
+        check(Namespace(**nodes | answers), room=True, **asked)
+    assert check(Namespace(**nodes | answers), name, room=True, **asked) == []
