@@ -113,12 +113,10 @@ def check(cluster: Cluster, submission: Submission, skip: Collection[str] = ()) 
             if error.status != 403 or (name == "admission" and error.reason != "RBAC"):
                 raise
             unseen.append(f"{name}{_lacking(error)}")
+        except (MissingHere, InvalidInput) as error:
+            error.hint = "; ".join(filter(None, [error.hint, f"--skip-check {name} submits it all the same"]))
+            raise
     return [*said, *([f"not checked, since you may not ask the cluster: {', '.join(unseen)}"] if unseen else [])]
-
-
-def skipping(name: str) -> str:
-    """How to submit all the same."""
-    return f"--skip-check {name} submits it all the same"
 
 
 def _lacking(error: ApiError) -> str:
@@ -255,7 +253,7 @@ def _asks_limits(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
 
 def _judge_limits(submission: Submission, answers: _Answers) -> list[str]:
     found = admission.judge(answers.pod(submission), answers.of("ranges"), [])
-    _raise(found, submission, "limits", "ask for what it allows")
+    _raise(found, submission, "ask for what it allows")
     return []
 
 
@@ -296,7 +294,7 @@ def _judge_quota(submission: Submission, answers: _Answers) -> list[str]:
     ]
     found += admission.judge_objects(Counter(map(counted, submission.manifests)), quotas)
     never = any(row.kind == "too small" for row in found)
-    _raise(found, submission, "quota", f"ask for less, or {'have it raised' if never else 'wait for other runs'}")
+    _raise(found, submission, f"ask for less, or {'have it raised' if never else 'wait for other runs'}")
     return list(_attempts(pod, quotas, nodes, placement.retries))
 
 
@@ -315,12 +313,11 @@ def _attempts(pod: PodSpec, quotas: Sequence[Quota], nodes: int, retries: int) -
                 yield f"{row.sentence} for all its attempts, since ended pods count: new ones may have to wait"
 
 
-def _raise(found: Sequence[Refusal], submission: Submission, name: str, advice: str) -> None:
+def _raise(found: Sequence[Refusal], submission: Submission, advice: str) -> None:
     if found:
         text = "\n  ".join(dict.fromkeys(row.text for row in found))
-        helps = all(row.options for row in found)
-        hint = skipping(name) if helps else f"{advice}; {skipping(name)}"
-        raise MissingHere(text, where=f"namespace {submission.placement.namespace}", hint=hint)
+        told = all(row.options for row in found)
+        raise MissingHere(text, where=f"namespace {submission.placement.namespace}", hint="" if told else advice)
 
 
 def _asks_admission(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
@@ -365,12 +362,11 @@ def _judge_room(submission: Submission, answers: _Answers) -> list[str]:
     problem = feasibility.refusal(found, nodes=job.nodes, need=need)
     if not problem:
         return []
-    skip = f"{skipping('room')}, to wait for room"
     if found.ever < job.nodes:
         never = f"the cluster could never hold more than {found.ever}: ask for fewer nodes"
         none = "no node could ever take it: ask for less on each"
-        raise MissingHere(problem, hint=f"{never if found.ever else none}; {skip}")
-    raise MissingHere(problem, hint=f"wait for what runs there, or ask for less; {skip}")
+        raise MissingHere(problem, hint=never if found.ever else none)
+    raise MissingHere(problem, hint="wait for what runs there, or ask for less")
 
 
 _TABLE = {
