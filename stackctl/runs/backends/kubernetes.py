@@ -49,7 +49,9 @@ class Kubernetes(Backend):
 
         context = _context(asked)
         ready = prepare(asked, context, tell)
-        run = submit.submit(Cluster(context.name), ready, asked.folder, tell, check=asked.cluster.preflight)
+        options = asked.cluster
+        check, skip = options.preflight, options.skip_check
+        run = submit.submit(Cluster(context.name), ready, asked.folder, tell, check=check, skip=skip)
         return ClusterRun(run, tell)
 
     def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
@@ -125,7 +127,9 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         image=image_of(job),
         code=packed.sha256 if packed else "",
         cpu=options.cpu,
+        cpu_limit=options.cpu_limit,
         memory=options.memory,
+        ephemeral_storage=options.ephemeral_storage,
         shm=options.shm,
         queue=options.queue,
         priority=options.priority,
