@@ -94,7 +94,8 @@ def _service(
     row: dict[str, Any] = {
         "image": image,
         "hostname": f"node-{node}",
-        "command": [_literal(word) for word in launcher("python", job)],
+        # In place of what the image starts by itself: an image built on ours may have an entrypoint of its own.
+        "entrypoint": [_literal(word) for word in launcher("python", job)],
         "environment": {**environment, "STACK_TOKEN": token},
         "user": user,
         "working_dir": "/workspace",
