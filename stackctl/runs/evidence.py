@@ -253,7 +253,9 @@ def not_run(*patterns: str) -> Callable[[Facts], Found | None]:
 def mount(facts: Facts) -> Found | None:
     """A volume cannot be mounted."""
     for pod in facts.stuck:
-        message = next(iter(reversed(facts.said("FailedMount", pod.metadata.name))), "")
+        # A pod's image is asked for once its volumes are mounted: what failed before that is past.
+        mounted = facts.said("Pulling", pod.metadata.name) or facts.said("Pulled", pod.metadata.name)
+        message = next(iter(reversed(facts.said("FailedMount", pod.metadata.name))), "") if not mounted else ""
         claim = re.search(
             r'persistentvolumeclaim "[^"]*" not found|unbound immediate PersistentVolumeClaims', pod.unschedulable
         )

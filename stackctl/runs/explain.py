@@ -88,7 +88,7 @@ _WAITING = (
     Cause(
         "namespace",
         evidence.namespace_ends,
-        "{name} has ended with its namespace {what}, which is being deleted: Kubernetes makes no pods there any more, "
+        "{name} ends with its namespace {what}, which is being deleted: Kubernetes makes no pods there any more, "
         "and keeps a pod that failed until there is another in its place",
         "neither goes by itself: `stackctl cancel {name}` removes the run, and sets the namespace free",
     ),

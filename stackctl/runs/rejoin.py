@@ -17,20 +17,30 @@ def first_line(path: Path) -> bytes | None:
     return line.rstrip(b"\n") if line else None
 
 
-def before(path: Path, there: Sequence[bytes]) -> Iterator[bytes]:
-    """The lines of a kept log that come before those that are there still: kept ends within them, or before them."""
+def joint(path: Path, there: Sequence[bytes]) -> tuple[int, int]:
+    """The `overlap` of a kept log with the lines that are there still."""
     with path.open("rb") as kept:
-        count, same = overlap((line.rstrip(b"\n") for line in kept), there)
+        return overlap((line.rstrip(b"\n") for line in kept), there)
+
+
+def first(path: Path, count: int) -> Iterator[bytes]:
+    """So many lines of a kept log, from its start."""
     with path.open("rb") as kept:
-        for line in islice(kept, count - same):
+        for line in islice(kept, count):
             yield line.rstrip(b"\n")
 
 
 def append(path: Path, newer: Path) -> None:
-    """Add to a kept log what a newer one has beyond it, and remove that one."""
+    """Add to a kept log what a newer one has beyond it, and remove that one; where they do not meet it takes its place.
+
+    Then the kept one may be of another pod, whose attempt has the same number.
+    """
     lines = newer.read_bytes().splitlines(keepends=True)
     with path.open("rb") as kept:
         _, same = overlap(kept, lines)
+    if not same:
+        newer.replace(path)
+        return
     with path.open("ab") as kept:
         kept.writelines(lines[same:])
     newer.unlink()

@@ -149,12 +149,16 @@ def cancel(run: Run) -> None:
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line of a log: of which attempt and node, and of which rank, None for the launcher's own."""
+    """A line of a log: of which attempt and node, and of which rank, None for the launcher's own.
+
+    `problem`: it is none of the log's, and says why that cannot be read.
+    """
 
     attempt: int
     node: int
     rank: int | None
     text: bytes
+    problem: bool = False
 
 
 def followed(run: Run, nodes: set[int], seen: Callable[[View], None]) -> Iterator[Line]:
@@ -211,7 +215,7 @@ def _unreadable(pod: objects.Pod, attempt: int, error: ApiError) -> Line:
         raise error
     why = error.message if isinstance(error, logs.Unreadable) else f"{pod.spec.node_name} does not answer"
     said = f"stackctl: the log of node {pod.index} cannot be read: {why}"
-    return Line(attempt, pod.index, None, said.encode())
+    return Line(attempt, pod.index, None, said.encode(), problem=True)
 
 
 class _Follower:
@@ -332,13 +336,16 @@ def with_start(lines: Iterator[Line], folder: Path, job: Job, tell: Callable[[st
         yield first
         yield from lines
         return
-    tell(f"note: the cluster has only the end of the log of node {node}, if any; its start is from {folder}")
     there = [first, *lines]
-    width = len(str(job.world_size - 1))
-    for rank, path in kept.items():
-        prefix = b"" if rank is None else f"[{rank:{width}}] ".encode()
-        for text in rejoin.before(path, [_as_printed(row) for row in there if row.rank == rank]):
-            yield Line(attempt, node, rank, prefix + text)
+    own = {rank: [_as_printed(row) for row in there if row.rank == rank] for rank in kept}
+    joints = {rank: rejoin.joint(path, own[rank]) for rank, path in kept.items()}
+    if all(row.problem for row in there) or any(same for _, same in joints.values()):
+        tell(f"note: the cluster has only the end of the log of node {node}, if any; its start is from {folder}")
+        width = len(str(job.world_size - 1))
+        for rank, path in kept.items():
+            prefix = b"" if rank is None else f"[{rank:{width}}] ".encode()
+            count, same = joints[rank]
+            yield from (Line(attempt, node, rank, prefix + text) for text in rejoin.first(path, count - same))
     yield from there
 
 

@@ -105,6 +105,16 @@ def test_what_the_cluster_has_lost_of_a_log_comes_from_the_folder(folder: Path) 
     assert [path.read_text() for path in sorted(kept.iterdir())] == ["step 1\nstep 2\n", "step 0\nstep 1\nstep 2\n"]
 
 
+def test_what_was_followed_of_another_pod_is_not_put_before_a_log(folder: Path) -> None:
+    """A job that was suspended starts to count its attempts anew."""
+    told: list[str] = []
+    kept = folder / "logs" / "attempt-1"
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / "rank-1.log").write_text("step 1 of yesterday\n")
+    assert list(run_of(Said("rank-failed"), told).logs(Lines(rank=1))) == [b"[1] step 1", b"[1] step 2"]
+    assert told == []
+
+
 def test_logs_of_pods_that_are_gone_are_those_that_were_followed(folder: Path) -> None:
     said, told = Said("rank-failed"), list[str]()
     run = run_of(said, told)

@@ -298,6 +298,13 @@ def test_a_run_one_of_whose_pods_is_being_ended_is_not_up() -> None:
     assert explain(facts(found)).cause == "disrupted"
 
 
+def test_a_volume_that_has_been_mounted_since_blocks_nothing() -> None:
+    found = pulling()
+    about = found["events"][0]["involvedObject"]
+    found["events"].insert(0, {"reason": "FailedMount", "message": "secret not found", "involvedObject": about})
+    assert explain(facts(found)).cause == "image pulling"
+
+
 def test_what_the_cluster_has_added_is_told_while_a_run_runs() -> None:
     found = live(running=True)
     found["pods"][0]["status"]["containerStatuses"].append({"name": "mesh", "state": {"running": {}}})

@@ -29,7 +29,8 @@ def test_the_most_lines_that_fit(kept: str, there: str, same: int) -> None:
 def test_what_was_kept_before_what_is_there(tmp_path: Path) -> None:
     path = tmp_path / "rank-0.log"
     path.write_bytes(b"a\n\nb\nc\n")
-    assert list(rejoin.before(path, [b"c", b"d"])) == [b"a", b"", b"b"]
+    assert rejoin.joint(path, [b"c", b"d"]) == (4, 1)
+    assert list(rejoin.first(path, 3)) == [b"a", b"", b"b"]
     assert rejoin.first_line(path) == b"a"
     assert rejoin.first_line(tmp_path / "none") is None
 
@@ -41,3 +42,6 @@ def test_a_newer_log_is_added(tmp_path: Path) -> None:
     rejoin.append(path, newer)
     assert path.read_bytes() == b"a\nb\nc\nd\n"
     assert not newer.exists()
+    newer.write_bytes(b"x\ny\n")
+    rejoin.append(path, newer)
+    assert path.read_bytes() == b"x\ny\n", "of another pod"
