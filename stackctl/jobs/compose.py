@@ -94,8 +94,9 @@ def _service(
     row: dict[str, Any] = {
         "image": image,
         "hostname": f"node-{node}",
-        # In place of what the image starts by itself: an image built on ours may have an entrypoint of its own.
-        "entrypoint": [_literal(word) for word in launcher("python", job)],
+        # None: an image built on ours may have one of its own, and the command is no argument of that.
+        "entrypoint": [],
+        "command": [_literal(word) for word in launcher("python", job)],
         "environment": {**environment, "STACK_TOKEN": token},
         "user": user,
         "working_dir": "/workspace",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tests.cluster import test_access as access
 from tests.cluster.conftest import new_namespace
 from tests.cluster.harness.cluster import Cluster, OwnCluster
 from tests.cluster.submitting import Submitter
-from tests.commands import PREFIX
+from tests.support.images import with_entrypoint
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster", "docker")
@@ -195,13 +194,9 @@ def test_what_the_cluster_warns_of_is_told_whole(submitter: Submitter, own_clust
 
 @pytest.fixture
 def image_with_entrypoint(own_cluster: OwnCluster, pod_image: str) -> Iterator[str]:
-    """An image built on ours that starts a program of its own."""
-    tag = f"{PREFIX}own-entrypoint:1"
-    recipe = f'FROM {pod_image}\nENTRYPOINT ["python", "-c", "print(1 / 0)"]\n'
-    subprocess.run(["docker", "build", "--quiet", "--tag", tag, "-"], input=recipe, text=True, check=True)
-    own_cluster.load_image(tag)
-    yield tag
-    subprocess.run(["docker", "image", "rm", tag], capture_output=True, check=True)
+    with with_entrypoint(pod_image) as tag:
+        own_cluster.load_image(tag)
+        yield tag
 
 
 def test_an_image_with_an_entrypoint_of_its_own(shared_submitter: Submitter, image_with_entrypoint: str) -> None:
