@@ -250,16 +250,20 @@ def not_run(*patterns: str) -> Callable[[Facts], Found | None]:
     return look
 
 
+_NO_VOLUME = re.compile(
+    r'persistentvolumeclaim "[^"]*" not found|unbound immediate PersistentVolumeClaims|binding volumes'
+    r"|^(?!.*Insufficient ).*(find available persistent volumes|volume node affinity conflict)"
+)
+"""A claim, and not want of room, keeps a pod from its node; of a message that names both, room is the cause."""
+
+
 def mount(facts: Facts) -> Found | None:
     """A volume cannot be mounted."""
     for pod in facts.stuck:
         # A pod's image is asked for once its volumes are mounted: what failed before that is past.
         mounted = facts.said("Pulling", pod.metadata.name) or facts.said("Pulled", pod.metadata.name)
         message = next(iter(reversed(facts.said("FailedMount", pod.metadata.name))), "") if not mounted else ""
-        claim = re.search(
-            r'persistentvolumeclaim "[^"]*" not found|unbound immediate PersistentVolumeClaims', pod.unschedulable
-        )
-        if claim or message:
+        if _NO_VOLUME.search(pod.unschedulable) or message:
             return Found(f"node {pod.index}", [message or pod.unschedulable])
     return None
 

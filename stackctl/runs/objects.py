@@ -12,8 +12,8 @@ from stackctl.jobs.kubernetes import CONTAINER, DISRUPTIONS_NOTE, FAILURES_NOTE,
 OVERDUE = timedelta(seconds=5)
 """How much longer than its grace time a pod may take to end."""
 
-HELD = timedelta(seconds=10)
-"""How long after the launcher the other containers of a pod may take to end."""
+HELD = timedelta(seconds=30)
+"""How long after the launcher the other containers of a pod may take to end: what Kubernetes gives one that it ends."""
 
 
 class Camel(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -110,21 +110,26 @@ def test_an_interruption_is_past_once_the_run_is_up_again_and_takes_no_retry(sha
 
 def test_a_claim_that_waits_for_whoever_should_make_its_volume(submitter: Submitter) -> None:
     name = submitter.namespace  # a class is the whole cluster's
-    asked = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": name}
-    made = {"provisioner": "nobody.test/none", "volumeBindingMode": "WaitForFirstConsumer"}
-    submitter.cluster.apply(
-        {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name}, **made},
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "slow", "namespace": name},
-         "spec": asked},
-    )  # fmt: skip
+    asked = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    kinds = {"slow": (name, "nobody.test/none"), "local": (f"{name}-local", "kubernetes.io/no-provisioner")}
+    for claim, (storage, provisioner) in kinds.items():
+        made = {"provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer"}
+        submitter.cluster.apply(
+            {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": storage}, **made},
+            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim, "namespace": name},
+             "spec": {**asked, "storageClassName": storage}},
+        )  # fmt: skip
     try:
         submitter.submit("waits", *PLAIN, "--volume", "slow", "--", "true")
         found = submitter.wait_for_cause("waits", "claim")
         assert f"slow (storage class {name})" in found.sentence
         until(lambda: "nobody.test/none" in submitter.explain("waits").text, 30, lambda: submitter.explain("waits"))
         submitter.cancel("waits")
+        submitter.submit("local", *PLAIN, "--volume", "local", "--", "true")
+        assert "available persistent volumes to bind" in submitter.wait_for_cause("local", "claim").text
+        submitter.cancel("local")
     finally:
-        submitter.cluster.kubectl("delete", "storageclass", name)
+        submitter.cluster.kubectl("delete", "storageclass", name, f"{name}-local")
 
 
 def test_a_namespace_that_is_deleted_with_a_run_in_it(cluster: Cluster, pod_image: str, tmp_path: Path) -> None:

@@ -190,6 +190,15 @@ def gone(reason: str, sentence: str) -> dict[str, Any]:
     return {**conditions("Failed"), "kept": report}
 
 
+def unscheduled(message: str) -> dict[str, Any]:
+    found = recorded("unschedulable")
+    for pod in found["pods"]:
+        for condition in pod["status"].get("conditions", []):
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                condition["message"] = message
+    return found
+
+
 INSECURE = 'pods "a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
 DENIED = (
     'failed to resolve reference "registry.example/x:1": pull access denied, repository does not exist or may require '
@@ -211,6 +220,10 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("sidecar failed", with_sidecar(0, {"terminated": {"exitCode": 2}}, phase="Failed"), "mesh of node 0 with exit co"),
     ("sidecar failed", with_init(), "mesh-init of node 0 with exit code 1"),
     ("queued", live(suspend=True), "waits in its queue"),
+    ("claim", unscheduled("0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."), "|"),
+    ("claim", unscheduled("0/2 nodes are available: 2 node(s) had volume node affinity conflict."), "affinity"),
+    ("claim", unscheduled('running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded'), "|"),
+    ("unschedulable", unscheduled("1 Insufficient cpu, 1 node(s) had volume node affinity conflict."), "cpu"),
     ("claim", unprovided("WaitForFirstConsumer", "ExternalProvisioning"), "slow (storage class fast)"),
     ("claim", unprovided("WaitForFirstConsumer", "ExternalProvisioning"), "| ExternalProvisioning!"),
     ("claim", unprovided("WaitForFirstConsumer"), "| WaitForFirstConsumer!"),
