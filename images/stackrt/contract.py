@@ -28,7 +28,7 @@ Bind = Literal["auto", "none"]
 """Whether ranks keep to the CPUs near their GPUs."""
 BINDS: tuple[str, ...] = get_args(Bind)
 
-OK = 0
+OK, FAILED = 0, 1
 PEERS = 75
 """Exit code (EX_TEMPFAIL of sysexits.h): peers that never came or have gone; another attempt may work."""
 CONFIG = 78

@@ -51,6 +51,9 @@ TRIES, FIRST_TRIES, PATIENCE = 6, 3, 45.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _WORTH_A_RETRY = (429, 500, 502, 503, 504)
 
+_QUOTED = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
+"""A warning of a header."""
+
 _GROUPS = {
     "Job": "apis/batch/v1",
     "NetworkPolicy": "apis/networking.k8s.io/v1",
@@ -370,5 +373,6 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _warnings(headers: urllib3.HTTPHeaderDict) -> list[str]:
-    """The texts of `Warning: 299 - "text"` headers."""
-    return [row.split('"')[1].replace("\\", "") for row in headers.getlist("Warning") if row.count('"') >= 2]
+    """The texts of `Warning: 299 - "text"` headers, of which proxies may make one; a quote within is escaped."""
+    texts = (text for row in headers.getlist("Warning") for text in _QUOTED.findall(row))
+    return [re.sub(r"\\(.)", r"\1", text) for text in texts]

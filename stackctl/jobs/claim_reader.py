@@ -38,7 +38,7 @@ def manifest(
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "args": [word.replace("$", "$$") for word in command],
+        "command": [word.replace("$", "$$") for word in command],
         "resources": amounts or AMOUNTS,
         "securityContext": confined(),
         "volumeMounts": [{"name": "out", "mountPath": OUT, "readOnly": True}],

@@ -94,6 +94,8 @@ def _service(
     row: dict[str, Any] = {
         "image": image,
         "hostname": f"node-{node}",
+        # None: an image built on ours may have one of its own, and the command is no argument of that.
+        "entrypoint": [],
         "command": [_literal(word) for word in launcher("python", job)],
         "environment": {**environment, "STACK_TOKEN": token},
         "user": user,

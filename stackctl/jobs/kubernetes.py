@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stackctl.jobs import mesh, yaml_text
+from stackctl.jobs import lengths, mesh, yaml_text
 from stackctl.jobs.job import STOP_MARGIN, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
 from stackctl.jobs.profiles import Profile
@@ -48,7 +48,11 @@ def manifests(job: Job, placement: Placement, *, token: str, packed: str = "") -
     Args:
         token: The run's secret.
         packed: The shipped code: a gzipped tar archive in base64.
+
+    Raises:
+        InvalidInput: The job's words are too long for a cluster.
     """
+    lengths.check(job)
     return [
         _job(job, placement),
         _secret(job, placement, token, packed),
@@ -191,7 +195,8 @@ def _container(job: Job, placement: Placement) -> Manifest:
         "name": CONTAINER,
         "image": placement.image,
         "imagePullPolicy": "IfNotPresent",
-        "args": [_literal(word) for word in launcher("python", job)],
+        # In place of what the image starts by itself: an image built on ours may have an entrypoint of its own.
+        "command": [_literal(word) for word in launcher("python", job)],
         **({"workingDir": WORKSPACE} if placement.code else {}),
         "env": _environment(job, placement),
         "resources": _resources(job, placement),

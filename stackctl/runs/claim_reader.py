@@ -166,7 +166,8 @@ def _printed(cluster: Cluster, name: str, namespace: str, uid: str) -> str:
     deadline = time.monotonic() + PATIENCE
     while True:
         pods = cluster.items("Pod", objects.Pod, namespace, labelSelector=selector)
-        ended = [pod for pod in pods if pod.status.phase in ("Succeeded", "Failed")]
+        # What else is in the pod may keep it.
+        ended = [pod for pod in pods if pod.status.phase in ("Succeeded", "Failed") or pod.state.terminated]
         if ended:
             break
         if time.monotonic() > deadline:

@@ -20,8 +20,8 @@ from stackctl.runs.observe import View
 from stackctl.runs.progress import Progress
 from stackctl.runs.states import ENDED, WAITS
 from stackctl.runs.store import Record
-from stackctl.runs.stored import StoredRun, log_lines
-from stackctl.runs.watch import Run
+from stackctl.runs.stored import StoredRun, log_files, log_lines
+from stackctl.runs.watch import Line, Run
 
 MOST_ROWS = 64
 """Nodes that a status shows to a person."""
@@ -76,11 +76,11 @@ class ClusterRun:
         if chosen.attempt and pods and chosen.attempt > newest:
             raise InvalidInput(f"the newest attempt is {newest}", where=f"--attempt {chosen.attempt}")
         found = False
-        for line in watch.lines(self._run, pods, nodes, chosen.attempt):
+        for line in watch.lines(self._run, pods, nodes, chosen.attempt, self._whole):
             if chosen.rank is None or line.rank == chosen.rank:
                 found = True
                 yield line.text
-        for text in self._kept_lines(job, gone, chosen) if gone else ():
+        for text in self._kept_lines(job, gone, chosen, chosen.attempt or newest) if gone else ():
             found = True
             yield text
         if not found:
@@ -99,7 +99,8 @@ class ClusterRun:
             hint = f"attempt {now.attempt} of {now.attempts}; {kept_until}"
             return Outcome(now.state, explain.explain(watch.facts(run)).text, hint)
         where = f"namespace {run.namespace}"
-        return Outcome("succeeded", summary.text(run.job, record, where, self._folder, now.result) if record else "")
+        told = summary.text(run.job, record, where, self._folder, now.result) if record else ""
+        return Outcome("succeeded", "\n".join([*filter(None, [told]), *_kept_by(now)]))
 
     def cancel(self) -> str:
         """Remove it with all that belongs to it; its folder stays."""
@@ -125,6 +126,12 @@ class ClusterRun:
             if keeper:
                 keeper.close()
 
+    def _whole(self, lines: Iterator[Line]) -> Iterator[Line]:
+        """Lines of one node, with what its folder has of them and the cluster has not."""
+        if store.read_record(self._folder) is None:
+            return lines
+        return watch.with_start(lines, self._folder, self._run.job, self._tell)
+
     def _kept(self, job: objects.KubeJob) -> Kept | None:
         """How it ended, from its claim; None if it keeps nothing there."""
         source = claim_reader.source_of(job)
@@ -133,10 +140,15 @@ class ClusterRun:
         with self._place() as folder:
             return _read(self._run.cluster, source, folder, self._tell)
 
-    def _kept_lines(self, job: objects.KubeJob, nodes: Collection[int], chosen: Lines) -> Iterator[bytes]:
-        """The logs of nodes whose pods are gone, from its claim."""
+    def _kept_lines(self, job: objects.KubeJob, nodes: Collection[int], chosen: Lines, attempt: int) -> Iterator[bytes]:
+        """The logs of nodes whose pods are gone, from its claim, or as they were followed."""
         source = claim_reader.source_of(job)
         if source is None:
+            own = store.read_record(self._folder) is not None
+            if own and log_files(self._folder, self._run.job, nodes, attempt=attempt, rank=chosen.rank):
+                self._tell(f"note: pods are gone; these are their logs as they were followed, from {self._folder}")
+                yield from log_lines(self._folder, self._run.job, nodes, attempt=attempt, rank=chosen.rank)
+                return
             said = ", ".join(map(str, sorted(nodes)[:10])) + (", …" if len(nodes) > 10 else "")
             self._tell(f"note: gone with their pods: the logs of node {said}; --volume keeps those of the next run")
             return
@@ -217,13 +229,24 @@ def _fares(job: Job, now: View) -> list[str]:
     lines = [f"{now.name}: {now.state}, {attempts} ({summary.size(job)}, namespace {now.namespace})"]
     if now.state == "failed":
         lines.append(f"  {(now.failure or {}).get('sentence') or now.reason}")
+    elif now.state == "stopped" and now.reason:
+        lines.append(f"  {now.reason}; `stackctl cancel {now.name}` removes the run, and sets it free")
     elif now.state in WAITS:
         lines.append(f"  `stackctl explain {now.name}` says why it waits")
+    lines += [f"  {text}" for text in _kept_by(now)]
     rows = [(str(node.node), node.state, node.host or "-", node.pod) for node in now.nodes]
     lines.append(summary.table([("NODE", "STATE", "HOST", "POD"), *rows[:MOST_ROWS]]))
     if len(rows) > MOST_ROWS:
         lines.append(f"… {len(rows) - MOST_ROWS} more; --json has all")
     return lines
+
+
+def _kept_by(now: View) -> list[str]:
+    """What a person should know of a run that has ended and still holds what it was given."""
+    if not now.kept_by:
+        return []
+    names = ", ".join(now.kept_by)
+    return [f"its pods stay, for the container {names} that the cluster has added: `stackctl explain {now.name}`"]
 
 
 def _read(cluster: Cluster, source: Source, folder: Path, tell: Tell, chosen: Lines | None = None) -> Kept | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from stackctl.jobs.kubernetes import UNPACK
 from stackctl.runs import observe
-from stackctl.runs.objects import Event, KubeJob, Pod
+from stackctl.runs.objects import Claim, Event, KubeJob, Pod
 from stackrt.contract import CONFIG, STOPPED, Reason
 
 
@@ -16,7 +16,7 @@ class Facts(NamedTuple):
     """What the cluster says of a run: its Job, every pod of every attempt, and events about both.
 
     `service` is whether the Service is there that gives the pods their names. `kept` is failure.json of the run's
-    claim, read where no pod is left to tell.
+    claim, read where no pod is left to tell. `claims` are those that have no volume yet, where pods wait.
     """
 
     job: KubeJob
@@ -24,6 +24,7 @@ class Facts(NamedTuple):
     events: Sequence[Event] = ()
     service: bool = True
     kept: dict[str, Any] | None = None
+    claims: Sequence[Claim] = ()
 
     @property
     def newest(self) -> list[Pod]:
@@ -38,7 +39,7 @@ class Facts(NamedTuple):
     @property
     def last(self) -> list[Pod]:
         """The pods of the newest attempt that has failed: of the last one, or of the one before a restart."""
-        failed = [pod for pod in self.pods if pod.status.phase == "Failed"]
+        failed = [pod for pod in self.pods if pod.has_failed]
         attempt = max((pod.attempt for pod in failed), default=0)
         return [pod for pod in failed if pod.attempt == attempt]
 
@@ -47,15 +48,34 @@ class Facts(NamedTuple):
         """The launchers' report of why the last attempt failed; empty if there is none."""
         return observe.failure(self.last) or self.kept or {}
 
-    def said(self, reason: str, of: str = "") -> list[str]:
-        """Messages of events with a reason, about the Job or one pod."""
-        name = of or self.job.metadata.name
-        kind = "Pod" if of else "Job"
-        return [
-            row.message
-            for row in self.events
-            if row.reason == reason and (row.involved_object.kind, row.involved_object.name) == (kind, name)
-        ]
+    @property
+    def recovered(self) -> bool:
+        """Whether every node is up, so that what ended an earlier attempt is past."""
+        return len(self.newest) >= self.job.spec.completions and all(pod.is_up for pod in self.newest)
+
+    def said(self, reason: str, of: str = "", kind: str = "Pod") -> list[str]:
+        """Messages of events with a reason, about the Job or what else is named."""
+        name, kind = (of, kind) if of else (self.job.metadata.name, "Job")
+        return [row.message for row in self._about(kind, name) if row.reason == reason]
+
+    def refusals(self) -> list[str]:
+        """What the Job controller was told, the last one at the end, when it could not make pods that it owes now."""
+        owed = [pod for pod in self.newest if pod.has_failed]
+        if len(self.newest) - len(owed) >= self.job.spec.completions:
+            return []
+        # Until an earlier pod has ended nobody misses it: what was refused before that has come right since.
+        since = min((_end(pod) for pod in owed), default="") if len(self.newest) >= self.job.spec.completions else ""
+        rows = [row for row in self._about("Job", self.job.metadata.name) if row.reason == "FailedCreate"]
+        return [row.message for row in rows if not row.time or row.time >= since]
+
+    def _about(self, kind: str, name: str) -> list[Event]:
+        return [row for row in self.events if (row.involved_object.kind, row.involved_object.name) == (kind, name)]
+
+
+def _end(pod: Pod) -> str:
+    """When a pod's launcher ended, to the second; empty if that is not known."""
+    ended = pod.state.terminated
+    return (ended.finished_at or "")[:19] if ended else ""
 
 
 class Found(NamedTuple):
@@ -74,9 +94,7 @@ def not_created(*patterns: str) -> Callable[[Facts], Found | None]:
     """The Job controller could not create pods, and was told a reason that matches."""
 
     def look(facts: Facts) -> Found | None:
-        if len(facts.newest) >= facts.job.spec.completions:
-            return None
-        for message in reversed(facts.said("FailedCreate")):
+        for message in reversed(facts.refusals()):
             if any(re.search(pattern, message) for pattern in patterns):
                 return Found(re.sub(r'^Error creating: (pods ".*?" is forbidden: )?', "", message), [message])
         return None
@@ -232,14 +250,20 @@ def not_run(*patterns: str) -> Callable[[Facts], Found | None]:
     return look
 
 
+_NO_VOLUME = re.compile(
+    r'persistentvolumeclaim "[^"]*" not found|unbound immediate PersistentVolumeClaims|binding volumes'
+    r"|^(?!.*Insufficient ).*(find available persistent volumes|volume node affinity conflict)"
+)
+"""A claim, and not want of room, keeps a pod from its node; of a message that names both, room is the cause."""
+
+
 def mount(facts: Facts) -> Found | None:
     """A volume cannot be mounted."""
     for pod in facts.stuck:
-        message = next(iter(reversed(facts.said("FailedMount", pod.metadata.name))), "")
-        claim = re.search(
-            r'persistentvolumeclaim "[^"]*" not found|unbound immediate PersistentVolumeClaims', pod.unschedulable
-        )
-        if claim or message:
+        # A pod's image is asked for once its volumes are mounted: what failed before that is past.
+        mounted = facts.said("Pulling", pod.metadata.name) or facts.said("Pulled", pod.metadata.name)
+        message = next(iter(reversed(facts.said("FailedMount", pod.metadata.name))), "") if not mounted else ""
+        if _NO_VOLUME.search(pod.unschedulable) or message:
             return Found(f"node {pod.index}", [message or pod.unschedulable])
     return None
 
@@ -250,6 +274,41 @@ def unpack(facts: Facts) -> Found | None:
         for row in pod.status.init_container_statuses:
             if row.name == UNPACK and row.state.terminated and row.state.terminated.exit_code:
                 return Found(f"node {pod.index}", row.state.terminated.message.splitlines()[-5:])
+    return None
+
+
+def unprovided(facts: Facts) -> Found | None:
+    """A claim has no volume: it waits for its first pod, and whoever should make one has not."""
+    for claim in facts.claims if facts.stuck else ():
+        name, kind = claim.metadata.name, "PersistentVolumeClaim"
+        said = [*facts.said("ProvisioningFailed", name, kind), *facts.said("ExternalProvisioning", name, kind)]
+        kept_by = f" (storage class {claim.spec.storage_class_name})" if claim.spec.storage_class_name else ""
+        return Found(f"{name}{kept_by}", said[:1] or facts.said("WaitForFirstConsumer", name, kind)[:1])
+    return None
+
+
+def namespace_ends(facts: Facts) -> Found | None:
+    """The run's namespace is being deleted."""
+    return Found(facts.job.metadata.namespace) if facts.job.namespace_ends else None
+
+
+def held(facts: Facts) -> Found | None:
+    """Containers that are not ours keep pods whose launcher has ended."""
+    pods = [pod for pod in facts.newest if pod.held]
+    names = ", ".join(observe.kept_by(pods))
+    images = dict.fromkeys(f"{row.name}: {row.image}" for pod in pods for row in pod.others if row.state.running)
+    return Found(f"the container {names} on {_nodes(pods, facts)}", list(images)) if pods else None
+
+
+def other_failed(facts: Facts) -> Found | None:
+    """A container that is not ours failed, so Kubernetes takes the pod for failed, whatever the launcher did."""
+    for pod in facts.last:
+        launcher = pod.state.terminated
+        before = [row for row in pod.status.init_container_statuses if row.name != UNPACK]
+        for row in [*before, *pod.others] if launcher is None or launcher.exit_code == 0 else ():
+            if row.state.terminated and row.state.terminated.exit_code:
+                said = row.state.terminated.message.splitlines()[-5:]
+                return Found(f"{row.name} of node {pod.index} with exit code {row.state.terminated.exit_code}", said)
     return None
 
 
@@ -282,9 +341,18 @@ def starting(facts: Facts) -> Found | None:
     return Found(_nodes(waiting, facts)) if waiting else None
 
 
+def up(facts: Facts) -> Found | None:
+    """Every node runs, and nothing is known to keep them apart."""
+    return running(facts) if facts.recovered and facts.service and not facts.job.failing else None
+
+
 def running(facts: Facts) -> Found | None:
     """Pods run."""
-    return Found(f"attempt {max(pod.attempt for pod in facts.newest)}") if facts.newest else None
+    if not facts.newest:
+        return None
+    others = ", ".join(dict.fromkeys(row.name for pod in facts.newest for row in pod.others))
+    beside = f"; beside each launcher runs what the cluster has added, which must end by itself: {others}"
+    return Found(f"attempt {max(pod.attempt for pod in facts.newest)}{beside if others else ''}")
 
 
 def _nodes(pods: Sequence[Pod], facts: Facts) -> str:

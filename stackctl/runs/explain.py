@@ -25,9 +25,13 @@ class Explanation(NamedTuple):
     @property
     def text(self) -> str:
         """All of it, for a person."""
-        lines = [self.sentence, *(f"  | {line}" for line in self.evidence)]
+        lines = [self.sentence, *_shown(self.evidence)]
         lines += [f"  {self.advice}"] if self.advice else []
         return "\n".join([*lines, *([f"before that, {self.before}"] if self.before else [])])
+
+
+def _shown(evidence: Sequence[str]) -> list[str]:
+    return [f"  | {line}" for line in evidence]
 
 
 class Cause(NamedTuple):
@@ -44,8 +48,8 @@ def explain(facts: Facts) -> Explanation:
     why = _first(CAUSES, facts)
     if why is None:
         return Explanation("unknown", f"{facts.job.metadata.name}: nothing in the cluster tells what happened")
-    earlier = _first(_FAILED, facts) if why.cause in {cause.name for cause in _WAITING} else None
-    return why._replace(before=earlier.sentence) if earlier else why
+    earlier = _first(_FAILED, facts) if why.cause in _PRESENT else None
+    return why._replace(before="\n".join([earlier.sentence, *_shown(earlier.evidence)])) if earlier else why
 
 
 def _first(causes: Sequence[Cause], facts: Facts) -> Explanation | None:
@@ -94,6 +98,22 @@ def _by_admission(kind: Kind, *patterns: str) -> Callable[[Facts], Found | None]
 _SUBMIT_AGAIN = "then remove it and submit it again: stackctl cancel {name}"
 
 _WAITING = (
+    Cause(
+        "namespace",
+        evidence.namespace_ends,
+        "{name} ends with its namespace {what}, which is being deleted: Kubernetes makes no pods there any more, "
+        "and keeps a pod that failed until there is another in its place",
+        "neither goes by itself: `stackctl cancel {name}` removes the run, and sets the namespace free",
+    ),
+    Cause(
+        "sidecar",
+        evidence.held,
+        "{name}: its launchers have ended, and what the cluster has added to the pods has not: {what}; until then "
+        "nothing that they hold is given back, and no other attempt starts",
+        "`stackctl cancel {name}` removes it; have whoever adds that container leave out pods with the label "
+        "app.kubernetes.io/managed-by=stackctl, or add it as a native sidecar (an init container with restartPolicy "
+        "Always), which ends with the job",
+    ),
     Cause(
         "quota",
         _by_admission("quota", r"exceeded quota"),
@@ -161,6 +181,13 @@ _WAITING = (
         "wait for room, or ask for less; `stackctl cancel {name}` gives up the nodes that it holds",
     ),
     Cause(
+        "claim",
+        evidence.unprovided,
+        "{name}: pods wait for a volume, and there is none yet for the claim {what}",
+        "its storage class makes one for the first pod that wants it: `kubectl describe pvc` tells who should, and why "
+        "it does not; a claim of another class can be used at once",
+    ),
+    Cause(
         "image unauthorized",  # before what is not found: a registry says so, too, of a name that it does not know
         evidence.pull(r"unauthorized", r"denied", r"\b403\b", r"authentication required", r"authorization failed"),
         "{name}: the registry does not let the cluster pull the image, or has none of this name, for {what}",
@@ -193,6 +220,13 @@ _WAITING = (
 _FAILED = (
     *_not_started(evidence.not_run),
     Cause("configuration", evidence.config, "{name} cannot work as it is: {what}", f"put it right, {_SUBMIT_AGAIN}"),
+    Cause(
+        "sidecar failed",
+        evidence.other_failed,
+        "{name}: its launcher has not failed, and a container that the cluster has added has: {what}; Kubernetes takes "
+        "the node for failed",
+        "have whoever adds that container leave out pods with the label app.kubernetes.io/managed-by=stackctl",
+    ),
     Cause("unpack", evidence.unpack, "{name}: the shipped code could not be unpacked, on {what}"),
     Cause(
         "out of memory",
@@ -237,9 +271,13 @@ _FAILED = (
 CAUSES: tuple[Cause, ...] = (
     Cause("succeeded", evidence.succeeded, "{name} has succeeded"),
     *_live(_WAITING),
+    Cause("running", evidence.up, "{name} runs: {what}"),
     *_FAILED,
     Cause("failed", evidence.failed, "{name} failed: {what}"),
     Cause("starting", evidence.starting, "{name} is starting: {what}"),
     Cause("running", evidence.running, "{name} runs: {what}"),
 )
 """In the order in which they are looked for: what blocks a run now, before why an earlier attempt failed."""
+
+_PRESENT = {"running", *(cause.name for cause in _WAITING)}
+"""Causes that are about now: they may have a past."""

@@ -17,8 +17,15 @@ PAUSE, MOST_BREAKS, MOST_LAST_BREAKS = 1.0, 60, 2
 """Seconds before a stream is taken up again, and how often in a row without a new line: while its container runs, and
 once nothing more comes."""
 
+_KUBELET = re.compile(rb"unable to retrieve container logs for |failed (to|with err) |rpc error: ")
+"""How the kubelet's own words begin, where it writes in a log's place why there is none; a log's lines have times."""
+
 OVERLAP = 2
 """Seconds of the log that are asked for again: the API server knows whole seconds only."""
+
+
+class Unreadable(ApiError):
+    """The kubelet cannot read the log; says why in its own words."""
 
 
 def rank_of(line: bytes) -> int | None:
@@ -95,13 +102,16 @@ class _Seen:
                 known[row] -= 1
                 continue
             stamp, _, line = row.partition(b" ")
-            self._remember(stamp, row)
-            yield line
+            when = _time(stamp)
+            if when is not None:
+                self._remember(when, row)
+                yield line
+            elif _KUBELET.match(row):
+                raise Unreadable(row.decode(errors="replace"), status=502)
+            elif row:  # the rest of a long line, which another stream's came between
+                yield row
 
-    def _remember(self, stamp: bytes, row: bytes) -> None:
-        when = _time(stamp)
-        if when is None:
-            return
+    def _remember(self, when: datetime, row: bytes) -> None:
         self._newest = max(when, self._newest or when)
         self._recent.append((when, row))
         # One second more than the overlap: the server cuts to whole seconds.

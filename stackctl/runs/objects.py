@@ -12,6 +12,9 @@ from stackctl.jobs.kubernetes import CONTAINER, DISRUPTIONS_NOTE, FAILURES_NOTE,
 OVERDUE = timedelta(seconds=5)
 """How much longer than its grace time a pod may take to end."""
 
+HELD = timedelta(seconds=30)
+"""How long after the launcher the other containers of a pod may take to end: what Kubernetes gives one that it ends."""
+
 
 class Camel(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """Named as in Kubernetes."""
@@ -60,11 +63,15 @@ class JobStatus(Camel, frozen=True):
 
 
 class KubeJob(Camel, frozen=True):
-    """A Job."""
+    """A Job.
+
+    `namespace_ends` is whether its namespace is being deleted, which a Job does not tell: it is asked beside it.
+    """
 
     metadata: Metadata
     spec: JobSpec = JobSpec()
     status: JobStatus = JobStatus()
+    namespace_ends: bool = False
 
     def condition(self, kind: str) -> Condition | None:
         """A condition that holds, or None."""
@@ -144,10 +151,14 @@ class Pod(Camel, frozen=True):
         return int(self.metadata.annotations.get(INDEX_NOTE) or 0)
 
     @property
+    def failures(self) -> int:
+        """How many failures of its node were counted before it was made."""
+        return int(self.metadata.annotations.get(FAILURES_NOTE) or 0)
+
+    @property
     def own_attempt(self) -> int:
         """Which attempt it was made for, as the Job controller counts; the nodes of an attempt agree on the highest."""
-        notes = self.metadata.annotations
-        return 1 + int(notes.get(FAILURES_NOTE) or 0) + int(notes.get(DISRUPTIONS_NOTE) or 0)
+        return 1 + self.failures + int(self.metadata.annotations.get(DISRUPTIONS_NOTE) or 0)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -177,6 +188,34 @@ class Pod(Camel, frozen=True):
         return next((row.state for row in self.status.container_statuses if row.name == CONTAINER), ContainerState())
 
     @property
+    def has_failed(self) -> bool:
+        """Whether it has, or its launcher: what else is in the pod may keep it."""
+        ended = self.state.terminated
+        return self.status.phase == "Failed" or (ended is not None and ended.exit_code != 0)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its launcher runs and nobody ends it, or has succeeded."""
+        ended = self.state.terminated
+        if self.status.phase == "Failed" or self.disruption:
+            return False
+        running = self.state.running is not None and self.metadata.deletion_timestamp is None
+        return running or (ended is not None and ended.exit_code == 0)
+
+    @property
+    def others(self) -> list[ContainerStatus]:
+        """Containers that something in the cluster has added: each must end by itself, or the pod does not."""
+        return [row for row in self.status.container_statuses if row.name != CONTAINER]
+
+    @property
+    def held(self) -> bool:
+        """Whether its launcher has ended, and another container keeps the pod."""
+        ended, about = self.state.terminated, self.metadata
+        if not (ended and ended.finished_at) or self.status.phase != "Running" or about.deletion_timestamp:
+            return False
+        return any(row.state.running for row in self.others) and _long_since(ended.finished_at, HELD)
+
+    @property
     def disruption(self) -> Condition | None:
         """Why the cluster ended this pod for reasons of its own, if it did."""
         rows = self.status.conditions
@@ -188,7 +227,7 @@ class Pod(Camel, frozen=True):
         stamp = self.metadata.deletion_timestamp
         if stamp is None or self.status.phase in ("Failed", "Succeeded"):
             return False
-        return datetime.fromisoformat(stamp.replace("Z", "+00:00")) + OVERDUE < datetime.now(UTC)
+        return _long_since(stamp, OVERDUE)
 
     @property
     def problem(self) -> Waiting | None:
@@ -205,6 +244,30 @@ class Pod(Camel, frozen=True):
             if row.type == "PodScheduled" and row.status == "False" and self.status.phase == "Pending":
                 return row.message or row.reason
         return ""
+
+
+def _long_since(stamp: str, most: timedelta) -> bool:
+    return datetime.fromisoformat(stamp.replace("Z", "+00:00")) + most < datetime.now(UTC)
+
+
+class ClaimStatus(Camel, frozen=True):
+    """How a claim fares."""
+
+    phase: str = ""
+
+
+class ClaimSpec(Camel, frozen=True):
+    """What a claim asks for."""
+
+    storage_class_name: str = ""
+
+
+class Claim(Camel, frozen=True):
+    """A claim of a volume."""
+
+    metadata: Metadata
+    spec: ClaimSpec = ClaimSpec()
+    status: ClaimStatus = ClaimStatus()
 
 
 class EventSource(Camel, frozen=True):
@@ -224,3 +287,8 @@ class Event(Camel, frozen=True):
     type: str = ""
     last_timestamp: str | None = None
     event_time: str | None = None
+
+    @property
+    def time(self) -> str:
+        """When it happened last: UTC, ISO 8601, to the second; empty if it does not say."""
+        return (self.last_timestamp or self.event_time or "")[:19]

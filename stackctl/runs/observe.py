@@ -27,7 +27,10 @@ class NodeView(msgspec.Struct, frozen=True):
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as it is now. `attempt` counts from 1; `attempts` is how many there may be."""
+    """A run as it is now. `attempt` counts from 1; `attempts` is how many there may be.
+
+    `kept_by` names the containers, not ours, that keep pods whose launcher has ended.
+    """
 
     name: str
     namespace: str
@@ -37,6 +40,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     ended: str = ""
     reason: str = ""
+    kept_by: tuple[str, ...] = ()
     nodes: tuple[NodeView, ...] = ()
     result: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
@@ -57,27 +61,55 @@ def job_of(found: objects.KubeJob) -> Job:
 def view(found: objects.KubeJob, pods: Sequence[objects.Pod]) -> View:
     """The run that a Job and its pods make."""
     newest = newest_pods(pods)
-    complete, failed = found.condition("Complete"), found.failing
     state = _state(found, newest)
+    attempt = max((pod.attempt for pod in pods), default=1)
     return View(
         name=found.metadata.name,
         namespace=found.metadata.namespace,
         state=state,
-        attempt=max((pod.attempt for pod in pods), default=1),
-        attempts=found.spec.backoff_limit_per_index + 1,
+        attempt=attempt,
+        attempts=_attempts(found, newest, attempt),
         created=found.metadata.creation_timestamp,
-        ended=found.status.completion_time if complete else "",
-        reason=f"{failed.reason}: {failed.message}" if failed and state == "failed" else "",
+        ended=_ended(found, newest) if state == "succeeded" else "",
+        reason=_reason(found, state),
+        kept_by=kept_by(newest),
         nodes=tuple(NodeView(pod.index, pod.metadata.name, doing(pod), pod.spec.node_name) for pod in newest),
-        result=next((pod.report for pod in newest if pod.index == 0 and complete and pod.report), None),
+        result=next((pod.report for pod in newest if pod.index == 0 and state == "succeeded" and pod.report), None),
         failure=failure(pods),
     )
+
+
+def _attempts(found: objects.KubeJob, newest: Sequence[objects.Pod], attempt: int) -> int:
+    """How many attempts there may be: this one, and as many as there are retries left; a disruption takes none."""
+    left = found.spec.backoff_limit_per_index - max((pod.failures for pod in newest), default=0)
+    return attempt + max(left, 0)
+
+
+def _ended(found: objects.KubeJob, newest: Sequence[objects.Pod]) -> str:
+    """When it succeeded."""
+    ends = [pod.state.terminated.finished_at or "" for pod in newest if pod.state.terminated]
+    return found.status.completion_time or max(ends, default="")
+
+
+def _reason(found: objects.KubeJob, state: State) -> str:
+    """Why it has ended, in the cluster's words."""
+    failed = found.failing
+    if failed and state == "failed":
+        return f"{failed.reason}: {failed.message}"
+    return f"the namespace {found.metadata.namespace} is being deleted" if found.namespace_ends else ""
+
+
+def kept_by(newest: Sequence[objects.Pod]) -> tuple[str, ...]:
+    """Containers, not ours, that keep pods whose launcher has ended."""
+    names = (row.name for pod in newest if pod.held for row in pod.others if row.state.running)
+    return tuple(dict.fromkeys(names))
 
 
 def with_kept(now: View, attempt: int, result: dict[str, Any] | None, failure: dict[str, Any] | None) -> View:
     """The same, with what a run has kept on its claim where its pods are gone."""
     known = {"result": now.result or (result if now.state == "succeeded" else None), "failure": now.failure or failure}
-    return msgspec.structs.replace(now, attempt=max(now.attempt, attempt), **known)
+    newest = max(now.attempt, attempt)
+    return msgspec.structs.replace(now, attempt=newest, attempts=max(now.attempts, newest), **known)
 
 
 def line(now: View) -> str:
@@ -115,7 +147,8 @@ def doing(pod: objects.Pod) -> str:
     if pod.status.reason:
         return pod.status.reason.lower()
     if ended:
-        return "succeeded" if ended.exit_code == 0 else f"failed (exit code {ended.exit_code})"
+        how = "succeeded" if ended.exit_code == 0 else f"failed (exit code {ended.exit_code})"
+        return f"{how}, kept by {', '.join(kept_by([pod]))}" if pod.held else how
     if pod.metadata.deletion_timestamp:
         return "ending"
     if pod.state.running:
@@ -131,14 +164,33 @@ def _state(found: objects.KubeJob, newest: Sequence[objects.Pod]) -> State:
         return "succeeded"
     if found.condition("Failed") or (found.failing and _all_ended(newest)):
         return "failed"
-    if found.metadata.deletion_timestamp:
+    if found.metadata.deletion_timestamp or (found.namespace_ends and not any(map(_still_runs, newest))):
         return "stopped"
-    return "queued" if found.spec.suspend else _progress(found, newest)
+    if found.spec.suspend:
+        return "queued"
+    return _held(found, newest) or _progress(found, newest)
 
 
 def _all_ended(newest: Sequence[objects.Pod]) -> bool:
     """Whether every pod has ended, or is on a node that has gone: the Job waits for such a pod to be removed."""
     return all(pod.status.phase == "Failed" or pod.overdue for pod in newest) and any(pod.overdue for pod in newest)
+
+
+def _still_runs(pod: objects.Pod) -> bool:
+    return pod.state.running is not None and not pod.overdue
+
+
+def _held(found: objects.KubeJob, newest: Sequence[objects.Pod]) -> State | None:
+    """How a run has ended whose launchers have all, though other containers keep its pods; None if it has not.
+
+    The Job controller waits for such pods: it neither calls the job complete nor replaces one that failed.
+    """
+    failed = [pod for pod in newest if pod.has_failed]
+    if len(newest) < found.spec.completions or not all(pod.state.terminated for pod in newest):
+        return None
+    if failed:
+        return "failed" if all(pod.held for pod in failed) else None
+    return "succeeded" if any(pod.held for pod in newest) else None
 
 
 def _progress(found: objects.KubeJob, newest: Sequence[objects.Pod]) -> State:

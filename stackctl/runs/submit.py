@@ -122,7 +122,10 @@ def create(cluster: Cluster, submission: Submission) -> tuple[str, bool]:
 
 def trial(cluster: Cluster, submission: Submission) -> list[Object]:
     """Have the cluster check every object and fill in what it would, without creating any."""
-    return [cluster.create(manifest, dry_run=True)[0] for manifest in submission.manifests]
+    made = [cluster.create(manifest, dry_run=True)[0] for manifest in submission.manifests]
+    for row in made:
+        row["metadata"].pop("managedFields", None)  # who has set which field: of no use to a reader
+    return made
 
 
 def _create_job(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:

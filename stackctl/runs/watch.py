@@ -15,7 +15,7 @@ from stackctl.engines.kube import ApiError, Cluster, Silent
 from stackctl.errors import JobFailed
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import RUN_LABEL
-from stackctl.runs import logs, objects, observe
+from stackctl.runs import logs, objects, observe, rejoin
 from stackctl.runs.evidence import Facts
 from stackctl.runs.handle import NoSuchRun
 from stackctl.runs.observe import View
@@ -59,7 +59,32 @@ def look(run: Run) -> tuple[objects.KubeJob, list[objects.Pod]]:
     found = run.cluster.get("Job", run.name, run.namespace)
     if found is None or found["metadata"]["uid"] != run.uid:
         raise JobFailed(f"{run.name} was removed meanwhile")
-    return msgspec.convert(found, objects.KubeJob), _pods(run)
+    job, pods = msgspec.convert(found, objects.KubeJob), _pods(run)
+    if _may_end_with_its_namespace(job, pods) and namespace_ends(run.cluster, run.namespace):
+        job = msgspec.structs.replace(job, namespace_ends=True)
+    return job, pods
+
+
+def _may_end_with_its_namespace(job: objects.KubeJob, pods: Sequence[objects.Pod]) -> bool:
+    """Whether pods are being deleted, and not by the Job. Nothing else tells: no event is written there any more."""
+    over = job.metadata.deletion_timestamp or job.failing or job.condition("Complete")
+    return not over and any(pod.metadata.deletion_timestamp for pod in pods)
+
+
+def namespace_ends(cluster: Cluster, name: str) -> bool:
+    """Whether a namespace is being deleted; asked in a way that who may only submit there may, too."""
+    try:
+        found = cluster.get("Namespace", name)
+        return bool(found and found["metadata"].get("deletionTimestamp"))
+    except ApiError as error:
+        if error.status != 403:
+            raise
+    probe = {"apiVersion": "v1", "kind": "Secret", "metadata": {"generateName": "stackctl-", "namespace": name}}
+    try:
+        cluster.create(probe, dry_run=True)
+    except ApiError as error:
+        return "being terminated" in error.message
+    return False
 
 
 def view(run: Run) -> View:
@@ -74,9 +99,30 @@ def facts(run: Run) -> Facts:
     names = [run.name, *(pod.metadata.name for pod in without.stuck[:2])]
     events: list[objects.Event] = []
     for name in names:
-        selector = f"involvedObject.name={name}"
-        events += run.cluster.items("Event", objects.Event, run.namespace, fieldSelector=selector)
-    return Facts(found, pods, events, run.cluster.get("Service", run.name, run.namespace) is not None)
+        events += _events(run, name)
+    service = run.cluster.get("Service", run.name, run.namespace) is not None
+    claims = _unprovided(run, found) if without.stuck and not any(pod.spec.node_name for pod in without.stuck) else []
+    for claim in claims:
+        events += _events(run, claim.metadata.name)
+    return Facts(found, pods, events, service, claims=claims)
+
+
+def _events(run: Run, name: str) -> list[objects.Event]:
+    return run.cluster.items("Event", objects.Event, run.namespace, fieldSelector=f"involvedObject.name={name}")
+
+
+def _unprovided(run: Run, job: objects.KubeJob) -> list[objects.Claim]:
+    """The run's claims that have no volume yet, as far as one may look."""
+    volumes = (job.spec.template.get("spec") or {}).get("volumes") or []
+    names = [row["persistentVolumeClaim"]["claimName"] for row in volumes if "persistentVolumeClaim" in row]
+    try:
+        found = [run.cluster.get("PersistentVolumeClaim", name, run.namespace) for name in dict.fromkeys(names)]
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        return []
+    claims = [msgspec.convert(row, objects.Claim) for row in found if row]
+    return [claim for claim in claims if claim.status.phase == "Pending"]
 
 
 def wait(run: Run, seen: Callable[[View], None]) -> View:
@@ -103,12 +149,16 @@ def cancel(run: Run) -> None:
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line of a log: of which attempt and node, and of which rank, None for the launcher's own."""
+    """A line of a log: of which attempt and node, and of which rank, None for the launcher's own.
+
+    `problem`: it is none of the log's, and says why that cannot be read.
+    """
 
     attempt: int
     node: int
     rank: int | None
     text: bytes
+    problem: bool = False
 
 
 def followed(run: Run, nodes: set[int], seen: Callable[[View], None]) -> Iterator[Line]:
@@ -133,24 +183,39 @@ def gone(
     return nodes - {pod.index for pod in pods if pod.attempt == wanted}, now.attempt
 
 
-def lines(run: Run, pods: Sequence[objects.Pod], nodes: set[int], attempt: int | None = None) -> Iterator[Line]:
-    """What some nodes' pods have printed so far: of the attempt given, else of the newest."""
+def lines(
+    run: Run,
+    pods: Sequence[objects.Pod],
+    nodes: set[int],
+    attempt: int | None = None,
+    whole: Callable[[Iterator[Line]], Iterator[Line]] = iter,
+) -> Iterator[Line]:
+    """What some nodes' pods have printed so far: of the attempt given, else of the newest.
+
+    Args:
+        whole: Puts before a pod's lines what is missing.
+    """
     wanted = attempt or max((pod.attempt for pod in pods), default=1)
     for pod in sorted(pods, key=lambda pod: (pod.index, pod.metadata.creation_timestamp)):
         if pod.attempt == wanted and pod.index in nodes:
-            try:
-                for text in logs.read(run.cluster, run.namespace, pod.metadata.name):
-                    yield Line(wanted, pod.index, logs.rank_of(text), text)
-            except ApiError as error:
-                yield _unreadable(pod, wanted, error)
+            yield from whole(_printed(run, pod, wanted))
+
+
+def _printed(run: Run, pod: objects.Pod, attempt: int) -> Iterator[Line]:
+    try:
+        for text in logs.read(run.cluster, run.namespace, pod.metadata.name):
+            yield Line(attempt, pod.index, logs.rank_of(text), text)
+    except ApiError as error:
+        yield _unreadable(pod, attempt, error)
 
 
 def _unreadable(pod: objects.Pod, attempt: int, error: ApiError) -> Line:
     """What stands in a log's place where the pod's machine does not answer; raises any other error again."""
     if error.status < 500 and not isinstance(error, Silent):
         raise error
-    said = f"stackctl: the log of node {pod.index} cannot be read: {pod.spec.node_name} does not answer"
-    return Line(attempt, pod.index, None, said.encode())
+    why = error.message if isinstance(error, logs.Unreadable) else f"{pod.spec.node_name} does not answer"
+    said = f"stackctl: the log of node {pod.index} cannot be read: {why}"
+    return Line(attempt, pod.index, None, said.encode(), problem=True)
 
 
 class _Follower:
@@ -233,22 +298,65 @@ class Keeper:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[tuple[int, str], BinaryIO] = {}
+        self._files: dict[Path, BinaryIO] = {}
+        self._newer: dict[Path, Path] = {}
 
     def keep(self, line: Line) -> None:
-        """Add a line to its file; the first one of this watch starts the file anew."""
-        name = f"node-{line.node}" if line.rank is None else f"rank-{line.rank}"
-        file = self._files.get((line.attempt, name))
+        """Add a line to its file.
+
+        The first one of this watch starts the file anew; where the cluster has lost the log's start, the file goes on.
+        """
+        path, text = _path(self._folder, line.attempt, line.node, line.rank), _as_printed(line)
+        file = self._files.get(path)
         if file is None:
-            path = self._folder / "logs" / f"attempt-{line.attempt}" / f"{name}.log"
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._files[line.attempt, name] = path.open("wb")
-        file.write((line.text if line.rank is None else logs.without_prefix(line.text)) + b"\n")
+            place = path
+            if rejoin.first_line(path) not in (None, text):
+                place = self._newer[path] = path.with_suffix(".newer")
+            file = self._files[path] = place.open("wb")
+        file.write(text + b"\n")
 
     def close(self) -> None:
         """Close the files."""
         for file in self._files.values():
             file.close()
+        for path, newer in self._newer.items():
+            rejoin.append(path, newer)
+
+
+def with_start(lines: Iterator[Line], folder: Path, job: Job, tell: Callable[[str], None]) -> Iterator[Line]:
+    """Lines of one node, after those that were kept in a run's folder and that the cluster has lost."""
+    first = next(lines, None)
+    if first is None:
+        return
+    attempt, node = first.attempt, first.node
+    ranks = (None, *range(node * job.procs, (node + 1) * job.procs))
+    kept = {rank: path for rank in ranks if (path := _path(folder, attempt, node, rank)).exists()}
+    if not kept or (first.rank in kept and rejoin.first_line(kept[first.rank]) == _as_printed(first)):
+        yield first
+        yield from lines
+        return
+    there = [first, *lines]
+    own = {rank: [_as_printed(row) for row in there if row.rank == rank] for rank in kept}
+    joints = {rank: rejoin.joint(path, own[rank]) for rank, path in kept.items()}
+    if all(row.problem for row in there) or any(same for _, same in joints.values()):
+        tell(f"note: the cluster has only the end of the log of node {node}, if any; its start is from {folder}")
+        width = len(str(job.world_size - 1))
+        for rank, path in kept.items():
+            prefix = b"" if rank is None else f"[{rank:{width}}] ".encode()
+            count, same = joints[rank]
+            yield from (Line(attempt, node, rank, prefix + text) for text in rejoin.first(path, count - same))
+    yield from there
+
+
+def _path(folder: Path, attempt: int, node: int, rank: int | None) -> Path:
+    """Where in a run's folder lines of a rank, or of a node's launcher, are kept."""
+    return folder / "logs" / f"attempt-{attempt}" / f"{f'node-{node}' if rank is None else f'rank-{rank}'}.log"
+
+
+def _as_printed(line: Line) -> bytes:
+    """A line as its rank or launcher printed it."""
+    return line.text if line.rank is None else logs.without_prefix(line.text)
 
 
 def _job(cluster: Cluster, name: str, namespace: str) -> objects.KubeJob:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Stackctl
+from tests.support.images import with_entrypoint
 from tests.support.processes import children
 from tests.support.running import SAVES, Running, read
 from tests.support.waiting import until
@@ -65,6 +66,16 @@ def test_a_folder_of_any_name_reaches_the_container(image: str, stackctl: Stackc
     done = stackctl("run", "--on", "compose", "--out", str(out), "--", "python", "mine.py", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert (out / "made").read_text() == "here"
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
+def test_an_image_with_an_entrypoint_of_its_own(image: str, stackctl: Stackctl, tmp_path: Path) -> None:
+    with with_entrypoint(image) as own:
+        words = ["--on", "compose", "--image", own, "--out", str(tmp_path / "out")]
+        done = stackctl("run", *words, "--", "echo", "here")
+    assert done.returncode == 0, done.stderr
+    assert "[0] here" in done.stdout.splitlines()
 
 
 @pytest.mark.needs("docker")

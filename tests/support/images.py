@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -24,3 +27,16 @@ def in_image(image: str, out: Path, *words: str, scripts: Path | None = None) ->
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextmanager
+def with_entrypoint(image: str) -> Iterator[str]:
+    """An image built on one of ours that starts a program of its own; gives its tag."""
+    tag = f"{image.partition(':')[0]}-own-entrypoint:{os.getpid()}"
+    recipe = f'FROM {image}\nENTRYPOINT ["python", "-c", "print(1 / 0)"]\n'
+    argv = ["docker", "build", "--quiet", "--tag", tag, "-"]
+    subprocess.run(argv, input=recipe, text=True, capture_output=True, check=True)
+    try:
+        yield tag
+    finally:
+        subprocess.run(["docker", "image", "rm", tag], capture_output=True, check=True)

@@ -9,15 +9,13 @@ from stackrt.frameworks import FRAMEWORKS
 from stackrt.launch import cpus, failure
 from stackrt.launch.environment import Contract
 from stackrt.launch.errors import ConfigError, PeersError
-from stackrt.launch.failure import Failure, Report
+from stackrt.launch.failure import BY_STOP, Failure, Report
 from stackrt.launch.layout import Layout, NodeLayout
 from stackrt.launch.output import Console
 from stackrt.launch.seats import Seat, agree, named
 from stackrt.launch.timing import FIRST_NEWS, NEWS, PROBLEM_WAIT, SETTLE, SETTLE_CAUSE, SILENCE, SUSPICIOUS
 from stackrt.launch.wire import Message
-from stackrt.signals import STOPS, TOGETHER
-
-_BY_STOP = {128 + number for number in STOPS}
+from stackrt.signals import TOGETHER
 
 
 class Coordinator:
@@ -213,7 +211,7 @@ class Coordinator:
         where: dict[str, Any] = {"node": node, "rank": rank, "local_rank": local_rank, "host": seat.host}
         where |= {"signal": failure.signal_name(-code) if code < 0 else None, "last_lines": message["last_lines"]}
         exit_code = failure.exit_code(code)
-        report = self._report(sentence, when, reason=Reason.RANK_FAILED, code=exit_code, **where)
+        report = self._report(sentence, when, reason=Reason.RANK_FAILED, code=failure.launcher_code(code), **where)
         echo, inferred = bool(message["echo"]), bool(message["inferred"])
         self._failure(Failure(when, bool(message["cause"]), exit_code, report, echo, inferred))
 
@@ -232,11 +230,11 @@ class Coordinator:
                 # Perhaps these ranks failed because that node was cut off; a little later we know.
                 return
             # Who stopped the job may have signalled its ranks, too, and we hear of it a little later.
-            if age < SETTLE and (chosen.exit_code in _BY_STOP or not self._all_ended()):
+            if age < SETTLE and (chosen.exit_code in BY_STOP or not self._all_ended()):
                 return
         elif age < SETTLE_CAUSE:
             return
-        self._verdict(chosen.exit_code, chosen.report)
+        self._verdict(int(chosen.report["exit_code"]), chosen.report)
 
     def _check_end(self) -> None:
         if self._stop_signal is not None:
@@ -254,7 +252,7 @@ class Coordinator:
                 self.lost(node, f"stopped by {failure.signal_name(signal)}")
             return
         if self._failures and not now:
-            if any(known.exit_code not in _BY_STOP for known in self._failures):
+            if any(known.exit_code not in BY_STOP for known in self._failures):
                 return  # the ranks are being ended already, and sooner
             self._failures.clear()  # who stopped the job signalled its ranks, too, and theirs came first
         if self._stop_signal is None and not self._failures:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stackrt.contract import Reason
+from stackrt.contract import FAILED, Reason
+from stackrt.signals import STOPS
 
 SCHEMA = 1
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -20,6 +21,9 @@ TERMINATION_LINE = 400
 """Characters of a rank's line, where lines must be cut to fit."""
 CAUSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 """Signals that no peer's death brings about. SIGABRT is not one: NCCL's watchdog aborts when a peer has gone."""
+
+BY_STOP = frozenset(128 + number for number in STOPS)
+"""Exit codes of launchers that were told to end. A cluster does not count them as failures."""
 
 Report = dict[str, Any]
 """The content of failure.json; docs/launcher.md lists the fields."""
@@ -68,6 +72,18 @@ def exit_code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
+def launcher_code(code: int) -> int:
+    """Return what launchers exit with when a rank has ended so: its own code, unless that would say: told to stop.
+
+    A rank may end like that by itself, as what `timeout` ends does, and must not be started anew for ever.
+
+    Args:
+        code: exit code, or minus a signal's number.
+    """
+    own = exit_code(code)
+    return FAILED if own in BY_STOP else own
+
+
 def report(
     run: str, attempt: int, *, reason: Reason, code: int, sentence: str, when: float | None = None, **where: Any
 ) -> Report:
@@ -99,8 +115,11 @@ def rank_sentence(rank: int, node: int, local_rank: int, host: str, code: int, r
     if raised is not None:
         return f"{who} failed first: it raised {raised}"
     if code >= 0:
-        return f"{who} failed first: it exited with code {code}"
+        alone = ", though nothing had told the job to stop" if code in BY_STOP else ""
+        return f"{who} failed first: it exited with code {code}{alone}"
     name = signal_name(-code)
+    if -code in STOPS:
+        return f"{who} failed first: it was killed by {name}, not by the launcher"
     if -code == signal.SIGKILL:
         return (
             f"{who} failed first: it was killed by SIGKILL, not by the launcher; the kernel's out-of-memory killer "

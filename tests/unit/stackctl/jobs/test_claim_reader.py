@@ -29,7 +29,7 @@ def test_it_can_only_read_and_goes_by_itself() -> None:
     container = pod["containers"][0]
     assert container["volumeMounts"] == [{"name": "out", "mountPath": "/out", "readOnly": True}]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert container["args"][-1] == "print('$$(A)')"
+    assert container["command"][-1] == "print('$$(A)')"
     assert pod["securityContext"]["runAsNonRoot"]
     assert not pod["automountServiceAccountToken"]
     assert "stackctl.io/run" not in made["metadata"]["labels"], "it is no run, and not listed as one"

@@ -170,7 +170,7 @@ def test_what_of_a_profile_is_for_gpus_is_not_for_jobs_without() -> None:
 
 def test_what_kubernetes_would_fill_in_is_left_alone() -> None:
     made = plan(job(workload="", arguments=["sh", "-c", "echo $(HOME) $$ $X"], env={"PRICE": "$(5)"}))
-    assert pod(made)["containers"][0]["args"][-1] == "echo $$(HOME) $$$$ $$X"
+    assert pod(made)["containers"][0]["command"][-1] == "echo $$(HOME) $$$$ $$X"
     assert env(made)["PRICE"] == "$$(5)"
 
 

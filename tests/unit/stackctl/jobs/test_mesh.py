@@ -26,9 +26,15 @@ def of_a_reader() -> Any:
     ("kind", "name", "value"),
     [
         ("labels", "sidecar.istio.io/inject", "false"),
+        ("labels", "istio.io/dataplane-mode", "none"),
         ("labels", "kuma.io/sidecar-injection", "disabled"),
+        ("labels", "injector.nsm.nginx.com/auto-inject", "disabled"),
         ("annotations", "linkerd.io/inject", "disabled"),
         ("annotations", "consul.hashicorp.com/connect-inject", "false"),
+        ("annotations", "openservicemesh.io/sidecar-injection", "disabled"),
+        ("annotations", "appmesh.k8s.aws/sidecarInjectorWebhook", "disabled"),
+        ("annotations", "injector.nsm.nginx.com/auto-inject", "false"),
+        ("annotations", "sidecar.opentelemetry.io/inject", "false"),
     ],
 )
 def test_no_sidecar(manifest: Any, kind: str, name: str, value: str) -> None:

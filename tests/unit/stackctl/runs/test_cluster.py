@@ -91,6 +91,39 @@ def test_its_logs_are_printed_until_it_has_ended(folder: Path) -> None:
         list(run.logs(Lines(attempt=2)))
 
 
+def test_what_the_cluster_has_lost_of_a_log_comes_from_the_folder(folder: Path) -> None:
+    told: list[str] = []
+    run, kept = run_of(Said("rank-failed"), told), folder / "logs" / "attempt-1"
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / "rank-1.log").write_text("step 0\nstep 1\n")
+    (kept / "rank-0.log").write_text("step 1\n")
+    assert list(run.logs(Lines(rank=1))) == [b"[1] step 0", b"[1] step 1", b"[1] step 2"]
+    assert told == [f"note: the cluster has only the end of the log of node 1, if any; its start is from {folder}"]
+    assert list(run.logs(Lines(rank=0))) == [b"[0] step 1", b"[0] step 2"]
+    assert len(told) == 1
+    run.wait(lambda _line: None)
+    assert [path.read_text() for path in sorted(kept.iterdir())] == ["step 1\nstep 2\n", "step 0\nstep 1\nstep 2\n"]
+
+
+def test_what_was_followed_of_another_pod_is_not_put_before_a_log(folder: Path) -> None:
+    """A job that was suspended starts to count its attempts anew."""
+    told: list[str] = []
+    kept = folder / "logs" / "attempt-1"
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / "rank-1.log").write_text("step 1 of yesterday\n")
+    assert list(run_of(Said("rank-failed"), told).logs(Lines(rank=1))) == [b"[1] step 1", b"[1] step 2"]
+    assert told == []
+
+
+def test_logs_of_pods_that_are_gone_are_those_that_were_followed(folder: Path) -> None:
+    said, told = Said("rank-failed"), list[str]()
+    run = run_of(said, told)
+    run.wait(lambda _line: None)
+    said.rows["pods"] = []
+    assert list(run.logs(Lines(rank=1))) == [b"[1] step 1", b"[1] step 2"]
+    assert "as they were followed" in told[-1]
+
+
 def test_a_run_that_waits_is_cancelled(folder: Path) -> None:
     said = Said("unschedulable")
     run = run_of(said, [])
@@ -133,7 +166,7 @@ def test_of_a_run_whose_pods_are_gone_its_claim_tells(folder: Path, claim: list[
     assert told[1] == "nothing printed; `stackctl status r-rank` says why"
     said.rows["job"]["spec"]["template"] = {"spec": POD}
     assert "  rank 1 failed first" in run.status().text
-    assert run.explain().text.startswith("r-rank: failed, attempt 2 of 1\nr-rank: rank 1 failed first")
+    assert run.explain().text.startswith("r-rank: failed, attempt 2 of 2\nr-rank: rank 1 failed first")
     assert list(run.logs(Lines(rank=1))) == [b"[1] boom"]
     assert claim == [(0, ""), (0, ""), (0, "rank-1")]
     assert told[-1] == "note: logs/attempt-2/rank-0.log: its end only; the claim has all of it"

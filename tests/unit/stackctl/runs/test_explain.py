@@ -33,6 +33,7 @@ def facts(found: dict[str, Any]) -> Facts:
         msgspec.convert(found["events"], list[objects.Event]),
         found.get("service", True),
         found.get("kept"),
+        msgspec.convert(found.get("claims", []), list[objects.Claim]),
     )
 
 
@@ -116,6 +117,58 @@ def pulling() -> dict[str, Any]:
     return found
 
 
+def leaving() -> dict[str, Any]:
+    """A run whose namespace is being deleted."""
+    found = live()
+    found["job"]["namespaceEnds"] = True
+    return found
+
+
+def with_sidecar(code: int, sidecar: dict[str, Any], *, phase: str = "Running", **report: Any) -> dict[str, Any]:
+    """A run of two nodes whose launchers have ended; beside each is a container of the cluster's."""
+    found = live()
+    message = json.dumps({"attempt": 1, "exit_code": code, "last_lines": [], **report}) if report else ""
+    over = {"terminated": {"exitCode": code, "message": message, "finishedAt": "2026-01-01T00:00:00Z"}}
+    rows = [{"name": "node", "state": over}, {"name": "mesh", "image": "mesh:2", "state": sidecar}]
+    for pod in found["pods"]:
+        pod["status"] = {"phase": phase, "containerStatuses": rows}
+    return found
+
+
+def with_init() -> dict[str, Any]:
+    """A run whose launchers did not start, since a container that was to set up the network failed."""
+    found = unpacking()
+    for pod in found["pods"]:
+        pod["status"]["initContainerStatuses"][0]["name"] = "mesh-init"
+    return found
+
+
+def unprovided(*events: str) -> dict[str, Any]:
+    """A run that waits for a claim without a volume, about which there are events of these reasons."""
+    about = {"kind": "PersistentVolumeClaim", "name": "slow"}
+    spec = {"storageClassName": "fast"}
+    said = [{"reason": reason, "message": f"{reason}!", "involvedObject": about} for reason in events]
+    return {**live(), "events": said, "claims": [{"metadata": {"name": "slow"}, "spec": spec}]}
+
+
+def again(*, up: bool) -> dict[str, Any]:
+    """A run whose first attempt failed, and whose second is up, or has no pods yet."""
+    found = recorded("rank-failed")
+    found["job"]["status"], found["events"] = {"active": 2}, []
+    newer = live(running=True)["pods"]
+    for pod in newer:
+        pod["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"] = "1"
+        pod["metadata"]["name"] += "-2"
+    found["pods"] += newer if up else []
+    return found
+
+
+def failed_create(found: dict[str, Any], message: str, when: str) -> dict[str, Any]:
+    about = {"kind": "Job", "name": found["job"]["metadata"]["name"]}
+    found["events"] = [{"reason": "FailedCreate", "message": message, "involvedObject": about, "lastTimestamp": when}]
+    return found
+
+
 def conditions(kind: str) -> dict[str, Any]:
     found = live()
     found["job"]["status"]["conditions"] = [{"type": kind, "status": "True", "reason": "DeadlineExceeded"}]
@@ -149,6 +202,17 @@ CLASH = (
     'Pod "a" is invalid: spec.containers[0].resources.requests: Invalid value: "8": '
     "must be less than or equal to cpu limit of 1"
 )
+
+
+def unscheduled(message: str) -> dict[str, Any]:
+    found = recorded("unschedulable")
+    for pod in found["pods"]:
+        for condition in pod["status"].get("conditions", []):
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                condition["message"] = message
+    return found
+
+
 INSECURE = 'pods "a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
 DENIED = (
     'failed to resolve reference "registry.example/x:1": pull access denied, repository does not exist or may require '
@@ -166,7 +230,23 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("pod security", refused(INSECURE), "runAsNonRoot"),
     ("webhook", refused('admission webhook "policy.example" denied the request: no owner'), "no owner"),
     ("not admitted", recorded("not-admitted"), "every pod names its owner"),
+    ("namespace", leaving(), "which is being deleted"),
+    ("namespace", leaving(), "`stackctl cancel r-rank` removes the run"),
+    ("sidecar", with_sidecar(0, {"running": {}}), "the container mesh on 2 of 2 nodes (0, 1)"),
+    ("sidecar", with_sidecar(0, {"running": {}}), "| mesh: mesh:2"),
+    ("sidecar", with_sidecar(3, {"running": {}}, reason="rank-failed", sentence="rank 1 failed first"),
+     "before that, r-rank: rank 1 failed first"),
+    ("sidecar failed", with_sidecar(0, {"terminated": {"exitCode": 2}}, phase="Failed"), "mesh of node 0 with exit co"),
+    ("sidecar failed", with_init(), "mesh-init of node 0 with exit code 1"),
     ("queued", live(suspend=True), "waits in its queue"),
+    ("claim", unscheduled("0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."), "|"),
+    ("claim", unscheduled("0/2 nodes are available: 2 node(s) had volume node affinity conflict."), "affinity"),
+    ("claim", unscheduled('running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded'), "|"),
+    ("unschedulable", unscheduled("1 Insufficient cpu, 1 node(s) had volume node affinity conflict."), "cpu"),
+    ("claim", unprovided("WaitForFirstConsumer", "ExternalProvisioning"), "slow (storage class fast)"),
+    ("claim", unprovided("WaitForFirstConsumer", "ExternalProvisioning"), "| ExternalProvisioning!"),
+    ("claim", unprovided("WaitForFirstConsumer"), "| WaitForFirstConsumer!"),
+    ("claim", unprovided("ExternalProvisioning", "ProvisioningFailed"), "| ProvisioningFailed!"),
     ("claim", recorded("claim"), 'persistentvolumeclaim "absent" not found'),
     ("unschedulable", recorded("unschedulable"), "1 of 3 nodes (1) (2 Insufficient nvidia.com/gpu)"),
     ("unschedulable", recorded("unschedulable-memory"), "1 of 1 nodes (0) (2 Insufficient memory)"),
@@ -218,6 +298,49 @@ def test_a_failed_run_is_not_said_to_wait() -> None:
     found["events"] = [{"reason": "FailedCreate", "message": "exceeded quota", "involvedObject":
                         {"kind": "Job", "name": found["job"]["metadata"]["name"]}}]  # fmt: skip
     assert explain(facts(found)).cause == "rank failed"
+
+
+REFUSED = 'Error creating: pods "a" is forbidden: exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4'
+LIMITED = 'Error creating: pods "a" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi'
+
+
+@pytest.mark.parametrize(("message", "cause"), [(REFUSED, "quota"), (LIMITED, "limit range")])
+def test_a_replacement_that_is_refused_is_explained_by_that(message: str, cause: str) -> None:
+    why = explain(facts(failed_create(again(up=False), message, "2999-01-01T00:00:00Z")))
+    assert why.cause == cause
+    assert "rank 1 (node 1" in why.before
+    assert "| ValueError: loss is nan" in why.text
+
+
+def test_what_was_refused_before_the_failure_is_past() -> None:
+    assert explain(facts(failed_create(again(up=False), REFUSED, "2000-01-01T00:00:00Z"))).cause == "rank failed"
+    assert explain(facts(failed_create(again(up=True), REFUSED, "2999-01-01T00:00:00Z"))).cause == "running"
+
+
+def test_a_run_that_is_up_again_runs() -> None:
+    why = explain(facts(again(up=True)))
+    assert (why.cause, why.sentence) == ("running", "r-rank runs: attempt 2")
+    assert "rank 1 (node 1" in why.before
+
+
+def test_a_run_one_of_whose_pods_is_being_ended_is_not_up() -> None:
+    found = again(up=True)
+    drained = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicting"}
+    found["pods"][-1]["status"]["conditions"] = [drained]
+    assert explain(facts(found)).cause == "disrupted"
+
+
+def test_a_volume_that_has_been_mounted_since_blocks_nothing() -> None:
+    found = pulling()
+    about = found["events"][0]["involvedObject"]
+    found["events"].insert(0, {"reason": "FailedMount", "message": "secret not found", "involvedObject": about})
+    assert explain(facts(found)).cause == "image pulling"
+
+
+def test_what_the_cluster_has_added_is_told_while_a_run_runs() -> None:
+    found = live(running=True)
+    found["pods"][0]["status"]["containerStatuses"].append({"name": "mesh", "state": {"running": {}}})
+    assert "must end by itself: mesh" in explain(facts(found)).sentence
 
 
 def test_a_run_that_waits_for_a_node_tells_what_ended_it_before() -> None:

@@ -89,6 +89,25 @@ def test_what_cannot_be_had_is_an_error() -> None:
         read(Server(ApiError("forbidden", status=403)), follow=True)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"unable to retrieve container logs for containerd://8f3c",
+        b'failed to try resolving symlinks in path "/var/log/pods/a/0.log": no such file or directory',
+        b"rpc error: code = NotFound desc = an error occurred",
+    ],
+)
+def test_the_kubelets_own_words_are_no_line(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.stackctl.runs.test_logs.ROWS", [said])
+    with pytest.raises(logs.Unreadable, match=said.decode()[:20]):
+        read(Server())
+
+
+def test_the_rest_of_a_line_that_another_stream_came_between_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.stackctl.runs.test_logs.ROWS", [*ROWS[:2], b"failed at last", b""])
+    assert read(Server()) == [*LINES[:2], b"failed at last"]
+
+
 def test_ranks() -> None:
     assert (logs.rank_of(b"[ 3] x"), logs.rank_of(b"[12] [1] y")) == (3, 12)
     assert logs.rank_of(b"stackrt.launch: waiting") is None

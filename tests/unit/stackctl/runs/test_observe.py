@@ -50,7 +50,73 @@ def pod(node: int, state: dict[str, Any], failures: int = 0, disruptions: str = 
 )
 def test_state_and_attempt(found: objects.KubeJob, pods: list[objects.Pod], state: str, attempt: int) -> None:
     now = observe.view(found, pods)
-    assert (now.state, now.attempt, now.attempts) == (state, attempt, 4)
+    assert (now.state, now.attempt) == (state, attempt)
+
+
+@pytest.mark.parametrize(
+    ("pods", "attempt", "attempts"),
+    [
+        ([], 1, 4),
+        ([pod(0, exited(1)), pod(1, exited(1))], 1, 4),
+        ([pod(0, exited(1)), pod(1, exited(1)), pod(0, RUNNING, 1), pod(1, RUNNING, 1)], 2, 4),
+        ([pod(0, RUNNING, 3, "2"), pod(1, RUNNING, 2, "3")], 6, 6),
+        ([pod(0, RUNNING, 0, "7"), pod(1, RUNNING, 0, "7")], 8, 11),
+    ],
+)
+def test_what_the_cluster_interrupts_takes_no_attempt(pods: list[objects.Pod], attempt: int, attempts: int) -> None:
+    now = observe.view(job(), pods)
+    assert (now.attempt, now.attempts) == (attempt, attempts)
+
+
+def beside(found: objects.Pod, sidecar: dict[str, Any], ended: str = "2026-01-01T00:00:00Z") -> objects.Pod:
+    """The pod with a container that is not ours, which keeps it while it runs."""
+    rows = msgspec.to_builtins(found.status.container_statuses)
+    over = rows[0]["state"].get("terminated")
+    if over:
+        over["finishedAt"] = ended
+    rows.append({"name": "mesh", "state": sidecar})
+    phase = "Running" if "running" in sidecar else found.status.phase
+    status = msgspec.structs.replace(
+        found.status, phase=phase, container_statuses=msgspec.convert(rows, list[objects.ContainerStatus])
+    )
+    return msgspec.structs.replace(found, status=status)
+
+
+@pytest.mark.parametrize(
+    ("codes", "ended", "state", "kept_by"),
+    [
+        ((0, 0), "2026-01-01T00:00:00Z", "succeeded", ("mesh",)),
+        ((0, 0), "2999-01-01T00:00:00Z", "running", ()),
+        ((3, 3), "2026-01-01T00:00:00Z", "failed", ("mesh",)),
+        ((3, 3), "2999-01-01T00:00:00Z", "restarting", ()),
+        ((0, None), "2026-01-01T00:00:00Z", "running", ("mesh",)),
+        ((3, None), "2026-01-01T00:00:00Z", "restarting", ("mesh",)),
+    ],
+)
+def test_a_run_whose_launchers_have_ended_does_not_run(
+    codes: tuple[int | None, ...], ended: str, state: str, kept_by: tuple[str, ...]
+) -> None:
+    pods = [
+        beside(pod(node, RUNNING if code is None else exited(code, steps=5)), RUNNING, ended)
+        for node, code in enumerate(codes)
+    ]
+    now = observe.view(job(), pods)
+    assert (now.state, now.kept_by) == (state, kept_by)
+    if state == "succeeded":
+        assert (now.result, now.ended) == ({"steps": 5}, "then")
+    if kept_by and codes[0] is not None:
+        assert now.nodes[0].state.endswith("kept by mesh")
+
+
+def test_a_failed_node_that_nothing_keeps_is_replaced() -> None:
+    assert observe.view(job(), [beside(pod(0, exited(3)), RUNNING), pod(1, exited(3))]).state == "restarting"
+
+
+def test_a_run_ends_with_its_namespace() -> None:
+    leaving = msgspec.structs.replace(job(), namespace_ends=True)
+    now = observe.view(leaving, [pod(0, exited(143)), pod(1, exited(143))])
+    assert (now.state, now.reason) == ("stopped", "the namespace team is being deleted")
+    assert observe.view(leaving, [pod(0, RUNNING), pod(1, exited(143))]).state == "restarting", "it has its grace still"
 
 
 def test_the_result_is_node_0s_last_message_of_a_success() -> None:

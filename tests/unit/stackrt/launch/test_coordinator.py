@@ -266,6 +266,18 @@ def test_a_stop_reaches_all_and_hides_failures() -> None:
     assert drill.verdict() == (143, None)
 
 
+@pytest.mark.parametrize("code", [143, -15, 130])
+def test_a_rank_that_ends_by_itself_as_a_stop_would_end_it_has_failed(code: int) -> None:
+    drill = Drill().start()
+    drill.fail(0, 0, code)
+    drill.later(3)
+    found = drill.verdict()
+    assert found is not None
+    assert found[0] == 1
+    assert found[1] is not None
+    assert (found[1]["reason"], found[1]["exit_code"]) == ("rank-failed", 1)
+
+
 def test_a_stop_during_a_failure_does_not_lengthen_it() -> None:
     drill = Drill().start()
     drill.fail(0, 0, 3)

@@ -54,6 +54,16 @@ def test_exit_codes_are_a_shells() -> None:
     assert [failure.exit_code(code) for code in (3, -9, -15)] == [3, 137, 143]
 
 
+def test_only_a_launcher_that_was_told_to_stop_ends_as_one() -> None:
+    assert [failure.launcher_code(code) for code in (3, -9, 75, 78, 128)] == [3, 137, 75, 78, 128]
+    assert [failure.launcher_code(code) for code in (143, 130, 129, 131, -15, -2, -1, -3)] == [1] * 8
+
+
+def test_a_rank_that_ends_as_if_it_had_been_stopped_is_said_to() -> None:
+    assert "with code 143, though nothing had told the job to stop" in failure.rank_sentence(0, 0, 0, "a", 143)
+    assert "killed by SIGTERM, not by the launcher" in failure.rank_sentence(0, 0, 0, "a", -15)
+
+
 def report(lines: list[str]) -> failure.Report:
     return failure.report(
         "run",
