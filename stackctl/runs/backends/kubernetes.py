@@ -10,7 +10,7 @@ import msgspec
 from stackctl.engines import kubeconfig
 from stackctl.engines.kubeconfig import Context
 from stackctl.errors import InvalidInput, StackError
-from stackctl.jobs import kubernetes, profiles
+from stackctl.jobs import kubernetes, profiles, secret_names
 from stackctl.jobs.placement import place
 from stackctl.runs import store, submission
 from stackctl.runs.backends.base import Backend, Request, Where, image_of
@@ -25,7 +25,7 @@ class Kubernetes(Backend):
 
     def plan(self, asked: Request, tell: Tell) -> Told:
         """The manifests."""
-        return _told(prepare(asked, _context(asked), tell).manifests)
+        return _told(_shown(prepare(asked, _context(asked), tell), tell).manifests)
 
     def trial(self, asked: Request, tell: Tell) -> Told:
         """The manifests as the cluster would have them: it checks them and fills in what it would."""
@@ -33,7 +33,7 @@ class Kubernetes(Backend):
         from stackctl.runs import submit
 
         context = _context(asked)
-        return _told(submit.trial(Cluster(context.name), prepare(asked, context, tell)))
+        return _told(submit.trial(Cluster(context.name), _shown(prepare(asked, context, tell), tell)))
 
     def start(self, asked: Request, tell: Tell) -> RunHandle:
         """Submit the job.
@@ -114,10 +114,16 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
     if options.code is not None:
         from stackctl.engines import archive
 
-        packed = archive.pack(options.code)
+        packed = archive.pack(options.code, everything=options.code_all)
         if packed.left_out:
-            names = ", ".join(packed.left_out[:3]) + (", …" if len(packed.left_out) > 3 else "")
-            tell(f"note: git does not track {names}: not shipped")
+            tell(f"note: git does not track {_some(packed.left_out)}: not shipped")
+        secret = secret_names.files(packed.names)
+        if secret:
+            tell(f"note: --code ships what may be secrets: {_some(secret)} (--secret-env gives values without files)")
+    elif options.code_all:
+        raise InvalidInput("says what of --code is shipped", where="--code-all", hint="give --code DIR, too")
+    for name in secret_names.variables(job.env):
+        tell(f"note: who may see the job can read --env {name}; --secret-env {name} keeps its value in a Secret")
     placement = place(
         job,
         namespace=options.namespace or context.namespace,
@@ -134,6 +140,18 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         retries=options.retries,
     )
     return submission.prepare(job, placement, packed, os.environ)
+
+
+def _shown(ready: Submission, tell: Tell) -> Submission:
+    """A submission that is about to be printed: whole, so that kubectl can apply it, with what is secret in it."""
+    own = [row.name for row in ready.placement.secret_env if not row.secret]
+    if own:
+        tell(f"note: the Secret below holds the value of {_some(own)}, for whoever reads this")
+    return ready
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _context(asked: Request) -> Context:
