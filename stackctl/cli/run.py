@@ -115,7 +115,8 @@ def _folder(name: str | None, out: str | None) -> Path:
     if name:
         home = store.home(os.environ)
         if not (home / name).exists() and places.on_clusters(home, name):
-            raise NameTaken("this name is that of a run on a cluster", where=f"--name {name}", hint="choose another")
+            hint = "choose another, or submit it again"
+            raise NameTaken("this name is that of a run on a cluster", where=f"--name {name}", hint=hint)
         return home / name
     raise InvalidInput("which run?", where="--resume", hint="name it with --name or --out")
 

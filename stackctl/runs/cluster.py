@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -148,7 +148,7 @@ class ClusterRun:
             if found:
                 yield from log_lines(folder, self._run.job, nodes, attempt=found.attempt, rank=chosen.rank)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _place(self) -> Iterator[Path]:
         """Its folder in the store; for a run that another person has submitted, a folder for now."""
         if self._folder:
@@ -222,7 +222,8 @@ def remember(folder: Path | None, now: View, uid: str) -> Record | None:
         uid=uid,
         seen=store.now(),
     )
-    store.write_json(folder / "run.json", record)
+    with contextlib.nullcontext() if now.state in ENDED else contextlib.suppress(OSError):
+        store.write_json(folder / "run.json", record)
     return record
 
 
@@ -230,11 +231,9 @@ def _folder_of(run: Run) -> Path | None:
     """The run's folder in the store; None if it is not there: another person submitted it, or from elsewhere."""
     place = Record(
         name=run.name, backend="kubernetes", attempt=1, started="",
-        namespace=run.namespace, context=run.cluster.context, server=run.cluster.host,
+        namespace=run.namespace, context=run.cluster.context, server=run.cluster.host, uid=run.uid,
     )  # fmt: skip
-    folder = places.folder(store.home(os.environ), place)
-    there = store.read_record(folder)
-    return folder if there is not None and there.uid in ("", run.uid) else None
+    return places.of_job(store.home(os.environ), place)
 
 
 def _fares(job: Job, now: View) -> list[str]:

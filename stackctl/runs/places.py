@@ -31,18 +31,34 @@ def folder(home: Path, record: Record) -> Path:
     return paths[1] if store.read_record(paths[1]) is None else paths[2]
 
 
+def of_job(home: Path, run: Record) -> Path | None:
+    """The folder that a run of a cluster has in the store; None if it is not there.
+
+    It is known by its Job, also where the context has another name now; without, as earlier versions wrote it down, by
+    its place.
+    """
+    known = [(path, there) for path in _folders(home, run.name) if (there := store.read_record(path))]
+    by_job = [path for path, there in known if there.uid and there.uid == run.uid]
+    by_place = [path for path, there in known if not there.uid and store.same_place(there, run)]
+    return next(iter(by_job + by_place), None)
+
+
 def on_clusters(home: Path, name: str) -> list[Record]:
     """The runs of clusters that have a name, as the store knows them.
 
     Raises:
         InvalidInput: The record of one cannot be read.
     """
+    found = [store.find_record(path) for path in _folders(home, name)]
+    return [store.named(record, name) for record in found if record is not None and is_of_a_cluster(record)]
+
+
+def _folders(home: Path, name: str) -> list[Path]:
     try:
         names = os.listdir(home)  # noqa: PTH208 - a store may hold thousands
     except FileNotFoundError:
         return []
-    found = [store.find_record(home / row) for row in sorted(names) if row.partition(SEPARATOR)[0] == name]
-    return [store.named(record, name) for record in found if record is not None and is_of_a_cluster(record)]
+    return [home / row for row in sorted(names) if row.partition(SEPARATOR)[0] == name]
 
 
 def taken(home: Path, name: str) -> bool:

@@ -60,7 +60,7 @@ class Kubernetes(Backend):
         from stackctl.runs import leftovers, watch
         from stackctl.runs.cluster import ClusterRun, GoneRun
 
-        context = kubeconfig.current(os.environ, where.context or (record.context if record else ""))
+        context = _context_of(name, record, where)
         namespace = where.namespace or (record.namespace if record else "") or context.namespace
         cluster = Cluster(context.name)
         if record and where.namespace and not where.context and context != kubeconfig.current(os.environ):
@@ -187,6 +187,19 @@ def _shown(ready: Submission, tell: Tell) -> Submission:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _context_of(name: str, record: Record | None, where: Where) -> Context:
+    """The context that is named, else the one that a run was submitted to, else the current one."""
+    if record is None or where.context:
+        return kubeconfig.current(os.environ, where.context or "")
+    try:
+        return kubeconfig.current(os.environ, record.context)
+    except InvalidInput as error:
+        said = f"was submitted to the context {record.context}, and {error.message}"
+        seen = f"{record.state} when last seen, at {record.seen or record.started}"
+        hint = f"{seen}; --context says what it is called now"
+        raise InvalidInput(said, where=name, hint=hint) from None
 
 
 def _context(asked: Request) -> Context:

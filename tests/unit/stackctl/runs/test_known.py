@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from stackctl.engines.kube import Cluster
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import job as jobs
-from stackctl.runs import known, leftovers, listing, places, store, summary, watch
+from stackctl.runs import known, leftovers, listing, observe, places, store, summary, watch
 from stackctl.runs.backends.base import Where
+from stackctl.runs.cluster import ClusterRun
 from stackctl.runs.handle import Lines, NoSuchRun, RunHandle
+from stackctl.runs.observe import View
 from stackctl.runs.states import State
 from stackctl.runs.store import Record
 
@@ -142,6 +147,36 @@ def test_a_run_of_a_cluster_that_its_context_does_not_mean_any_more(home: Path) 
     with pytest.raises(NoSuchRun, match="has no run named a on https://127") as error:
         find("a")
     assert "a was submitted to https://127.0.0.1:2" in error.value.hint
+
+
+def test_a_run_whose_context_is_not_there_tells_when_it_was_seen(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed(home, "a", namespace="team", context="lost")
+    with pytest.raises(InvalidInput) as error:
+        find("a")
+    assert str(error.value).startswith("a: was submitted to the context lost, and the kubeconfig has no such context")
+    assert error.value.hint == "running when last seen, at then; --context says what it is called now"
+    monkeypatch.setenv("KUBECONFIG", str(home / "absent"))
+    with pytest.raises(InvalidInput, match="KUBECONFIG names no file"):
+        find("a")
+
+
+def test_a_run_that_is_found_again_is_not_that_of_another_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found on the cluster has the name and the place of the run that the store knows, and is another Job."""
+    record = placed(home, "a", "failed", namespace="team", uid="1")
+    job = jobs.make(name="a", workload="gpt")
+    said = SimpleNamespace(context="here", host="")
+    now = View(name="a", namespace="team", state="running", attempt=1, attempts=1, created="")
+    monkeypatch.setattr(watch, "look", lambda _run: (None, []))
+    monkeypatch.setattr(observe, "view", lambda _job, _pods: now)
+    for uid, state in (("2", "failed"), ("1", "failed")):
+        ClusterRun(watch.Run(cast(Cluster, said), "a", "team", job, uid), print).status()
+        assert store.read_record(places.folder(home, record)) == record, f"{state} is how it ended"
+    placed(home, "a", namespace="team", uid="3")
+    said.context = "the same, by another name"
+    ClusterRun(watch.Run(cast(Cluster, said), "a", "team", job, "3"), print).status()
+    seen = store.read_record(places.folder(home, record))
+    assert seen
+    assert (seen.uid, seen.state, bool(seen.seen)) == ("3", "running", True)
 
 
 def test_states_that_nobody_has_asked_for_say_when_they_were_seen(
