@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import urllib3
+
 from stackctl.engines import kubeconfig
 from stackctl.errors import MissingHere
 
@@ -38,7 +40,15 @@ class Login:
         self._configuration = _configuration(context)
         self._configuration.connection_pool_maxsize = 32
         self.host = str(self._configuration.host).rstrip("/")
-        self.pool = RESTClientObject(self._configuration).pool_manager
+        proxy = str(self._configuration.proxy or "")
+        if proxy and "://" not in proxy:  # as Go's programs have it, kubectl among them
+            self._configuration.proxy = f"http://{proxy}"
+        try:
+            self.pool = RESTClientObject(self._configuration).pool_manager
+        except (urllib3.exceptions.HTTPError, ImportError) as error:
+            needs = "it needs the Python package pysocks" if isinstance(error, ImportError) else str(error)
+            hint = "HTTPS_PROXY, or `proxy-url` in the kubeconfig, names it; NO_PROXY names what needs none"
+            raise MissingHere(f"the proxy {self.proxy} cannot be used: {needs}", hint=hint) from None
 
     def token(self) -> str | None:
         """What goes into the header `Authorization`; an exec plugin is asked again when its token has expired."""
@@ -58,6 +68,9 @@ def _configuration(context: str) -> Any:
     with _logged(found):
         try:
             paths = kubeconfig.filled(os.environ)
+            if paths and not (context or kubeconfig.current(os.environ).name):
+                hint = "`kubectl config use-context NAME` sets it, or name one with --context"
+                raise MissingHere("the kubeconfig has no current context", hint=hint)
             if paths:
                 path = os.pathsep.join(map(str, paths))
                 load_kube_config(path, context=context or None, client_configuration=configuration)  # type: ignore[no-untyped-call]

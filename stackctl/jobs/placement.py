@@ -177,6 +177,10 @@ def _volumes(given: Sequence[str], taken: Sequence[str]) -> tuple[Volume, ...]:
 
 
 def _secret_env(given: Sequence[str], job: Job) -> tuple[SecretEnv, ...]:
+    if not given:
+        return ()
+    from stackrt.launch.rank_env import layout_names
+
     chosen: list[SecretEnv] = []
     for text in given:
         where = f"--secret-env {text}"
@@ -189,6 +193,8 @@ def _secret_env(given: Sequence[str], job: Job) -> tuple[SecretEnv, ...]:
         if not _ENV_NAME.fullmatch(name) or name.startswith(PREFIX):
             what = f"names that start with {PREFIX} are the launcher's own" if name.startswith(PREFIX) else "is no name"
             raise InvalidInput(what, where=where)
+        if name in layout_names():
+            raise InvalidInput("is the launcher's to set: each rank has its own", where=f"--secret-env {name}")
         if name in job.env or name in {row.name for row in chosen}:
             raise InvalidInput(f"{name} is set twice", where=where)
         chosen.append(SecretEnv(name, secret, key or OWN_KEY + name))

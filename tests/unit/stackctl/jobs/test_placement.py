@@ -60,6 +60,7 @@ def test_volumes() -> None:
         ({"volumes": ["a:/data", "b:/data/x"]}, "clashes with a at /data"),
         ({"secret_env": ["KEY=abc"]}, "--secret-env KEY=…: must be NAME=secret:key, or NAME"),
         ({"secret_env": ["KEY", "KEY"]}, "KEY is set twice"),
+        ({"secret_env": ["RANK"]}, "--secret-env RANK: is the launcher's to set"),
         ({"secret_env": ["MINE"]}, "MINE is set twice"),
         ({"secret_env": ["1KEY=secret:key"]}, "is no name"),
         ({"secret_env": ["STACK_TOKEN=secret:key"]}, "the launcher's own"),
