@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
@@ -266,7 +267,8 @@ def in_pod(submitter: Submitter, token: Path, folder: Path, *words: str) -> Any:
         KUBERNETES_SERVICE_PORT=str(address.port),
     )
     env.pop("KUBECONFIG", None)
-    argv = ["unshare", "--mount", "sh", "-c", script, *words]
+    as_root = [] if os.getuid() == 0 else ["--map-root-user"]
+    argv = ["unshare", "--mount", *as_root, "sh", "-c", script, *words]
     return background(argv, env=env, cwd=folder, stderr=subprocess.PIPE)
 
 
