@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 STACKCTL = str(Path(sys.executable).parent / "stackctl")
 PREFIX = os.environ.get("STACK_TEST_PREFIX", "stacktest-")
-"""Image names of a test run: a user's own images keep theirs, and those of another checkout that is tested beside it."""
+"""Of image names of a test run: a user's own images keep theirs, as do those of a checkout that is tested beside it."""
 
 Stackctl = Callable[..., "subprocess.CompletedProcess[str]"]
 

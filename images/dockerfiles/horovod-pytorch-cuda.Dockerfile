@@ -164,7 +164,7 @@ LABEL org.opencontainers.image.title="stack-horovod-pytorch:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="fa5c05591855cff82c9d3128320882d24dc3587e82bb9f75b592485fa53b0b2f" \
+      io.stackctl.lock="dd3ce7f20c33dfb584838c630c36ad6fc91f85d8712c8b298f4485ad2e68ea93" \
       io.stackctl.torch="2.13.0" \
       io.stackctl.horovod="0.28.1"
 WORKDIR /workspace

@@ -143,7 +143,7 @@ LABEL org.opencontainers.image.title="stack-horovod-pytorch-mpi:cpu" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cpu" \
-      io.stackctl.lock="534fc5e71418b3f73cd06fdd4857438c5fec3fbd49b5ee295017162dbcb323d6" \
+      io.stackctl.lock="ff8bd5ca205277b48e14e02654bf9dd058e6adca3f9f5109131283751e386585" \
       io.stackctl.torch="2.13.0+cpu" \
       io.stackctl.horovod="0.28.1"
 WORKDIR /workspace

@@ -109,7 +109,7 @@ LABEL org.opencontainers.image.title="stack-pytorch:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="44c1bb83a4b8957301e5feaa8632c8a2b774f468a3dfd75980fca11a2fabec85" \
+      io.stackctl.lock="7294e4c5f80989a4892d5bd7d6f37b7ea0ca4d2222c43ca461188c0f013a22b1" \
       io.stackctl.torch="2.13.0"
 WORKDIR /workspace
 USER 1000:1000

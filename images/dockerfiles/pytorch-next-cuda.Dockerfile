@@ -109,7 +109,7 @@ LABEL org.opencontainers.image.title="stack-pytorch-next:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="d3d234547f0dc09e33a29871cc0aaba2e4a53bc0320200b5ae1f0280ec768ccf" \
+      io.stackctl.lock="4bd38fc795a732dc8e2678df9e638a367892386ac71df8009113f87f8bf6a3b3" \
       io.stackctl.torch="2.15.0"
 WORKDIR /workspace
 USER 1000:1000

@@ -109,7 +109,7 @@ LABEL org.opencontainers.image.title="stack-pytorch-trixie:cuda" \
       org.opencontainers.image.base.name="debian:trixie-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="fa2ce561cb0cb107aa6b11e122c8639d7a09c855eff8b109b01cd847e067c4ab" \
+      io.stackctl.lock="37582df3127a9cab87324c3e451f86a55de115ce5fdfedab762a65f6217671d5" \
       io.stackctl.torch="2.13.0"
 WORKDIR /workspace
 USER 1000:1000

@@ -20,7 +20,16 @@ from stackctl.suite.plan import Selection
 FEW_NODES = 64
 """As many containers as one machine may be asked for."""
 
-ON_CLUSTER = ("all_nodes", "gpus", "namespace", "context", "profile", "preflight", *options.POD_PARAMETERS)
+ON_CLUSTER = (
+    "all_nodes",
+    "gpus",
+    "namespace",
+    "context",
+    "profile",
+    "preflight",
+    "skip_check",
+    *options.POD_PARAMETERS,
+)
 """Options that mean something on a cluster only."""
 
 
@@ -160,6 +169,7 @@ def _on_cluster(
     context: str | None,
     profile: str,
     preflight: bool,
+    skip_check: tuple[str, ...],
     **placed: Any,
 ) -> Report | None:
     """Run the suite on a cluster; a dry run only prints the manifests."""
@@ -192,7 +202,7 @@ def _on_cluster(
     from stackctl.engines.kube import Cluster
     from stackctl.suite import cluster
 
-    return cluster.run(Cluster(where.name), ready, check=preflight, say=following.tell)
+    return cluster.run(Cluster(where.name), ready, check=preflight, skip=skip_check, say=following.tell)
 
 
 def _writable(json_file: str | None, junit_file: str | None) -> None:

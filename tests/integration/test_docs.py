@@ -32,6 +32,7 @@ RUN_ELSEWHERE = {
     ),
     "python -m stackrt.train.gpt": "train/test_gpt.py",
     "torchrun --nproc-per-node 4 -m stackrt.train.gpt --steps 100": "train/test_launched.py",
+    "torchrun --nproc-per-node 2 docs/examples/ddp.py": "train/test_examples.py::test_under_torchrun",
     "stackctl test pytorch --on kubernetes --all-nodes": "../cluster/test_suite.py::test_the_bad_node_is_named",
     "docker compose run --rm suite": "test_compose_file.py::test_the_suite_runs_for_any_uid_on_a_read_only_root",
     "docker run --rm --shm-size 1g stack-pytorch:cpu python -m stackrt.checks": (

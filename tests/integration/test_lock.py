@@ -63,7 +63,7 @@ PLAIN = '"tensorboard==2.21.0"'
             f'{PLAIN}, "huggingface-hub==0.20.0"',
             "cpu",
             "no version of huggingface-hub fits: ",
-            ["transformers==5.23.0", "huggingface-hub==0.20.0"],
+            ["accelerate==1.15.0", "huggingface-hub==0.20.0"],
         ),
         (
             PLAIN,

@@ -13,7 +13,7 @@ def plan(profile: str) -> kubernetes.Manifest:
         claim="ckpt",
         image="mine:1",
         command=["python", "-c", "print('$(A)')"],
-        node_choice=kubernetes.node_choice(profiles.load(profile)),
+        node_choice=kubernetes.node_choice(profiles.load(profile).effective(gpus=True)),
     )
 
 

@@ -104,7 +104,7 @@ def test_it_is_read_on_the_nodes_that_the_run_could_take(name: str) -> None:
     assert of_the_job is not None
     assert of_the_job.node_choice == {
         "nodeSelector": {"pool": "h100"},
-        "tolerations": [msgspec.to_builtins(row) for row in profile.tolerations],
+        "tolerations": [msgspec.to_builtins(row) for row in profile.with_gpus.tolerations],
     }
     _, placement = placed("ckpt", profile=profile, gpus=8)
     about: dict[str, Any] = {"name": "a", "backend": "kubernetes", "attempt": 1, "claim": "ckpt", "started": ""}
@@ -114,7 +114,7 @@ def test_it_is_read_on_the_nodes_that_the_run_could_take(name: str) -> None:
     assert kept.node_choice == of_the_job.node_choice, "also when the Job is gone"
     on_cpus = source_of(job("ckpt", profile=profile))
     assert on_cpus is not None
-    assert on_cpus.node_choice == {}
+    assert on_cpus.node_choice == {"nodeSelector": {"pool": "h100"}}
 
 
 def test_a_file_that_is_no_json_is_none() -> None:

@@ -8,6 +8,7 @@ import struct
 import time
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401 - on a new machine it starts a process once, which a unit test may not
 import pytest
 import torch
 
