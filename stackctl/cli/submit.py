@@ -36,7 +36,10 @@ class SubmitCommand(options.JobCommand):
     help="What ranks train on; cpu with --gpus holds the GPUs unused, to try a cluster out.",
 )
 @click.option(
-    "--secret-env", multiple=True, metavar="NAME=SECRET:KEY", help="Environment from a Secret in the cluster."
+    "--secret-env",
+    multiple=True,
+    metavar="NAME[=SECRET:KEY]",
+    help="Environment from a Secret in the cluster; NAME alone: your value, in a Secret of the run.",
 )
 @click.option(
     "--volume",
@@ -46,6 +49,7 @@ class SubmitCommand(options.JobCommand):
     help="A volume claim; without PATH for outputs and checkpoints, which then outlive the pods.",
 )
 @click.option("--code", type=click.Path(path_type=Path), metavar="DIR", help="Ship this folder: the nodes start in it.")
+@click.option("--code-all", is_flag=True, help="Ship every file of --code but git's own, whether git tracks it or not.")
 @click.option("--retries", type=int, default=3, show_default=True, metavar="N", help="New attempts after a failure.")
 @click.option(
     "--dry-run",

@@ -86,7 +86,7 @@ def test_a_replacement_that_is_refused_is_explained_by_what_refuses_it(submitter
     submitter.kubectl("create", "quota", "none", "--hard=pods=0")
     until(lambda: "pods" in submitter.kubectl("get", "quota", "none", "--output=jsonpath={.status.hard}"), 30)
     submitter.kubectl("exec", pod_of(submitter, "again"), "--", "touch", "/out/fail")
-    found = submitter.wait_for_cause("again", "quota", 90)
+    found = submitter.wait_for_cause("again", "quota too small", 90)
     assert "none" in found.sentence
     assert "rank 0 (node 0, local rank 0" in found.before
     submitter.kubectl("delete", "quota", "none")
