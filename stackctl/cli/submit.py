@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
 from stackctl.cli import following, options
+from stackctl.cli.pod_options import pod_options
 from stackctl.runs import store
 from stackctl.runs.backends.base import ClusterOptions, Request
 from stackctl.runs.backends.kubernetes import Kubernetes
@@ -18,6 +19,8 @@ from stackrt.contract import DEVICES
 
 class SubmitCommand(options.JobCommand):
     """A job command whose `--dry-run` may say where: `--dry-run=server`."""
+
+    bare: ClassVar[Mapping[str, str]] = {"dry_run": "client"}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """A plain `--dry-run` never takes the next word for its value."""
@@ -28,8 +31,6 @@ class SubmitCommand(options.JobCommand):
 
 @click.command(cls=SubmitCommand)
 @options.job_options
-@options.cluster_options
-@options.pod_options
 @click.option(
     "--device",
     type=click.Choice(DEVICES),
@@ -45,8 +46,20 @@ class SubmitCommand(options.JobCommand):
     metavar="CLAIM[:PATH][:ro]",
     help="A volume claim; without PATH for outputs and checkpoints, which then outlive the pods.",
 )
+@click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="KIND:SOURCE:PATH[:ro]",
+    help="host:/FOLDER of the node, claim:NAME/FOLDER, configmap:NAME[/KEY] or secret:NAME[/KEY], seen at PATH.",
+)
 @click.option("--code", type=click.Path(path_type=Path), metavar="DIR", help="Ship this folder: the nodes start in it.")
+@options.cluster_options
+@options.pod_options
+@pod_options
 @click.option("--retries", type=int, default=3, show_default=True, metavar="N", help="New attempts after a failure.")
+@click.option("--deadline", metavar="DURATION", help="End the job after so long, as 3600 or 12h.")
+@click.option("--keep", metavar="DURATION", help="How long what has ended stays in the cluster. [default: 7d]")
 @click.option(
     "--dry-run",
     type=click.Choice(["client", "server"]),
@@ -61,7 +74,7 @@ class SubmitCommand(options.JobCommand):
     show_default=True,
     help="Format of a dry run.",
 )
-@click.option("--follow", "-f", is_flag=True, help="Show the logs until the job has ended, then how it ended.")
+@click.option("--follow", is_flag=True, help="Show the logs until the job has ended, then how it ended.")
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 def submit(
     words: tuple[str, ...],
@@ -82,6 +95,7 @@ def submit(
     Examples:
       stackctl submit --nodes 2 --gpus 8
       stackctl submit --nodes 2 --gpus 8 --volume checkpoints --code . -- python mine.py
+      stackctl submit -f job.toml --nodes 4
       stackctl submit gpt --nodes 4 --gpus 8 --dry-run | kubectl apply -f -
     """
     if not (words or options.rest()):

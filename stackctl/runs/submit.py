@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stackctl.engines.kube import ApiError, Cluster, Object
 from stackctl.errors import InvalidInput, NameTaken, StackError
-from stackctl.jobs import kubernetes
+from stackctl.jobs import kubernetes, pod_options
 from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
 from stackctl.runs import preflight, store, summary
 from stackctl.runs.handle import Tell
@@ -54,7 +54,7 @@ def _record(cluster: Cluster, ready: Submission) -> Record:
         namespace=ready.placement.namespace,
         context=cluster.context,
         claim=ready.placement.claim,
-        node_choice=kubernetes.node_choice(ready.placement.profile),
+        node_choice=pod_options.surroundings(kubernetes.pod_of(ready.manifests[0])),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stackctl.jobs.job import Job
+from stackctl.jobs.pod_options import PodOptions
 from stackctl.runs import store
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
 from stackctl.runs.store import Record
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # a dry run needs none
     from stackctl.runs.stored import StoredRun
 
 
-class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
+class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
 
     `code` is a folder to ship, `profile` a cluster's profile or a TOML file; without `preflight` nothing is checked

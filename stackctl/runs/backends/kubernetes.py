@@ -132,6 +132,7 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         volumes=options.volumes,
         secret_env=options.secret_env,
         retries=options.retries,
+        pods=options,
     )
     return submission.prepare(job, placement, packed, os.environ)
 
