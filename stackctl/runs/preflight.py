@@ -10,7 +10,7 @@ from stackctl.engines.kube import ApiError, Cluster, Object
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import kubernetes, quantity
 from stackctl.jobs.placement import Placement, Volume
-from stackctl.runs import feasibility
+from stackctl.runs import feasibility, pod_checks
 from stackctl.runs.submission import Submission
 
 NEEDED = (
@@ -52,9 +52,10 @@ def check(cluster: Cluster, submission: Submission) -> list[str]:
         pods = pool.submit(cluster.items, "Pod", feasibility.Pod, fieldSelector=_RUNNING, resourceVersion="0")
         priority = pool.submit(cluster.get, "PriorityClass", placement.priority) if placement.priority else None
         queue = pool.submit(_queue_problem, cluster, placement) if placement.queue else None
+        of_pods = {key: pool.submit(ask) for key, ask in pod_checks.asks(cluster, submission).items()}
 
     _check_access({row: future.result() for row, future in access.items()}, placement.namespace)
-    said = _trial_warnings(trial)
+    said = [*pod_checks.judge(submission, _Answers(of_pods)), *_trial_warnings(trial)]
     for volume, future in claims.items():
         if _forbidden(future):
             said.append(f"you may not look at claims: {volume.claim} is not checked")
@@ -75,6 +76,14 @@ def check(cluster: Cluster, submission: Submission) -> list[str]:
         return [*said, "you may not list the cluster's nodes and pods: it is not known whether the job fits"]
     _check_room(nodes.result(), pods.result(), submission, need)
     return said
+
+
+class _Answers:
+    def __init__(self, futures: Mapping[str, Future[Any]]) -> None:
+        self._futures = futures
+
+    def of(self, key: str) -> Any:
+        return self._futures[key].result()
 
 
 def quota_problem(quota: Mapping[str, Any], need: Mapping[str, str], *, nodes: int) -> str:
@@ -177,13 +186,14 @@ def _check_room(
     nodes: list[feasibility.Node], pods: list[feasibility.Pod], submission: Submission, need: Mapping[str, str]
 ) -> None:
     job, placement = submission.job, submission.placement
+    pod = kubernetes.pod_of(submission.manifests[0])
     found = feasibility.room(
-        nodes,
+        pod_checks.takers(nodes, placement.pods),
         [] if placement.queue else pods,  # a queue waits for room; it only must be there at all
         need,
-        selector=placement.profile.selector,
-        tolerations=placement.profile.tolerations,
-        apart=placement.apart,
+        selector=pod.get("nodeSelector") or {},
+        tolerations=pod_checks.tolerations(pod),
+        apart=placement.apart or placement.pods.host_network,
     )
     problem = feasibility.refusal(found, nodes=job.nodes, need=need)
     if problem and found.ever < job.nodes:

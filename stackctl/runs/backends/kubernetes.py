@@ -10,7 +10,7 @@ import msgspec
 from stackctl.engines import kubeconfig
 from stackctl.engines.kubeconfig import Context
 from stackctl.errors import InvalidInput, StackError
-from stackctl.jobs import kubernetes, profiles
+from stackctl.jobs import kubernetes, patch, profiles
 from stackctl.jobs.placement import place
 from stackctl.runs import store, submission
 from stackctl.runs.backends.base import Backend, Request, Where, image_of
@@ -134,6 +134,11 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         retries=options.retries,
         pods=options,
     )
+    if placement.pods.host_network:
+        tell("note: no NetworkPolicy guards pods on their node's network: whoever reaches the nodes reaches the ranks")
+    for name in patch.extra_containers(placement.pods.patch or {}, kubernetes.CONTAINER):
+        tell(f"note: the run goes on until {name} has ended, too; one that stays is an initContainer with "
+             "restartPolicy: Always")  # fmt: skip
     return submission.prepare(job, placement, packed, os.environ)
 
 
