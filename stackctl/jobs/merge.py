@@ -58,7 +58,7 @@ def merge(there: Mapping[str, Any], patch: Mapping[str, Any], where: str = "") -
             raise InvalidInput("is for programs that make patches", where=at, hint="leave it out")
         if key.startswith(_DROP):
             field = key.removeprefix(_DROP)
-            made[field] = [word for word in made.get(field) or [] if word not in value]
+            made[field] = [word for word in _words(made.get(field) or [], at) if word not in _words(value, at)]
         elif value is None:
             made.pop(key, None)
         elif isinstance(value, dict) and isinstance(made.get(key), dict):
@@ -81,19 +81,20 @@ def _directed(patch: Mapping[str, Any], where: str) -> Map:
 
 
 def _retained(there: Map, patch: Mapping[str, Any], where: str) -> Map:
-    kept = patch[_RETAIN]
+    kept = _words(patch[_RETAIN], where)
     others = [key for key, value in patch.items() if not key.startswith("$") and value is not None]
-    if not isinstance(kept, list) or not set(others) <= set(kept):
+    if not set(others) <= set(kept):
         raise InvalidInput("$retainKeys must list every key of the patch beside it", where=where)
     return {key: value for key, value in there.items() if key in kept}
 
 
 def _list(there: Sequence[Any], patch: Sequence[Any], key: str, where: str) -> list[Any]:
     if not key:
-        return list(dict.fromkeys([*there, *patch]))
+        return list(dict.fromkeys([*_words(there, where), *_words(patch, where)]))
     rows = list(there)
     for element in patch:
-        if not isinstance(element, dict) or (key not in element and element.get(_DIRECTIVE) != "replace"):
+        named = isinstance(element, dict) and isinstance(element.get(key), str | int)
+        if not named and not (isinstance(element, dict) and element.get(_DIRECTIVE) == "replace"):
             raise InvalidInput(f"every element has its {key}", where=where, hint=f"name it: - {key}: …")
     if any(element.get(_DIRECTIVE) == "replace" for element in patch):
         return [_plain(element) for element in patch if _DIRECTIVE not in element]
@@ -112,6 +113,12 @@ def _list(there: Sequence[Any], patch: Sequence[Any], key: str, where: str) -> l
     ours = list(dict.fromkeys(element[key] for element in wanted))
     left = [name for name in order if name not in ours]
     return [found[name] for name in _interleaved(left, ours, order)]
+
+
+def _words(value: Any, where: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise InvalidInput("is a list of words", where=where)
+    return value
 
 
 def _interleaved(left: Sequence[Any], ours: Sequence[Any], order: Sequence[Any]) -> list[Any]:

@@ -24,7 +24,7 @@ _FIXED_IN_POD = {
     "activeDeadlineSeconds": "use --deadline, which is the job's and not one pod's",
 }
 _FIXED_IN_NODE = {
-    "command": "it is the image's, and starts what `args` say",
+    "command": "it starts the launcher; the ranks' command stands behind `--`",
     "args": "they start the launcher; the ranks' command stands behind `--`",
     "workingDir": "the shipped code is there",
     "terminationMessagePath": "results and failures are read from it",
@@ -83,7 +83,7 @@ def apply(template: Map, patch: Map, *, node: str, unpack: str, gpu: str, grace:
         InvalidInput: It is no patch over this pod, or would break the run; names the field.
     """
     try:
-        made = merge(template, patch)
+        made = _with_amounts(merge(template, patch))
     except InvalidInput as error:
         raise InvalidInput(error.message, where=f"--patch: {error.where}", hint=error.hint) from None
     for field, why in _broken(template, made, node, unpack, gpu, grace, taken):
@@ -95,6 +95,20 @@ def extra_containers(patch: Map, node: str) -> list[str]:
     """The names of containers that a patch sets beside the launcher's: the pod ends when they have ended, too."""
     rows = _rows(_map(patch, "spec"), "containers")
     return [str(row.get("name")) for row in rows if row.get("name") != node and "$patch" not in row]
+
+
+def _with_amounts(template: Map) -> Map:
+    """The same, with amounts as text: in a file they are numbers as well, and both are the same to Kubernetes."""
+    spec = dict(_map(template, "spec"))
+    for group in ("containers", "initContainers"):
+        rows = [{**row, "resources": dict(_map(row, "resources"))} if row.get("resources") else row
+                for row in _rows(spec, group)]  # fmt: skip
+        for row in rows:
+            for part in ("limits", "requests") if row.get("resources") else ():
+                if amounts := _map(row["resources"], part):
+                    row["resources"][part] = {name: str(amount) for name, amount in amounts.items()}
+        spec |= {group: rows} if rows else {}
+    return {**template, "spec": spec}
 
 
 def _check_words(value: Any, where: str) -> None:

@@ -77,6 +77,13 @@ def test_directives() -> None:
         ({"spec": {"$patch": "delet"}}, "spec: $patch is replace or delete, not 'delet'"),
         (node(env=[{"name": "A", "$patch": "merge"}]), "$patch is replace or delete, not 'merge'"),
         ({"spec": {"volumes": [{"name": "shm", "$retainKeys": ["name"], "hostPath": {}}]}}, "must list every key"),
+        ({"spec": {"volumes": [{"name": "shm", "$retainKeys": [{}], "hostPath": {}}]}}, "is a list of words"),
+        ({"spec": {"containers": [{"name": {}}]}}, "spec.containers: every element has its name"),
+        (
+            {"metadata": {"finalizers": ["a"]}, "spec": {"$deleteFromPrimitiveList/containers": ["a"]}},
+            "a list of words",
+        ),
+        (node(**{"$deleteFromPrimitiveList/args": "b"}), "is a list of words"),
         ({"spec": {"$setElementOrder/containers": [{"name": "node"}]}}, "is for programs"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from stackctl.errors import InvalidInput
 from stackctl.jobs import job as jobs
@@ -51,10 +52,16 @@ def test_a_patch_is_laid_over_the_pod(tmp_path: Path) -> None:
     assert first["spec"]["template"]["metadata"]["labels"]["team"] == "vision"
     assert [row["name"] for row in made["initContainers"]] == ["daemon", "unpack"]
     container = made["containers"][0]
-    assert container["resources"]["limits"] == {"nvidia.com/gpu": "8", "example.com/nic": 1}
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "8", "example.com/nic": "1"}
     assert container["securityContext"]["capabilities"] == {"add": ["IPC_LOCK"], "drop": ["ALL"]}
     assert made["terminationGracePeriodSeconds"] == 600
     assert {row["name"]: row for row in made["volumes"]}["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}
+
+
+def test_what_is_printed_is_what_is_sent(tmp_path: Path) -> None:
+    text = json.dumps({"metadata": {"annotations": {"on": "1e-3", "a: b": "c #d\n", "empty": "", "list": "[]"}}})
+    made = plan(tmp_path, text)
+    assert list(yaml.safe_load_all(kubernetes.to_yaml(made))) == made
 
 
 def test_another_patch_is_another_job(tmp_path: Path) -> None:
