@@ -15,7 +15,7 @@ from stackctl.cli.sections import Sectioned
 from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.jobs import job as jobs
 from stackctl.jobs.job import Job
-from stackctl.runs import store
+from stackctl.runs import places, store
 from stackrt.contract import BINDS, TIMEOUT
 from stackrt.frameworks import FRAMEWORKS
 
@@ -223,7 +223,7 @@ def free_name(words: tuple[str, ...]) -> str:
     workload, arguments = split_words(words)
     base = store.new_name(workload or stem(arguments), datetime.now())
     home = store.home(os.environ)
-    return next(name for name in [base, *(f"{base}-{n}" for n in range(2, 1000))] if not (home / name).exists())
+    return next(name for name in [base, *(f"{base}-{n}" for n in range(2, 1000))] if not places.taken(home, name))
 
 
 def framework(image: str | None, given: str | None, workload: str) -> str | None:

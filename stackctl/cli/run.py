@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from stackctl.cli import following, options
 from stackctl.errors import InvalidInput, JobFailed, NameTaken
 from stackctl.jobs.job import Job
-from stackctl.runs import backends, store
+from stackctl.runs import backends, places, store
 from stackctl.runs.backends.base import Request
 from stackctl.runs.handle import Outcome
 from stackrt.contract import PORT
@@ -114,7 +114,10 @@ def _folder(name: str | None, out: str | None) -> Path:
     if out:
         return Path(out).absolute()
     if name:
-        return store.home(os.environ) / name
+        home = store.home(os.environ)
+        if not (home / name).exists() and places.on_clusters(home, name):
+            raise NameTaken("this name is that of a run on a cluster", where=f"--name {name}", hint="choose another")
+        return home / name
     raise InvalidInput("which run?", where="--resume", hint="name it with --name or --out")
 
 

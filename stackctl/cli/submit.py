@@ -37,7 +37,10 @@ class SubmitCommand(options.JobCommand):
     help="What ranks train on; cpu with --gpus holds the GPUs unused, to try a cluster out.",
 )
 @click.option(
-    "--secret-env", multiple=True, metavar="NAME=SECRET:KEY", help="Environment from a Secret in the cluster."
+    "--secret-env",
+    multiple=True,
+    metavar="NAME[=SECRET:KEY]",
+    help="Environment from a Secret in the cluster; NAME alone: your value, in a Secret of the run.",
 )
 @click.option(
     "--volume",
@@ -54,6 +57,7 @@ class SubmitCommand(options.JobCommand):
     help="host:/FOLDER of the node, claim:NAME/FOLDER, configmap:NAME[/KEY] or secret:NAME[/KEY], seen at PATH.",
 )
 @click.option("--code", type=click.Path(path_type=Path), metavar="DIR", help="Ship this folder: the nodes start in it.")
+@click.option("--code-all", is_flag=True, help="Ship every file of --code but git's own, whether git tracks it or not.")
 @options.cluster_options
 @options.pod_options
 @pod_options

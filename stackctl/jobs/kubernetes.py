@@ -37,16 +37,19 @@ CONTAINER, UNPACK = "node", "unpack"
 TOKEN_KEY, CODE_KEY = "token", "code.tgz"
 
 
-def manifests(job: Job, placement: Placement, *, token: str, packed: str = "") -> list[Manifest]:
+def manifests(
+    job: Job, placement: Placement, *, token: str, packed: str = "", values: Mapping[str, str] | None = None
+) -> list[Manifest]:
     """Every object of a job, the Job first: it owns the others.
 
     Args:
         token: The run's secret.
         packed: The shipped code: a gzipped tar archive in base64.
+        values: What else the run's own Secret holds, by its keys: the Job only has these.
     """
     return [
         _job(job, placement),
-        _secret(job, placement, token, packed),
+        _secret(job, placement, {TOKEN_KEY: token, **(values or {})}, packed),
         _service(job, placement),
         _policy(job, placement),
     ]
@@ -256,7 +259,7 @@ def _environment(job: Job, placement: Placement) -> list[Manifest]:
     rows.append({"name": "STACK_HOST", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
     rows.append({"name": "STACK_TOKEN", "valueFrom": {"secretKeyRef": {"name": job.name, "key": TOKEN_KEY}}})
     for secret in placement.secret_env:
-        source = {"secretKeyRef": {"name": secret.secret, "key": secret.key}}
+        source = {"secretKeyRef": {"name": secret.secret or job.name, "key": secret.key}}
         rows.append({"name": secret.name, "valueFrom": source})
     return rows
 
@@ -301,9 +304,9 @@ def _claims(placement: Placement) -> dict[str, str]:
     return {volume.claim: f"claim-{number}" for number, volume in enumerate(placement.volumes)}
 
 
-def _secret(job: Job, placement: Placement, token: str, packed: str) -> Manifest:
+def _secret(job: Job, placement: Placement, values: Mapping[str, str], packed: str) -> Manifest:
     row: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": _metadata(job, placement), "type": "Opaque"}
-    row["stringData"] = {TOKEN_KEY: token}
+    row["stringData"] = dict(values)
     return {**row, "data": {CODE_KEY: packed}} if packed else row
 
 

@@ -18,6 +18,9 @@ from stackrt.contract import PREFIX, STACK
 OUT, WORKSPACE, PACKED = "/out", "/workspace", "/stack/code"
 """Where pods see their outputs, the shipped code, and the archive that it came in."""
 
+OWN_KEY = "env."
+"""Of a run's own Secret: what stands before a variable's name there."""
+
 MOST_RETRIES = 100
 
 KEPT = 7 * 24 * 3600
@@ -40,7 +43,7 @@ class Volume(msgspec.Struct, frozen=True):
 
 
 class SecretEnv(msgspec.Struct, frozen=True):
-    """An environment variable whose value is a key of a Secret in the cluster."""
+    """An environment variable whose value is a key of a Secret: of the run's own, if none is named."""
 
     name: str
     secret: str
@@ -101,7 +104,7 @@ def place(
     Args:
         image: The image's full name.
         volumes: `claim[:path][:ro]`; the first without a path goes where outputs are written.
-        secret_env: `NAME=secret:key`.
+        secret_env: `NAME=secret:key`, or `NAME` for a value of the run's own Secret.
         kept: How long the finished Job stays where `pods` does not say.
 
     Raises:
@@ -186,14 +189,16 @@ def _secret_env(given: Sequence[str], job: Job) -> tuple[SecretEnv, ...]:
         where = f"--secret-env {text}"
         name, equals, source = text.partition("=")
         secret, colon, key = source.partition(":")
-        if not (equals and colon and _NAME.fullmatch(secret) and _KEY.fullmatch(key)):
-            raise InvalidInput("must be NAME=secret:key", where=where, hint="for example WANDB_API_KEY=wandb:api-key")
+        if equals and not (colon and _NAME.fullmatch(secret) and _KEY.fullmatch(key)):
+            hint = "for example WANDB_API_KEY=wandb:api-key; WANDB_API_KEY alone takes your own value"
+            where = f"--secret-env {name}=…"  # behind it a value may stand, which is nobody's to see
+            raise InvalidInput("must be NAME=secret:key, or NAME", where=where, hint=hint)
         if not _ENV_NAME.fullmatch(name) or name.startswith(PREFIX):
             what = f"names that start with {PREFIX} are the launcher's own" if name.startswith(PREFIX) else "is no name"
             raise InvalidInput(what, where=where)
         if name in job.env or name in {row.name for row in chosen}:
             raise InvalidInput(f"{name} is set twice", where=where)
-        chosen.append(SecretEnv(name, secret, key))
+        chosen.append(SecretEnv(name, secret, key or OWN_KEY + name))
     return tuple(chosen)
 
 

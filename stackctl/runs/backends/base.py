@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # a dry run needs none
 class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
 
-    `code` is a folder to ship, `profile` a cluster's profile or a TOML file; without `preflight` nothing is checked
-    before.
+    `code` is a folder to ship, with `code_all` also what git does not track there. `profile` is a cluster's profile or
+    a TOML file. Without `preflight` nothing is checked before.
     """
 
     namespace: str | None = None
@@ -39,6 +39,7 @@ class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     secret_env: tuple[str, ...] = ()
     retries: int = 3
     code: Path | None = None
+    code_all: bool = False
     preflight: bool = True
 
 

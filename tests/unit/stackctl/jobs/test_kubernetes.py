@@ -90,6 +90,13 @@ def test_the_attempt_is_what_the_job_controller_counts() -> None:
     assert env(plan())["STACK_ATTEMPT"] == "1+$(JOB_FAILURES)+$(JOB_DISRUPTIONS)"
 
 
+def test_a_value_of_ones_own_is_named_in_the_pod_and_stands_in_the_secret() -> None:
+    made = job()
+    rows = kubernetes.manifests(made, placed(made, secret_env=["KEY"]), token="t", values={"env.KEY": "v"})
+    assert env(rows)["KEY"] == {"secretKeyRef": {"name": "a", "key": "env.KEY"}}
+    assert rows[1]["stringData"] == {"token": "t", "env.KEY": "v"}
+
+
 def test_failures_are_counted_and_disruptions_are_not() -> None:
     spec = plan(retries=5)[0]["spec"]
     assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (5, 0)
