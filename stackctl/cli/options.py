@@ -16,6 +16,7 @@ from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.jobs import job as jobs
 from stackctl.jobs.job import Job
 from stackctl.runs import places, store
+from stackctl.runs.asked_before import CHECKS
 from stackrt.contract import BINDS, TIMEOUT
 from stackrt.frameworks import FRAMEWORKS
 
@@ -148,7 +149,9 @@ def cluster_options(command: F) -> F:
 
 _POD_OPTIONS = (
     click.option("--cpu", metavar="AMOUNT", help="CPU cores that a node asks for, as 8 or 500m."),
+    click.option("--cpu-limit", metavar="AMOUNT", help="CPU cores that a node may use. [default: all that are idle]"),
     click.option("--memory", metavar="AMOUNT", help="Memory that a node asks for and may use, as 64Gi."),
+    click.option("--ephemeral-storage", metavar="AMOUNT", help="Disk that a node asks for and may use, as 100Gi."),
     click.option("--shm", metavar="AMOUNT", help="Size of /dev/shm. [default: 1Gi a rank]"),
     click.option("--queue", metavar="NAME", help="Kueue's queue to wait in."),
     click.option("--priority", metavar="CLASS", help="Priority class of the pods."),
@@ -161,9 +164,16 @@ _POD_OPTIONS = (
         help="What the cluster is like: aks, eks, generic, gke, or a TOML file of your own.",
     ),
     click.option("--preflight/--no-preflight", default=True, help="Check permissions, claims, quota and room first."),
+    click.option(
+        "--skip-check",
+        multiple=True,
+        type=click.Choice(list(CHECKS)),
+        metavar="NAME",
+        help=f"Leave one of these checks out: {', '.join(CHECKS)}. May be repeated.",
+    ),
 )
 
-POD_PARAMETERS = ("cpu", "memory", "shm", "queue", "priority")
+POD_PARAMETERS = ("cpu", "cpu_limit", "memory", "ephemeral_storage", "shm", "queue", "priority")
 """Those that a placement takes as they are."""
 
 

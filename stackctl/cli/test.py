@@ -29,6 +29,7 @@ ON_CLUSTER = (
     "context",
     "profile",
     "preflight",
+    "skip_check",
     *options.POD_PARAMETERS,
     *pod_options.PARAMETERS,
 )
@@ -182,6 +183,7 @@ def _on_cluster(
     context: str | None,
     profile: str,
     preflight: bool,
+    skip_check: tuple[str, ...],
     **placed: Any,
 ) -> Report | None:
     """Run the suite on a cluster; a dry run only prints the manifests."""
@@ -216,7 +218,7 @@ def _on_cluster(
     from stackctl.engines.kube import Cluster
     from stackctl.suite import cluster
 
-    return cluster.run(Cluster(where.name), ready, check=preflight, say=following.tell)
+    return cluster.run(Cluster(where.name), ready, check=preflight, skip=skip_check, say=following.tell)
 
 
 def _writable(json_file: str | None, junit_file: str | None) -> None:

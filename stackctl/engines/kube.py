@@ -43,10 +43,11 @@ _GROUPS = {
     "Job": "apis/batch/v1",
     "NetworkPolicy": "apis/networking.k8s.io/v1",
     "PriorityClass": "apis/scheduling.k8s.io/v1",
+    "RuntimeClass": "apis/node.k8s.io/v1",
     "SelfSubjectAccessReview": "apis/authorization.k8s.io/v1",
 }
-_PLURALS = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses"}
-_CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "SelfSubjectAccessReview")
+_PLURALS = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses", "RuntimeClass": "runtimeclasses"}
+_CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "RuntimeClass", "SelfSubjectAccessReview")
 
 
 class ApiError(StackError):
@@ -70,6 +71,9 @@ class Silent(BrokenOff):
 
 
 T = TypeVar("T")
+
+_DECODING = threading.Lock()
+"""Held while a type is decoded: msgspec studies it at its first use, and two threads at that crash the interpreter."""
 
 
 class _Items(msgspec.Struct, Generic[T]):
@@ -110,7 +114,8 @@ class Cluster:
         """What the API server has under a path, with the fields that `of` names; the rest is not even decoded."""
         data = self._request("GET", path, query, accept=accept)
         try:
-            return msgspec.json.decode(data, type=of)
+            with _DECODING:
+                return msgspec.json.decode(data, type=of)
         except msgspec.DecodeError:
             raise _no_object() from None
 

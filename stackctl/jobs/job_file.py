@@ -127,7 +127,7 @@ def _value(key: Key, value: Any, path: Path, text: str, name: str) -> Any:
         if not isinstance(value, list) or not all(isinstance(row, str) for row in value):
             table = f', or a table, as {{ NAME = "VALUE" }}, and not {_told(value)}' if key.pairs else ""
             raise wrong(f'must be a list of texts, as ["…"]{table or f", and not {_told(value)}"}')
-        return tuple(_path(key, row, path) for row in value)
+        return tuple(_path(key, _chosen(key, row, wrong), path) for row in value)
     return _path(key, _one(key, value, wrong), path)
 
 
@@ -153,6 +153,10 @@ def _one(key: Key, value: Any, wrong: Any) -> Any:
         return str(value)
     if not isinstance(value, str):
         raise wrong(f"must be text, and not {_told(value)}")
+    return _chosen(key, value, wrong)
+
+
+def _chosen(key: Key, value: str, wrong: Any) -> str:
     if key.choices and value not in key.choices:
         raise wrong(f"must be one of {', '.join(key.choices)}, and not {value!r}")
     return value
@@ -213,7 +217,7 @@ def _typed(key: Key) -> dict[str, Any]:
 def _form(key: Key) -> dict[str, Any]:
     """The schema of a key's value."""
     if key.many:
-        rows = {"type": "array", "items": {"type": "string"}}
+        rows = {"type": "array", "items": {"enum": [*key.choices]} if key.choices else {"type": "string"}}
         table = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
         return {"anyOf": [rows, table]} if key.pairs else rows
     if key.kind == "flag":

@@ -34,6 +34,9 @@ HOSTNAME = "kubernetes.io/hostname"
 """The label that tells a cluster's machines apart."""
 
 CONTAINER, UNPACK = "node", "unpack"
+COUNTED = ("cpu", "memory", "ephemeral-storage")
+"""Amounts that every container has; what else a pod asks for is a device."""
+
 TOKEN_KEY, CODE_KEY = "token", "code.tgz"
 
 
@@ -165,7 +168,7 @@ def _pod(job: Job, placement: Placement) -> Manifest:
         apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same]}}
         spec["affinity"] = {**spec.get("affinity", {}), **apart}
     if placement.code:
-        spec["initContainers"] = [_unpack(placement)]
+        spec["initContainers"] = [_unpack(job, placement)]
     spec["containers"] = [_container(job, placement)]
     spec["volumes"] = _pod_volumes(job, placement)
     return spec
@@ -217,12 +220,13 @@ def _container(job: Job, placement: Placement) -> Manifest:
     return row
 
 
-def _unpack(placement: Placement) -> Manifest:
+def _unpack(job: Job, placement: Placement) -> Manifest:
     return {
         "name": UNPACK,
         "image": placement.image,
         "imagePullPolicy": placement.pods.pull_policy,
         "command": ["python", "-m", "tarfile", "-e", f"{PACKED}/{CODE_KEY}", WORKSPACE],
+        "resources": _first_resources(job, placement),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": confined(),
         "volumeMounts": [
@@ -269,14 +273,27 @@ def _annotation(name: str) -> Manifest:
 
 
 def _resources(job: Job, placement: Placement) -> Manifest:
-    """GPUs and memory as limits, which are requests too; the CPU as a request alone, since a limit only slows down."""
+    """GPUs, memory and disk as limits, which are requests too; of the CPU a limit only slows down, if none is asked."""
     limits = {placement.profile.gpu: str(job.gpus)} if job.gpus else {}
     limits |= placement.profile.resources
-    limits |= {"memory": placement.memory} if placement.memory else {}
+    given = {"memory": placement.memory, "ephemeral-storage": placement.ephemeral_storage, "cpu": placement.cpu_limit}
+    limits |= {name: amount for name, amount in given.items() if amount}
     requests = {**limits, **({"cpu": placement.cpu} if placement.cpu else {})}
     if any(name.startswith("hugepages-") for name in limits) and not requests.keys() & {"cpu", "memory"}:
         requests["cpu"] = "1"  # huge pages are refused to a pod that asks for neither CPU nor memory
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def _first_resources(job: Job, placement: Placement) -> Manifest:
+    """What the container that unpacks may use: no more than the one after it, so the pod asks for no more.
+
+    A quota on CPU or memory refuses a pod of which any container does not say them.
+    """
+    rows = {
+        key: {name: amount for name, amount in amounts.items() if name in COUNTED}
+        for key, amounts in _resources(job, placement).items()
+    }
+    return {key: amounts for key, amounts in rows.items() if amounts}
 
 
 def requests(job: Job, placement: Placement) -> dict[str, str]:

@@ -62,7 +62,9 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile
     image: str
     cpu: str = ""
+    cpu_limit: str = ""
     memory: str = ""
+    ephemeral_storage: str = ""
     shm: str
     volumes: tuple[Volume, ...] = ()
     secret_env: tuple[SecretEnv, ...] = ()
@@ -87,7 +89,9 @@ def place(
     profile: Profile,
     image: str,
     cpu: str | None = None,
+    cpu_limit: str | None = None,
     memory: str | None = None,
+    ephemeral_storage: str | None = None,
     shm: str | None = None,
     volumes: Sequence[str] = (),
     secret_env: Sequence[str] = (),
@@ -121,9 +125,17 @@ def place(
         raise InvalidInput(f"must be from 0 to {MOST_RETRIES}", where=f"--retries {retries}")
     if not image or image != image.strip() or any(c.isspace() for c in image):
         raise InvalidInput("is not an image's name", where=f"--image {image!r}")
-    for option, text, example in (("--cpu", cpu, "8 or 500m"), ("--memory", memory, "64Gi"), ("--shm", shm, "16Gi")):
+    for option, text, example in (
+        ("--cpu", cpu, "8 or 500m"),
+        ("--cpu-limit", cpu_limit, "8 or 500m"),
+        ("--memory", memory, "64Gi"),
+        ("--ephemeral-storage", ephemeral_storage, "100Gi"),
+        ("--shm", shm, "16Gi"),
+    ):
         if text is not None:
             quantity.check(option, text, example)
+    if cpu and cpu_limit and quantity.value(cpu) > quantity.value(cpu_limit):
+        raise InvalidInput("asks for more than the limit allows", where=f"--cpu {cpu} --cpu-limit {cpu_limit}")
     if shm and memory and quantity.value(shm) > quantity.value(memory):
         raise InvalidInput(
             "shared memory counts as memory, so it cannot be larger", where=f"--shm {shm} --memory {memory}"
@@ -142,7 +154,9 @@ def place(
         profile=profile.effective(gpus=job.gpus > 0),
         image=image,
         cpu=cpu or "",
+        cpu_limit=cpu_limit or "",
         memory=memory or "",
+        ephemeral_storage=ephemeral_storage or "",
         shm=shm or _default_shm(job, memory),
         volumes=chosen,
         secret_env=_secret_env(secret_env, job),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,11 +26,14 @@ GOING_SECONDS, LOOK_SECONDS = 60.0, 1.0
 _TRIES = 5
 
 
-def submit(cluster: Cluster, ready: Submission, folder: Path, tell: Tell, *, check: bool) -> Run:
+def submit(
+    cluster: Cluster, ready: Submission, folder: Path, tell: Tell, *, check: bool, skip: Sequence[str] = ()
+) -> Run:
     """Submit a job, and write it down in its folder.
 
     Args:
         check: Ask the cluster first whether the job can run.
+        skip: Checks that are left out of that, by name.
 
     Raises:
         NameTaken: The folder holds another run; or as `create`.
@@ -38,7 +42,7 @@ def submit(cluster: Cluster, ready: Submission, folder: Path, tell: Tell, *, che
     written = record(cluster, ready)
     store.free_for(folder, written)
     if check:
-        ask_first(cluster, ready, tell)
+        ask_first(cluster, ready, tell, skip)
     note_registry(ready.placement.image, tell)
     uid, there = _create_or_tell(cluster, ready, tell)
     store.submitted(folder, ready.job, msgspec.structs.replace(written, uid=uid))
@@ -62,9 +66,9 @@ def record(cluster: Cluster, ready: Submission) -> Record:
     )
 
 
-def ask_first(cluster: Cluster, ready: Submission, tell: Tell) -> None:
-    """Ask the cluster whether the job can run; tell what else is worth it."""
-    for note in preflight.check(cluster, ready):
+def ask_first(cluster: Cluster, ready: Submission, tell: Tell, skip: Sequence[str] = ()) -> None:
+    """Ask the cluster whether the job can run, without the checks to skip; tell what else is worth it."""
+    for note in preflight.check(cluster, ready, skip):
         tell(f"note: {note}")
 
 

@@ -24,14 +24,16 @@ class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
 
     `code` is a folder to ship, with `code_all` also what git does not track there. `profile` is a cluster's profile or
-    a TOML file. Without `preflight` nothing is checked before.
+    a TOML file. Without `preflight` nothing is checked before, and of its checks those of `skip_check` are left out.
     """
 
     namespace: str | None = None
     context: str | None = None
     profile: str = "generic"
     cpu: str | None = None
+    cpu_limit: str | None = None
     memory: str | None = None
+    ephemeral_storage: str | None = None
     shm: str | None = None
     queue: str | None = None
     priority: str | None = None
@@ -41,6 +43,7 @@ class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     code: Path | None = None
     code_all: bool = False
     preflight: bool = True
+    skip_check: tuple[str, ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

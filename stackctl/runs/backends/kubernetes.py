@@ -52,7 +52,8 @@ class Kubernetes(Backend):
         cluster, home = Cluster(context.name), asked.folder.parent
         places.free_here(home, ready.job.name)
         folder = places.folder(home, submit.record(cluster, ready))
-        return ClusterRun(submit.submit(cluster, ready, folder, tell, check=asked.cluster.preflight), tell)
+        check, skip = asked.cluster.preflight, asked.cluster.skip_check
+        return ClusterRun(submit.submit(cluster, ready, folder, tell, check=check, skip=skip), tell)
 
     def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
         """The run on its cluster, or what is left of it where the cluster has it no more."""
@@ -166,7 +167,9 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         image=image_of(job),
         code=packed.sha256 if packed else "",
         cpu=options.cpu,
+        cpu_limit=options.cpu_limit,
         memory=options.memory,
+        ephemeral_storage=options.ephemeral_storage,
         shm=options.shm,
         queue=options.queue,
         priority=options.priority,

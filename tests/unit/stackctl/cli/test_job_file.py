@@ -48,6 +48,8 @@ def sample(name: str, option: click.Option) -> tuple[Any, list[str]]:
         return (False, off) if off else (True, [word])
     if key.kind in ("integer", "number"):
         return 7, [word, "7"]
+    if key.choices and key.many:
+        return [*key.choices[:2]], [part for choice in key.choices[:2] for part in (word, choice)]
     if key.choices:
         other = next(choice for choice in key.choices if choice != option.default)
         return other, [f"{word}={other}"]
@@ -159,6 +161,7 @@ WRONG: list[tuple[str, str]] = [
     ("nodes = 1\n[env]\nA = '1'\nB = true\n", "job.toml:4: env.B: must be text, and not true"),
     ("env.A = 'x'\nenv.B = []\n", "job.toml:2: env.B: must be text, and not a list"),
     ("bind = 'always'\n", "job.toml:1: bind: must be one of auto, none, and not 'always'"),
+    ("skip-check = ['room', 'rom']\n", "skip-check: must be one of namespace, access"),
     ("dry-run = 'somewhere'\n", "dry-run: must be one of client, server, and not 'somewhere'"),
     ("retries = \n", "job.toml: is no TOML: Invalid value (at line 1, column 11)"),
     ("workload = 'gpt'\ncommand = ['true']\n", "job.toml:2: command: does not go with workload"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from stackctl.cli import main as entry
@@ -46,6 +47,7 @@ RUNS = [
     (["submit", "gtp", "--dry-run"], 2, "did you mean 'gpt'?"),
     (["submit", "--name", "1st", "--dry-run"], 2, "starts with a letter"),
     (["submit", "--profile", "gek", "--dry-run"], 2, "did you mean 'gke'?"),
+    (["submit", "--skip-check", "quotas", "--dry-run"], 2, "is not one of 'namespace', 'access'"),
     (["submit", "--volume", "data:/dev", "--dry-run"], 2, "/dev has a use already"),
     (["submit", "--env", "1X=y", "--dry-run"], 2, "is not a name for an environment variable"),
     (["submit", "--dry-run=somewhere"], 2, "is not one of 'client', 'server'"),
@@ -256,6 +258,12 @@ def test_a_check_is_known_where_the_image_has_its_framework(
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
     assert "_STACKCTL_COMPLETE" in CliRunner().invoke(cli, ["completion", shell]).output
+
+
+def test_names_of_checks_are_completed() -> None:
+    shell = ShellComplete(cli, {}, "stackctl", "_STACKCTL_COMPLETE")
+    found = shell.get_completions(["submit", "--skip-check"], "qu")
+    assert [row.value for row in found] == ["queue", "quota"]
 
 
 def test_names_complete() -> None:

@@ -14,7 +14,7 @@ def plan(profile: str) -> kubernetes.Manifest:
         claim="ckpt",
         image="mine:1",
         command=["python", "-c", "print('$(A)')"],
-        node_choice=pod_options.node_choice(PodSettings(), profiles.load(profile)),
+        node_choice=pod_options.node_choice(PodSettings(), profiles.load(profile).effective(gpus=True)),
     )
 
 

@@ -101,7 +101,9 @@ def test_where_pods_go() -> None:
         {"key": "spot", "operator": "Exists"},
         {"key": "drain", "operator": "Exists", "effect": "NoExecute"},
     ]
-    assert len(made["tolerations"]) == 3 + len(profiles.load("eks").tolerations), "beside the profile's"
+    assert len(made["tolerations"]) == 3 + len(profiles.load("eks").effective(gpus=True).tolerations), (
+        "beside the profile's"
+    )
     assert terms(**EVERYTHING) == [[("metadata.name", "In", ["node-1"])], [("metadata.name", "In", ["node-2"])]]
     assert terms(exclude_nodes=("a", "b")) == [[("metadata.name", "NotIn", ["a"]), ("metadata.name", "NotIn", ["b"])]]
 

@@ -107,7 +107,7 @@ def test_it_is_read_on_the_nodes_that_the_run_could_take(name: str) -> None:
     assert of_the_job is not None
     assert of_the_job.node_choice == {
         "nodeSelector": {"pool": "h100"},
-        "tolerations": [msgspec.to_builtins(row) for row in profile.tolerations],
+        "tolerations": [msgspec.to_builtins(row) for row in profile.with_gpus.tolerations],
         **AS_THE_RUN,
     }
     about: dict[str, Any] = {"name": "a", "backend": "kubernetes", "attempt": 1, "claim": "ckpt", "started": ""}
@@ -117,7 +117,7 @@ def test_it_is_read_on_the_nodes_that_the_run_could_take(name: str) -> None:
     assert kept.node_choice == of_the_job.node_choice, "also when the Job is gone"
     on_cpus = source_of(job("ckpt", profile=profile))
     assert on_cpus is not None
-    assert on_cpus.node_choice == AS_THE_RUN
+    assert on_cpus.node_choice == {"nodeSelector": {"pool": "h100"}, **AS_THE_RUN}
 
 
 def test_a_file_that_is_no_json_is_none() -> None:
