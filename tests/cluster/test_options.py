@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,16 @@ def test_a_patched_pod_runs(shared_submitter: Submitter) -> None:
     assert shared_submitter.explain("patched").cause == "succeeded"
 
 
-def test_a_run_that_takes_too_long_is_ended(shared_submitter: Submitter) -> None:
+def test_a_run_that_takes_too_long_is_ended(shared_submitter: Submitter, tmp_path: Path) -> None:
+    """And a list of all namespaces shows it to others, which a list of another does not."""
     words = ["--image", shared_submitter.image, "--deadline", "2", "--grace", "0", "--wait"]
     done = shared_submitter.stackctl("submit", "--name", "late", *words, "--", "sleep", "600")
     assert (done.returncode, "late was ended: it took longer than its --deadline" in done.stderr) == (1, True)
+    other = dataclasses.replace(shared_submitter, store=tmp_path)
+    for words, there in (["--namespace=default", "-A"], True), (["--namespace=default"], False):
+        rows = json.loads(other.stackctl("list", "--json", "--limit=0", *words).stdout)
+        found = [(row["name"], row["namespace"], row["state"]) for row in rows if row.get("namespace")]
+        assert (("late", shared_submitter.namespace, "failed") in found) is there
 
 
 @pytest.mark.parametrize("about", PATCHES)

@@ -67,15 +67,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Where(msgspec.Struct, frozen=True):
-    """The cluster and namespace that a person has named; None for what the kubeconfig says."""
+    """The cluster and namespace that a person has named; None for what the kubeconfig says.
+
+    `everywhere` is for lists: all namespaces, whatever is named.
+    """
 
     namespace: str | None = None
     context: str | None = None
+    everywhere: bool = False
 
     @property
     def named(self) -> bool:
         """Whether there is any."""
-        return bool(self.namespace or self.context)
+        return bool(self.namespace or self.context or self.everywhere)
 
 
 class Backend(ABC):

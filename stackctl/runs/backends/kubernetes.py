@@ -80,7 +80,7 @@ class Kubernetes(Backend):
             return GoneRun(places.folder(store.home(os.environ), record), record, tell)
 
     def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[Record]:
-        """The store's, and all of one namespace, whoever submitted them."""
+        """The store's, and all of one namespace or of all, whoever submitted them."""
         try:
             context = kubeconfig.current(os.environ, where.context or "")
             lacking = kubeconfig.lacking(os.environ)
@@ -96,7 +96,10 @@ class Kubernetes(Backend):
 
         namespace = where.namespace or context.namespace
         try:
-            there = listing.states(context.name, namespace)
+            if where.everywhere:
+                there = listing.everywhere(context.name)
+            else:
+                there = {namespace: listing.states(context.name, namespace)}
         except StackError as error:
             tell(f"note: {error.message}; {_LAST_SEEN}")
             return [_as_last_seen(record) for record in mine]
@@ -104,30 +107,41 @@ class Kubernetes(Backend):
             name="", backend="kubernetes", attempt=1, started="",
             namespace=namespace, context=context.name, server=context.server,
         )  # fmt: skip
-        return _merged(mine, there, asked)
+        return _merged(mine, there, asked, everywhere=where.everywhere)
 
 
 _LAST_SEEN = "states are those last seen"
 
 
-def _merged(mine: Sequence[Record], there: Mapping[str, tuple[State, str]], asked: Record) -> list[Record]:
-    """The store's runs, and those of the namespace that was asked; pure.
+def _merged(
+    mine: Sequence[Record],
+    there: Mapping[str, Mapping[str, tuple[State, str]]],
+    asked: Record,
+    *,
+    everywhere: bool = False,
+) -> list[Record]:
+    """The store's runs, and those of the namespaces that were asked; pure.
 
     Args:
-        there: Its runs: name -> state, and when it was submitted.
-        asked: Where it is.
+        there: Namespace -> its runs: name -> state, and when it was submitted.
+        asked: Where they are.
+        everywhere: Whether all namespaces were asked.
     """
     found, known = [], set()
     for record in mine:
-        if not store.same_place(record, asked):
+        place = msgspec.structs.replace(asked, namespace=record.namespace) if everywhere else asked
+        if not store.same_place(record, place):
             found.append(_as_last_seen(record))
             continue
-        known.add(record.name)
+        known.add((record.namespace, record.name))
+        rows = there.get(record.namespace, {})
         lost: State = record.state if record.state in ENDED else "gone"
-        state = there[record.name][0] if record.name in there else lost
+        state = rows[record.name][0] if record.name in rows else lost
         found.append(msgspec.structs.replace(record, state=state, seen=""))
-    theirs = ((name, row) for name, row in there.items() if name not in known)
-    found += [msgspec.structs.replace(asked, name=name, state=state, started=at) for name, (state, at) in theirs]
+    for namespace, rows in there.items():
+        theirs = ((name, row) for name, row in rows.items() if (namespace, name) not in known)
+        place = msgspec.structs.replace(asked, namespace=namespace)
+        found += [msgspec.structs.replace(place, name=name, state=state, started=at) for name, (state, at) in theirs]
     return found
 
 
