@@ -122,6 +122,8 @@ def _value(key: Key, value: Any, path: Path, text: str, name: str) -> Any:
         return InvalidInput(what, where=f"{place(path, text, [name, *way])}: {shown}")
 
     if key.pairs and isinstance(value, dict):
+        if bad := [part for part in value if "=" in part]:
+            raise wrong("a name has no equals sign in it", bad[0])
         return tuple(f"{part}={_word(row, wrong, part)}" for part, row in value.items())
     if key.many:
         if not isinstance(value, list) or not all(isinstance(row, str) for row in value):

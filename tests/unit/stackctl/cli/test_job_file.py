@@ -160,6 +160,7 @@ WRONG: list[tuple[str, str]] = [
     ("env = 'A=1'\n", "or a table, as { NAME = \"VALUE\" }, and not 'A=1'"),
     ("nodes = 1\n[env]\nA = '1'\nB = true\n", "job.toml:4: env.B: must be text, and not true"),
     ("env.A = 'x'\nenv.B = []\n", "job.toml:2: env.B: must be text, and not a list"),
+    ("[label]\n'a=b' = 'c'\n", "job.toml:2: label.a=b: a name has no equals sign in it"),
     ("bind = 'always'\n", "job.toml:1: bind: must be one of auto, none, and not 'always'"),
     ("skip-check = ['room', 'rom']\n", "skip-check: must be one of namespace, access"),
     ("dry-run = 'somewhere'\n", "dry-run: must be one of client, server, and not 'somewhere'"),
