@@ -31,7 +31,7 @@ def manifest(
     """The Job: one pod, which sees the claim and cannot write to it.
 
     Args:
-        node_choice: The `nodeSelector` and `tolerations` of the run's own pods: where they could run, this one can.
+        node_choice: What it takes over from the run's own pods: where they could run, this one can.
         amounts: Its resources, where AMOUNTS would not be admitted.
     """
     container = {

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from stackctl.jobs import lengths, mesh, yaml_text
+from stackctl.jobs import lengths, mesh, mounts, patch, pod_options, yaml_text
 from stackctl.jobs.job import STOP_MARGIN, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
-from stackctl.jobs.profiles import Profile
+from stackctl.jobs.pod_options import USER, PodSettings
 from stackrt.contract import CONFIG, PORT, STOPPED
 
 Manifest = dict[str, Any]
@@ -38,8 +38,6 @@ COUNTED = ("cpu", "memory", "ephemeral-storage")
 """Amounts that every container has; what else a pod asks for is a device."""
 
 TOKEN_KEY, CODE_KEY = "token", "code.tgz"
-USER = 1000
-"""Of our images; any uid may run them, and an image that names root would not be admitted without."""
 
 
 def manifests(
@@ -87,12 +85,13 @@ def as_list(objects: list[Manifest]) -> Manifest:
 
 
 def _metadata(job: Job, placement: Placement, annotations: Mapping[str, str] | None = None) -> Manifest:
-    row: Manifest = {"name": job.name, "namespace": placement.namespace, "labels": _labels(job)}
+    row: Manifest = {"name": job.name, "namespace": placement.namespace, "labels": _labels(job, placement.pods)}
     return {**row, "annotations": dict(annotations)} if annotations else row
 
 
-def _labels(job: Job) -> dict[str, str]:
-    return {**MANAGED, RUN_LABEL: job.name, **({WORKLOAD_LABEL: job.workload} if job.workload else {})}
+def _labels(job: Job, pods: PodSettings) -> dict[str, str]:
+    workload = {WORKLOAD_LABEL: job.workload} if job.workload else {}
+    return {**MANAGED, RUN_LABEL: job.name, **workload, **pods.labels}
 
 
 def _job(job: Job, placement: Placement) -> Manifest:
@@ -106,17 +105,12 @@ def _job(job: Job, placement: Placement) -> Manifest:
         "maxFailedIndexes": 0,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": _failure_rules()},
+        **({"activeDeadlineSeconds": placement.pods.deadline} if placement.pods.deadline else {}),
         "ttlSecondsAfterFinished": placement.kept,
         **({"suspend": True} if placement.queue else {}),
-        "template": {
-            "metadata": {
-                "labels": {**_labels(job), **mesh.LABELS},
-                "annotations": {**mesh.ANNOTATIONS, **placement.profile.annotations},
-            },
-            "spec": _pod(job, placement),
-        },
+        "template": _template(job, placement),
     }
-    metadata = _metadata(job, placement, {JOB_NOTE: msgspec.json.encode(job).decode()})
+    metadata = _metadata(job, placement, {**placement.pods.annotations, JOB_NOTE: msgspec.json.encode(job).decode()})
     if placement.queue:
         metadata["labels"]["kueue.x-k8s.io/queue-name"] = placement.queue
     if placement.code:
@@ -124,6 +118,23 @@ def _job(job: Job, placement: Placement) -> Manifest:
     made: Manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
     metadata["annotations"][DIGEST_NOTE] = hashlib.sha256(msgspec.json.encode(made, order="sorted")).hexdigest()
     return made
+
+
+def _template(job: Job, placement: Placement) -> Manifest:
+    """The pods' template, with a person's patch over it."""
+    pods = placement.pods
+    metadata = {
+        "labels": {**_labels(job, pods), **mesh.LABELS, **pods.labels},
+        "annotations": {**mesh.ANNOTATIONS, **placement.profile.annotations, **pods.annotations},
+    }
+    made = {"metadata": metadata, "spec": _pod(job, placement)}
+    if not pods.patch:
+        return made
+    from stackrt.launch.rank_env import layout_names
+
+    grace, gpu = made["spec"]["terminationGracePeriodSeconds"], placement.profile.gpu
+    taken = frozenset(layout_names())
+    return patch.apply(made, pods.patch, node=CONTAINER, unpack=UNPACK, gpu=gpu, grace=grace, taken=taken)
 
 
 def _failure_rules() -> list[Manifest]:
@@ -148,16 +159,18 @@ def _pod(job: Job, placement: Placement) -> Manifest:
         "terminationGracePeriodSeconds": job.grace + STOP_MARGIN,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": security(),
+        "securityContext": security(placement.pods.user, placement.pods.group),
+        **pod_options.fields(placement.pods),
     }
     if placement.priority:
         spec["priorityClassName"] = placement.priority
     if placement.profile.runtime_class:
         spec["runtimeClassName"] = placement.profile.runtime_class
-    spec |= node_choice(placement.profile)
+    spec |= pod_options.node_choice(placement.pods, placement.profile)
     if placement.apart:
         same = {"labelSelector": {"matchLabels": {RUN_LABEL: job.name}}, "topologyKey": HOSTNAME}
-        spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same]}}
+        apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same]}}
+        spec["affinity"] = {**spec.get("affinity", {}), **apart}
     if placement.code:
         spec["initContainers"] = [_unpack(job, placement)]
     spec["containers"] = [_container(job, placement)]
@@ -165,47 +178,49 @@ def _pod(job: Job, placement: Placement) -> Manifest:
     return spec
 
 
-def node_choice(profile: Profile) -> Manifest:
-    """What of a pod says which nodes may take it: `nodeSelector` and `tolerations`, as far as there are any."""
-    tolerations = [msgspec.to_builtins(row) for row in profile.tolerations]
-    rows = {"nodeSelector": dict(profile.selector), "tolerations": tolerations}
-    return {key: value for key, value in rows.items() if value}
+def pod_of(manifest: Manifest) -> Manifest:
+    """The pods' spec of a Job."""
+    spec: Manifest = manifest["spec"]["template"]["spec"]
+    return spec
 
 
-def security() -> Manifest:
+def security(user: int = USER, group: int = USER) -> Manifest:
     """A pod's user, as the `restricted` pod security standard wants it."""
     return {
         "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
+        "runAsUser": user,
+        "runAsGroup": group,
+        "fsGroup": group,
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
 def _container(job: Job, placement: Placement) -> Manifest:
-    mounts = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - shared memory
+    rows = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - shared memory
     if not placement.claim:
-        mounts.append({"name": "out", "mountPath": OUT})
+        rows.append({"name": "out", "mountPath": OUT})
     if placement.code:
-        mounts.append({"name": "workspace", "mountPath": WORKSPACE})
+        rows.append({"name": "workspace", "mountPath": WORKSPACE})
     claims = [
         {"name": f"claim-{number}", "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})}
         for number, volume in enumerate(placement.volumes)
     ]
+    # The scheduler keeps pods apart that want the same port of a node: whoever has a node's network has its ports.
+    ports = {"ports": [{"containerPort": PORT, "hostPort": PORT}]} if placement.pods.host_network else {}
     row: Manifest = {
         "name": CONTAINER,
         "image": placement.image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": placement.pods.pull_policy,
         # In place of what the image starts by itself: an image built on ours may have an entrypoint of its own.
         "command": [_literal(word) for word in launcher("python", job)],
         **({"workingDir": WORKSPACE} if placement.code else {}),
+        **ports,
         "env": _environment(job, placement),
         "resources": _resources(job, placement),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": confined(),
-        "volumeMounts": [*mounts, *claims],
+        "volumeMounts": [*rows, *claims, *mounts.points(placement.pods.mounts, _claims(placement))],
     }
     return row
 
@@ -214,7 +229,7 @@ def _unpack(job: Job, placement: Placement) -> Manifest:
     return {
         "name": UNPACK,
         "image": placement.image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": placement.pods.pull_policy,
         "command": ["python", "-m", "tarfile", "-e", f"{PACKED}/{CODE_KEY}", WORKSPACE],
         "resources": _first_resources(job, placement),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -303,7 +318,12 @@ def _pod_volumes(job: Job, placement: Placement) -> list[Manifest]:
     for number, volume in enumerate(placement.volumes):
         claim = {"claimName": volume.claim, **({"readOnly": True} if volume.read_only else {})}
         volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": claim})
-    return volumes
+    return [*volumes, *mounts.volumes(placement.pods.mounts, _claims(placement))]
+
+
+def _claims(placement: Placement) -> dict[str, str]:
+    """Claim -> the name of its volume in the pod."""
+    return {volume.claim: f"claim-{number}" for number, volume in enumerate(placement.volumes)}
 
 
 def _secret(job: Job, placement: Placement, values: Mapping[str, str], packed: str) -> Manifest:

@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 import msgspec
 
 from stackctl.errors import InvalidInput
-from stackctl.jobs import quantity
+from stackctl.jobs import mounts, pod_options, quantity
 from stackctl.jobs.job import Job
+from stackctl.jobs.pod_options import PodOptions, PodSettings
 from stackctl.jobs.profiles import Profile
 from stackrt.contract import PREFIX, STACK
 
@@ -54,7 +55,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
     `retries` is how often the whole job starts anew after a failure. `code` is the SHA-256 of the shipped archive.
     `apart` gives each pod a machine of its own. `kept` is how long the finished Job stays, in seconds. `profile` is
-    what of the cluster's profile counts for this job.
+    what of the cluster's profile counts for this job, and `pods` what else was asked of them.
     """
 
     namespace: str
@@ -73,6 +74,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     apart: bool = False
     kept: int = KEPT
+    pods: PodSettings = PodSettings()
 
     @property
     def claim(self) -> str:
@@ -99,6 +101,7 @@ def place(
     code: str = "",
     apart: bool = False,
     kept: int = KEPT,
+    pods: PodOptions = PodOptions(),  # noqa: B008 - frozen
 ) -> Placement:
     """Check what a person asked for.
 
@@ -106,6 +109,7 @@ def place(
         image: The image's full name.
         volumes: `claim[:path][:ro]`; the first without a path goes where outputs are written.
         secret_env: `NAME=secret:key`, or `NAME` for a value of the run's own Secret.
+        kept: How long the finished Job stays where `pods` does not say.
 
     Raises:
         InvalidInput: Something does not fit; names the option.
@@ -136,6 +140,15 @@ def place(
         raise InvalidInput(
             "shared memory counts as memory, so it cannot be larger", where=f"--shm {shm} --memory {memory}"
         )
+    taken = (*_TAKEN, OUT, WORKSPACE) if code else (*_TAKEN, OUT)
+    chosen = _volumes(volumes, taken)
+    settings = pod_options.settings(pods, taken, {volume.path: volume.claim for volume in chosen})
+    only_read = {volume.claim for volume in chosen if volume.read_only}
+    for mount in settings.mounts:
+        if mount.kind == "claim" and mount.name in only_read and not mount.read_only:
+            raise InvalidInput(
+                f"--volume mounts {mount.name} read-only", where=f"--mount at {mount.path}", hint="add :ro here, too"
+            )
     return Placement(
         namespace=namespace,
         profile=profile.effective(gpus=job.gpus > 0),
@@ -145,14 +158,15 @@ def place(
         memory=memory or "",
         ephemeral_storage=ephemeral_storage or "",
         shm=shm or _default_shm(job, memory),
-        volumes=_volumes(volumes, (*_TAKEN, OUT, WORKSPACE) if code else (*_TAKEN, OUT)),
+        volumes=chosen,
         secret_env=_secret_env(secret_env, job),
         queue=queue or "",
         priority=priority or "",
         retries=retries,
         code=code,
         apart=apart,
-        kept=kept,
+        kept=settings.kept or kept,
+        pods=settings,
     )
 
 
@@ -175,17 +189,10 @@ def _volumes(given: Sequence[str], taken: Sequence[str]) -> tuple[Volume, ...]:
             raise InvalidInput("must be claim[:path][:ro]", where=where, hint="for example --volume data:/data:ro")
         _matches(where, claim, _NAME, "a claim's name has lower-case letters, digits, dashes and dots")
         path = str(PurePosixPath(rest[0])) if rest else OUT
-        if not path.startswith("/") or ".." in PurePosixPath(path).parts:
-            raise InvalidInput("the path must be absolute", where=where)
         if path == OUT and read_only:
             raise InvalidInput("outputs are written to /out", where=where, hint="give another path, or leave out :ro")
-        if path == "/" or (path != OUT and any(_within(path, folder) for folder in taken)):
-            raise InvalidInput(f"{path} has a use already", where=where, hint="choose another path, as /data")
-        clash = next((other for other in volumes if _within(path, other.path) or _within(other.path, path)), None)
-        if clash:
-            raise InvalidInput(
-                f"clashes with {clash.claim} at {clash.path}", where=where, hint="give each its own path"
-            )
+        free = [folder for folder in taken if folder != OUT] if path == OUT else taken
+        path = mounts.point(where, path, free, {row.path: row.claim for row in volumes})
         volumes.append(Volume(claim, path, read_only))
     return tuple(volumes)
 
@@ -213,10 +220,6 @@ def _secret_env(given: Sequence[str], job: Job) -> tuple[SecretEnv, ...]:
             raise InvalidInput(f"{name} is set twice", where=where)
         chosen.append(SecretEnv(name, secret, key or OWN_KEY + name))
     return tuple(chosen)
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _matches(where: str, text: str, form: re.Pattern[str], rule: str) -> None:

@@ -4,6 +4,7 @@ CHECKS = {
     "namespace": "the namespace is there",
     "access": "you may do what a submission takes",
     "claims": "the claims are there, and enough nodes may mount them",
+    "pods": "the namespace takes such pods, and has what they name",
     "priority": "the priority class is there",
     "runtime": "the profile's runtime class is there",
     "queue": "the queue is there",

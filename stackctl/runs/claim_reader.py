@@ -13,7 +13,7 @@ import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster
 from stackctl.errors import MissingHere, StackError
-from stackctl.jobs import claim_reader
+from stackctl.jobs import claim_reader, pod_options
 from stackctl.jobs.placement import OUT
 from stackctl.runs import admission, claim_script, explain, logs, objects
 from stackctl.runs.bounds import LimitRange
@@ -33,7 +33,7 @@ CLOCKS_DIFFER = 300.0
 class Source(msgspec.Struct, frozen=True):
     """Where a run's outputs are: a claim in a namespace, an image that has Python to read them with, and where.
 
-    `node_choice` is the `nodeSelector` and `tolerations` of the run's pods.
+    `node_choice` is what the pod that reads them takes over from the run's pods: `pod_options.SURROUNDINGS`.
     """
 
     run: str
@@ -96,7 +96,7 @@ def source_of(job: objects.KubeJob) -> Source | None:
             if mount["mountPath"] == OUT and mount["name"] in claims:
                 about = job.metadata
                 claim, since = claims[mount["name"]], _time(about.creation_timestamp)
-                chosen = {key: pod[key] for key in ("nodeSelector", "tolerations") if pod.get(key)}
+                chosen = pod_options.surroundings(pod)
                 return Source(about.name, about.namespace, claim, container["image"], since, chosen)
     return None
 

@@ -131,7 +131,7 @@ class ClusterRun:
 
     def _whole(self, lines: Iterator[Line]) -> Iterator[Line]:
         """Lines of one node, with what its folder has of them and the cluster has not."""
-        if store.read_record(self._folder) is None:
+        if self._folder is None or store.read_record(self._folder) is None:
             return lines
         return watch.with_start(lines, self._folder, self._run.job, self._tell)
 
@@ -147,10 +147,10 @@ class ClusterRun:
         """The logs of nodes whose pods are gone, from its claim, or as they were followed."""
         source = claim_reader.source_of(job)
         if source is None:
-            own = store.read_record(self._folder) is not None
-            if own and log_files(self._folder, self._run.job, nodes, attempt=attempt, rank=chosen.rank):
-                self._tell(f"note: pods are gone; these are their logs as they were followed, from {self._folder}")
-                yield from log_lines(self._folder, self._run.job, nodes, attempt=attempt, rank=chosen.rank)
+            own = self._folder if self._folder and store.read_record(self._folder) else None
+            if own and log_files(own, self._run.job, nodes, attempt=attempt, rank=chosen.rank):
+                self._tell(f"note: pods are gone; these are their logs as they were followed, from {own}")
+                yield from log_lines(own, self._run.job, nodes, attempt=attempt, rank=chosen.rank)
                 return
             said = ", ".join(map(str, sorted(nodes)[:10])) + (", …" if len(nodes) > 10 else "")
             self._tell(f"note: gone with their pods: the logs of node {said}; --volume keeps those of the next run")

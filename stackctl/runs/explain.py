@@ -172,7 +172,7 @@ _WAITING = (
         "claim",
         evidence.mount,
         "{name}: a volume cannot be mounted, on {what}",
-        "`kubectl get pvc` shows the claims; one that is Pending or absent keeps the pod waiting",
+        "a claim that is Pending or absent (`kubectl get pvc`) keeps the pod waiting, as does what a --mount names",
     ),
     Cause(
         "unschedulable",
@@ -270,6 +270,12 @@ _FAILED = (
 
 CAUSES: tuple[Cause, ...] = (
     Cause("succeeded", evidence.succeeded, "{name} has succeeded"),
+    Cause(
+        "deadline",
+        evidence.deadline,
+        "{name} was ended: it took longer than its --deadline",
+        f"give it more time, {_SUBMIT_AGAIN}; from a checkpoint on a --volume it goes on",
+    ),
     *_live(_WAITING),
     Cause("running", evidence.up, "{name} runs: {what}"),
     *_FAILED,

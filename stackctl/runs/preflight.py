@@ -17,8 +17,9 @@ import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster, Object, address
 from stackctl.errors import InvalidInput, MissingHere, did_you_mean
+from stackctl.jobs import kubernetes
 from stackctl.jobs.placement import Placement, Volume
-from stackctl.runs import admission, feasibility
+from stackctl.runs import admission, feasibility, pod_checks
 from stackctl.runs.admission import Refusal
 from stackctl.runs.asked_before import CHECKS
 from stackctl.runs.bounds import LimitRange, PodSpec, Quota
@@ -351,13 +352,14 @@ def _judge_room(submission: Submission, answers: _Answers) -> list[str]:
     pod = admission.filled(answers.pod(submission), answers.ranges() or [])
     need = {name: amount for name, amount in admission.requests(pod).items() if amount}
     nodes, pods = answers.of("nodes"), answers.of("pods")
+    spec = kubernetes.pod_of(submission.manifests[0])
     found = feasibility.room(
-        nodes,
+        pod_checks.takers(nodes, placement.pods),
         [] if placement.queue else pods,  # a queue waits for room; it only must be there at all
         need,
-        selector=placement.profile.selector,
-        tolerations=placement.profile.tolerations,
-        apart=placement.apart,
+        selector=spec.get("nodeSelector") or {},
+        tolerations=pod_checks.tolerations(spec),
+        apart=placement.apart or placement.pods.host_network,
     )
     problem = feasibility.refusal(found, nodes=job.nodes, need=need)
     if not problem:
@@ -372,6 +374,7 @@ def _judge_room(submission: Submission, answers: _Answers) -> list[str]:
 _TABLE = {
     "access": _Check(_asks_access, _judge_access),
     "claims": _Check(_asks_claims, _judge_claims),
+    "pods": _Check(pod_checks.asks, pod_checks.judge),
     "priority": _Check(_asks_priority, _judge_priority),
     "runtime": _Check(_asks_runtime, _judge_runtime),
     "queue": _Check(_asks_queue, _judge_queue),

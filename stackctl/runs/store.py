@@ -36,8 +36,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """run.json: what is known of a run beside its job. Times are UTC, ISO 8601.
 
     `workdir` is the folder that it was started in. `namespace`, `context` and `server` say where in which cluster a run
-    on Kubernetes is, `uid` which Job it is there, `claim` which volume claim keeps its outputs, and `node_choice` the
-    `nodeSelector` and `tolerations` of its pods; `state` is then as it was at the time `seen`.
+    on Kubernetes is, `uid` which Job it is there, `claim` which volume claim keeps its outputs, and `node_choice` what
+    a pod that reads them takes over from its pods; `state` is then as it was at the time `seen`.
     """
 
     name: str

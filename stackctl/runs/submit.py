@@ -11,7 +11,7 @@ import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster, Object
 from stackctl.errors import InvalidInput, NameTaken, StackError
-from stackctl.jobs import kubernetes
+from stackctl.jobs import kubernetes, pod_options
 from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
 from stackctl.runs import leftovers, places, preflight, store, summary
 from stackctl.runs.handle import Tell
@@ -62,7 +62,7 @@ def record(cluster: Cluster, ready: Submission) -> Record:
         context=cluster.context,
         server=cluster.host,
         claim=ready.placement.claim,
-        node_choice=kubernetes.node_choice(ready.placement.profile),
+        node_choice=pod_options.surroundings(kubernetes.pod_of(ready.manifests[0])),
     )
 
 

@@ -61,6 +61,13 @@ RUN_ELSEWHERE = {
     "stackctl cancel gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
     "stackctl logs -f gpt-1122-031500 --rank 3": "../cluster/test_access.py::test_the_role_is_enough",
     "stackctl explain gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
+    "stackctl submit -f job.toml": "../cluster/test_options.py::test_the_cluster_takes_every_option",
+    "stackctl submit -f job.toml --nodes 4 --env NCCL_DEBUG=INFO": (
+        "../unit/stackctl/cli/test_job_file.py::test_the_command_line_wins"
+    ),
+    "stackctl run -f job.toml --gpus 0 --procs 2": (
+        "../unit/stackctl/cli/test_job_file.py::test_one_file_does_for_both_commands"
+    ),
 }
 """Command -> the file and test that runs it for real."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stackctl.jobs.job import Job
+from stackctl.jobs.pod_options import PodOptions
 from stackctl.runs import store
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
 from stackctl.runs.store import Record
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # a dry run needs none
     from stackctl.runs.stored import StoredRun
 
 
-class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
+class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
 
     `code` is a folder to ship, with `code_all` also what git does not track there. `profile` is a cluster's profile or
@@ -66,15 +67,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Where(msgspec.Struct, frozen=True):
-    """The cluster and namespace that a person has named; None for what the kubeconfig says."""
+    """The cluster and namespace that a person has named; None for what the kubeconfig says.
+
+    `everywhere` is for lists: all namespaces, whatever is named.
+    """
 
     namespace: str | None = None
     context: str | None = None
+    everywhere: bool = False
 
     @property
     def named(self) -> bool:
         """Whether there is any."""
-        return bool(self.namespace or self.context)
+        return bool(self.namespace or self.context or self.everywhere)
 
 
 class Backend(ABC):

@@ -10,7 +10,7 @@ import msgspec
 from stackctl.engines import kubeconfig
 from stackctl.engines.kubeconfig import Context
 from stackctl.errors import InvalidInput, StackError
-from stackctl.jobs import kubernetes, profiles, secret_names
+from stackctl.jobs import kubernetes, patch, profiles, secret_names
 from stackctl.jobs.placement import place
 from stackctl.runs import places, store, submission
 from stackctl.runs.backends.base import Backend, Request, Where, image_of
@@ -49,10 +49,10 @@ class Kubernetes(Backend):
 
         context = _context(asked)
         ready = prepare(asked, context, tell)
-        options, cluster, home = asked.cluster, Cluster(context.name), asked.folder.parent
+        cluster, home = Cluster(context.name), asked.folder.parent
         places.free_here(home, ready.job.name)
         folder = places.folder(home, submit.record(cluster, ready))
-        check, skip = options.preflight, options.skip_check
+        check, skip = asked.cluster.preflight, asked.cluster.skip_check
         return ClusterRun(submit.submit(cluster, ready, folder, tell, check=check, skip=skip), tell)
 
     def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
@@ -80,7 +80,7 @@ class Kubernetes(Backend):
             return GoneRun(places.folder(store.home(os.environ), record), record, tell)
 
     def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[Record]:
-        """The store's, and all of one namespace, whoever submitted them."""
+        """The store's, and all of one namespace or of all, whoever submitted them."""
         try:
             context = kubeconfig.current(os.environ, where.context or "")
             lacking = kubeconfig.lacking(os.environ)
@@ -96,7 +96,10 @@ class Kubernetes(Backend):
 
         namespace = where.namespace or context.namespace
         try:
-            there = listing.states(context.name, namespace)
+            if where.everywhere:
+                there = listing.everywhere(context.name)
+            else:
+                there = {namespace: listing.states(context.name, namespace)}
         except StackError as error:
             tell(f"note: {error.message}; {_LAST_SEEN}")
             return [_as_last_seen(record) for record in mine]
@@ -104,30 +107,41 @@ class Kubernetes(Backend):
             name="", backend="kubernetes", attempt=1, started="",
             namespace=namespace, context=context.name, server=context.server,
         )  # fmt: skip
-        return _merged(mine, there, asked)
+        return _merged(mine, there, asked, everywhere=where.everywhere)
 
 
 _LAST_SEEN = "states are those last seen"
 
 
-def _merged(mine: Sequence[Record], there: Mapping[str, tuple[State, str]], asked: Record) -> list[Record]:
-    """The store's runs, and those of the namespace that was asked; pure.
+def _merged(
+    mine: Sequence[Record],
+    there: Mapping[str, Mapping[str, tuple[State, str]]],
+    asked: Record,
+    *,
+    everywhere: bool = False,
+) -> list[Record]:
+    """The store's runs, and those of the namespaces that were asked; pure.
 
     Args:
-        there: Its runs: name -> state, and when it was submitted.
-        asked: Where it is.
+        there: Namespace -> its runs: name -> state, and when it was submitted.
+        asked: Where they are.
+        everywhere: Whether all namespaces were asked.
     """
     found, known = [], set()
     for record in mine:
-        if not store.same_place(record, asked):
+        place = msgspec.structs.replace(asked, namespace=record.namespace) if everywhere else asked
+        if not store.same_place(record, place):
             found.append(_as_last_seen(record))
             continue
-        known.add(record.name)
+        known.add((record.namespace, record.name))
+        rows = there.get(record.namespace, {})
         lost: State = record.state if record.state in ENDED else "gone"
-        state = there[record.name][0] if record.name in there else lost
+        state = rows[record.name][0] if record.name in rows else lost
         found.append(msgspec.structs.replace(record, state=state, seen=""))
-    theirs = ((name, row) for name, row in there.items() if name not in known)
-    found += [msgspec.structs.replace(asked, name=name, state=state, started=at) for name, (state, at) in theirs]
+    for namespace, rows in there.items():
+        theirs = ((name, row) for name, row in rows.items() if (namespace, name) not in known)
+        place = msgspec.structs.replace(asked, namespace=namespace)
+        found += [msgspec.structs.replace(place, name=name, state=state, started=at) for name, (state, at) in theirs]
     return found
 
 
@@ -176,7 +190,13 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         volumes=options.volumes,
         secret_env=options.secret_env,
         retries=options.retries,
+        pods=options,
     )
+    if placement.pods.host_network:
+        tell("note: no NetworkPolicy guards pods on their node's network: whoever reaches the nodes reaches the ranks")
+    for name in patch.extra_containers(placement.pods.patch or {}, kubernetes.CONTAINER):
+        tell(f"note: the run goes on until {name} has ended, too; one that stays is an initContainer with "
+             "restartPolicy: Always")  # fmt: skip
     return submission.prepare(job, placement, packed, os.environ)
 
 

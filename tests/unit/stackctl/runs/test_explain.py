@@ -169,9 +169,9 @@ def failed_create(found: dict[str, Any], message: str, when: str) -> dict[str, A
     return found
 
 
-def conditions(kind: str) -> dict[str, Any]:
+def conditions(kind: str, reason: str = "FailedIndexes") -> dict[str, Any]:
     found = live()
-    found["job"]["status"]["conditions"] = [{"type": kind, "status": "True", "reason": "DeadlineExceeded"}]
+    found["job"]["status"]["conditions"] = [{"type": kind, "status": "True", "reason": reason}]
     found["pods"] = []
     return found
 
@@ -274,7 +274,8 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("peers missing", recorded("peers-missing"), "nodes 1, 2 of 3 never came within 5 s"),
     ("disrupted", ended(143), "was told to stop with the others"),
     ("ended", failed(), "| OSError: broken"),
-    ("failed", conditions("Failed"), "DeadlineExceeded"),
+    ("failed", conditions("Failed"), "FailedIndexes"),
+    ("deadline", conditions("Failed", "DeadlineExceeded"), "it took longer than its --deadline"),
     ("starting", live(), "2 of 2 nodes (0, 1)"),
     ("starting", live(pods=False), "2 of its pods are not there yet"),
     ("running", live(running=True), "attempt 1"),

@@ -74,6 +74,25 @@ def test_the_list_has_the_stores_runs_as_the_cluster_sees_them_and_others(
     ]
 
 
+def test_the_list_of_all_namespaces(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(home, "mine", namespace="team")
+    stored(home, "elsewhere", namespace="other")
+    stored(home, "gone", namespace="third")
+    there = {
+        "team": {"mine": ("pending", "now")},
+        "other": {"elsewhere": ("succeeded", "now")},
+        "far": {"mine": ("queued", "now")},
+    }
+    monkeypatch.setattr(listing, "everywhere", lambda _context: there)
+    runs = sorted((run.name, run.namespace, run.state) for run in known.runs(Where(everywhere=True), print))
+    assert runs == [
+        ("elsewhere", "other", "succeeded"),
+        ("gone", "third", "gone"),
+        ("mine", "far", "queued"),
+        ("mine", "team", "pending"),
+    ]
+
+
 def test_a_run_that_its_cluster_has_no_more_tells_what_its_folder_does(home: Path) -> None:
     stored(home, "a", namespace="team")
     run = find("a")

@@ -110,7 +110,7 @@ def test_what_admission_forbids_is_no_want_of_permission() -> None:
 
 def test_a_check_that_is_left_out_asks_nothing() -> None:
     cluster = Namespace()
-    check(cluster, "quota", "limits", "namespace")
+    check(cluster, "quota", "limits", "namespace", "pods")
     assert cluster.asked == {"SelfSubjectAccessReview", "Job"}
     assert not {"ResourceQuota", "LimitRange", "Namespace"} & cluster.asked
 
