@@ -37,31 +37,12 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
-from stackrt.launch import cpus
 from stackrt.train import checkpoint, report, resume
 from stackrt.train import text as texts
-from stackrt.train.errors import INTERRUPTED, BadInputError, PeersGoneError, TrainerError, complain
+from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
 from stackrt.train.options import DEFAULT_TEXT, Options, describe, flag
-from stackrt.train.ranks import Ranks, Stop, join, lost_peers
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Compute
-
-
-def set_up_compute(o: Options, ranks: Ranks) -> int:
-    """Make this rank deterministic and seed its initial weights.
-
-    Returns:
-        CPU threads of this rank. Sums may be split by thread, so with several ranks the number must not depend on the
-        machine that a rank is on; alone it is the launcher's OMP_NUM_THREADS.
-    """
-    alone = int(os.environ.get("OMP_NUM_THREADS") or cpus.usable().at_once)
-    threads = o.threads or (1 if ranks.world_size > 1 else alone)
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(texts.mix(o.seed, "weights"))
-    return threads
-
+from stackrt.train.process import ended, learning_rate, leave, say, set_up_compute
+from stackrt.train.ranks import Ranks, Stop, join
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Text
@@ -153,7 +134,7 @@ def sample(model: nn.Module, prompt: Tensor, o: Options, vocabulary: int) -> lis
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Optimizer and schedule
+# Optimizer
 
 
 def build_optimizer(model: nn.Module, o: Options) -> torch.optim.AdamW:
@@ -162,14 +143,6 @@ def build_optimizer(model: nn.Module, o: Options) -> torch.optim.AdamW:
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
-
-
-def learning_rate(step: int, o: Options) -> float:
-    """The rate of step 0, 1, …: linear warm-up to `--lr`, then half a cosine down to `--min-lr` at the last step."""
-    if step < o.warmup:
-        return o.lr * (step + 1) / o.warmup
-    progress = (step - o.warmup) / max(1, o.steps - 1 - o.warmup)
-    return o.min_lr + 0.5 * (o.lr - o.min_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -188,16 +161,11 @@ def fingerprint(o: Options, corpus: texts.Corpus, ranks: Ranks) -> dict[str, Any
 # The run
 
 
-def say(line: str) -> None:
-    """Print at once; logs are read while they grow."""
-    print(line, flush=True)
-
-
 def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top to bottom
     """Train, and return the exit code: 0, or 128 + the signal that asked to stop."""
     began = time.perf_counter()
     ranks = join()
-    threads = set_up_compute(o, ranks)
+    threads = set_up_compute(o.threads, o.seed, ranks)
     tokenizer, corpus = load_corpus(o, ranks)
     wanted = fingerprint(o, corpus, ranks)
     with ranks.together():
@@ -351,27 +319,9 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; expected failures become one line and an exit code.
-
-    Raises:
-        Exception: Whatever was not expected; and with STACK_DEBUG=1 also what was.
-    """
-    try:
-        return run(gpt_options.parse(sys.argv[1:] if argv is None else argv))
-    except (TrainerError, RuntimeError) as error:
-        if os.environ.get("STACK_DEBUG") == "1":
-            raise
-        if isinstance(error, TrainerError):
-            return complain(error)
-        if lost_peers(error):
-            return complain(PeersGoneError(f"another rank is gone: {str(error).splitlines()[0]}"))
-        raise
+    """Run a command line; expected failures become one line and an exit code."""
+    return ended(lambda: run(gpt_options.parse(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":
-    exit_code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not sys.exit: where a rank leaves with an error, the process groups' C++ threads still run, and the interpreter's
-    # own end aborts over them now and then; the launcher would then name that abort in place of the error.
-    os._exit(exit_code)
+    leave(main())

@@ -162,10 +162,11 @@ _VOCABULARY = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An argparse parser whose usage error is one line, and appears once, not once a rank."""
 
     def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end."""
         say_once(f"{message}; `{self.prog} --help` lists the options")
         sys.exit(2)
 
@@ -173,7 +174,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     columns = "  ".join(f"{name:>11}" for name in _NAMES)
     rows = "\n".join(f"  {flag(o):<19}" + "  ".join(f"{v!s:>11}" for v in row) for o, row in _TABLE.items())
-    parser = _Parser(
+    parser = Parser(
         prog="python -m stackrt.train.gpt",
         description="Train a GPT-2 on text, on one process or on many (under stackrt.launch or torchrun).",
         epilog=f"presets (the default is tiny; an option that is given wins):\n  {'':<19}{columns}\n{rows}\n\n"

@@ -62,7 +62,7 @@ class BpeTokenizer:
         """Token ids of a UTF-8 text, int32 of shape [tokens]."""
         lines = text.decode("utf-8", errors="replace").splitlines(keepends=True)
         ids: list[int] = []
-        for line in self._library.encode_batch(lines):
+        for line in self._library.encode_batch(lines, add_special_tokens=False):
             ids.extend(line.ids)
         return torch.tensor(ids, dtype=torch.int32)
 
