@@ -193,7 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     add("out", Path, "folder for everything the run writes (default $STACK_OUT, else ./out)", metavar="DIR")
 
     group = parser.add_argument_group("text")
-    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare)", nargs="+", metavar="FILE")
+    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare), or a folder that "
+        "`prepare` has made", nargs="+", metavar="FILE")  # fmt: skip
     add("tokenizer", str, "one token a byte, or byte-pair encoding trained on the text", choices=("byte", "bpe"))
     add("vocab_size", int, "rows of the embedding table; for bpe also the most tokens to learn", metavar="N")
     add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
