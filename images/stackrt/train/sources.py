@@ -5,6 +5,7 @@ How files are cut depends on them and on `--shard-bytes` alone, never on how man
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,16 +60,28 @@ def find(given: Sequence[Path]) -> list[Path]:
         if not path.exists():
             raise BadInputError(f"--data {path}: No such file or directory")
         if path.is_dir():
-            inside = [file for file in path.rglob("*") if file.suffix.lower() in SOUGHT and file.is_file()]
-            inside = [file for file in inside if not any(p.startswith(".") for p in file.relative_to(path).parts)]
-            if not inside:
+            if not (inside := _inside(path)):
                 raise BadInputError(f"--data {path}: no file in it ends in {', '.join(SOUGHT)}; name the files")
-            files += sorted(inside, key=lambda file: file.relative_to(path).parts)
+            files += inside
         elif path.suffix.lower() in PACKED:
             raise BadInputError(f"--data {path}: is packed, and cannot be read in parts; unpack it first")
         else:
             files.append(path)
     return files
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The files of a folder and those below it that have a known ending, but for hidden ones, in order."""
+
+    def fail(error: OSError) -> None:
+        raise BadInputError(f"--data {error.filename}: {error.strerror}; make it readable") from None
+
+    found = []
+    for above, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(above, name) for name in names if not name.startswith(".")]
+    chosen = [path for path in found if path.suffix.lower() in SOUGHT and path.is_file()]
+    return sorted(chosen, key=lambda path: path.relative_to(folder).parts)
 
 
 def plan(files: Sequence[Path], shard_bytes: int) -> list[Part]:

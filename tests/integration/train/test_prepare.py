@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from stackrt.train.shards import Shards
-from tests.commands import Stackctl
+from tests.commands import ROOT, Stackctl
 from tests.support.trainers import Trainers, environment
 
 pytestmark = pytest.mark.needs("torch")
@@ -89,6 +90,34 @@ def test_two_ranks_under_stackctl_write_the_bytes_of_one(
         s.documents for s in Shards(whole).shards[:-1]
     )
     assert result["tokens"] == Shards(whole).tokens
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
+def test_two_nodes_in_compose_write_the_bytes_of_one(
+    image: str, data: Path, whole: Path, stackctl: Stackctl, tmp_path: Path
+) -> None:
+    """The data is in the working folder, which containers only read, and the shards go to the run's folder."""
+    code, out = tmp_path / "code", tmp_path / "out"
+    shutil.copytree(data, code / "data")
+    (code / "data").chmod(0o755)
+    tmp_path.chmod(0o755)  # containers run as another user than root
+    words = ["run", "prepare", "--nodes", "2", "--on", "compose", "--out", str(out), "--", "--data", "data", *OPTIONS]
+    done = stackctl(*words, cwd=code)
+    assert done.returncode == 0, done.stderr
+    assert content(out / "shards") == content(whole)
+
+
+@pytest.mark.needs("spark")
+@pytest.mark.timeout(300)
+def test_spark_writes_the_same_bytes(data: Path, whole: Path, tmp_path: Path) -> None:
+    program = ROOT / "docs" / "examples" / "spark" / "prepare.py"
+    paths = os.pathsep.join(filter(None, (str(ROOT / "images"), os.environ.get("PYTHONPATH"))))
+    env = environment(PYTHONPATH=paths, PYSPARK_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1")
+    command = [sys.executable, str(program), "--data", str(data), "--to", str(tmp_path / "shards"), *OPTIONS]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "shards") == content(whole)
 
 
 def test_killed_and_started_again_with_others_the_bytes_are_the_same(

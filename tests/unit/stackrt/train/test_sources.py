@@ -1,6 +1,7 @@
 """Input files: however they are cut, nothing is lost or read twice; what is broken is named by file and line."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,23 @@ def test_input_that_is_none(tmp_path: Path, name: str, expected: str) -> None:
     with pytest.raises(BadInputError, match=expected) as caught:
         sources.plan(sources.find([tmp_path / name]), 1000)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_searched_is_an_error_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root, who runs tests in containers, may read all
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(BadInputError, match=f"--data {tmp_path}/closed: Permission denied; make it readable"):
+        sources.find([tmp_path])
 
 
 def test_row_groups_are_joined_until_they_fill_a_shard() -> None:
