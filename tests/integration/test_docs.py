@@ -34,6 +34,9 @@ RUN_ELSEWHERE = {
     "stackctl run prepare --procs 8 -- --data corpus --to shards": (
         "train/test_prepare.py::test_two_ranks_under_stackctl_write_the_bytes_of_one"
     ),
+    "stackctl run gpt --env MLFLOW_TRACKING_URI=http://mlflow:5000 -- --track mlflow": (
+        "train/test_tracking.py::test_mlflow_shows_the_run_and_its_death_ends_nothing"
+    ),
     "stackctl run gpt --nodes 2 --procs 2 -- --data shards": (
         "train/test_prepare.py::test_gpt_trains_on_it_and_says_what_is_missing"
     ),

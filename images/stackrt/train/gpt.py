@@ -38,7 +38,7 @@ from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
 from stackrt.launch import cpus
-from stackrt.train import checkpoint, prepared, report, resume
+from stackrt.train import checkpoint, prepared, report, resume, tracking
 from stackrt.train import text as texts
 from stackrt.train.errors import INTERRUPTED, BadInputError, PeersGoneError, TrainerError, complain
 from stackrt.train.options import DEFAULT_TEXT, Options, describe, flag
@@ -244,6 +244,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     with ranks.together():
         if ranks.first:
             metrics = report.Metrics(o.out, start if resumed else -1)
+            tracker = tracking.Tracker(o.track, o.out, describe(o), say, resumed=bool(resumed))
             shipped = o.data == (DEFAULT_TEXT,)
             source = "ten plays by Shakespeare, shipped with this trainer" if shipped else ", ".join(map(str, o.data))
             say(f"model   GPT-2, preset {o.preset}: {o.layers} layers, {o.heads} heads, width {o.width}, "
@@ -277,6 +278,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         with ranks.together():
             if metrics:
                 metrics.add(row)
+                tracker.add(row)
                 say(report.progress(row, o.steps, (o.steps - step) * tokens_per_step / max(speed.recent, 1e-9)))
 
     # Loop
@@ -335,6 +337,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     metrics.close()
     newest = Path("checkpoints") / f"step-{done:06d}.pt"
     if signal_number:
+        tracker.finish()
         name = signal.Signals(signal_number).name
         say(f"stopped by {name} after step {done}; the same command goes on from {o.out / newest}")
         return INTERRUPTED + signal_number
@@ -350,6 +353,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         "tokens_per_second": speed_mean, "seconds": round(seconds, 3), "params_sha256": digest,
         "resumed_from": resumed.path if resumed else None, "checkpoint": str(newest), "options": describe(o),
     })  # fmt: skip
+    tracker.finish([o.out / name for name in ("loss.png", "sample.txt", "result.json")])
     say(f"\n{written}\n")
     say(f"done    {done} steps in {seconds:.0f} s" + (f", {speed_mean:,.0f} tokens per second" if speed_mean else ""))
     first, last = history["first_val_loss"], history["last_val_loss"]

@@ -280,10 +280,19 @@ def _difference(made: dict[str, Any], wanted: dict[str, Any], chosen: Vocabulary
     return "" if made.get("format") == wanted["format"] else f"in format {made.get('format')}"
 
 
+def _place() -> tuple[int, int]:
+    """This process's rank, and how many there are, as a launcher says."""
+    found = [os.environ.get("RANK") or "0", os.environ.get("WORLD_SIZE") or "1"]
+    if not (all(map(str.isdecimal, found)) and int(found[0]) < int(found[1])):
+        raise BadInputError(f"RANK={found[0]} WORLD_SIZE={found[1]}: must be a rank, from 0, below a number of ranks")
+    return int(found[0]), int(found[1])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; expected failures become one line and an exit code."""
-    rank, world_size = (int(os.environ.get(name) or default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank = 0
     try:
+        rank, world_size = _place()
         o = prepare_options.parse(sys.argv[1:] if argv is None else argv)
         if o.verify:
             return verify(o) if rank == 0 else 0

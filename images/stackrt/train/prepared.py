@@ -79,7 +79,7 @@ def load(
     cut = shards.document_start(wanted)
     cut = cut if cut < shards.tokens else wanted  # one long document
     texts.check_length(cut, shards.tokens - cut, context)
-    train, val = shards.read(0, min(cut, COUNTED)), shards.read(cut, eval_tokens + 1)
+    train, val = shards.read(0, min(cut, COUNTED)), shards.read(cut, max(eval_tokens, context) + 1)
     return tokenizer, PreparedCorpus(_tensor(train), _tensor(val), shards.digest, shards, cut)
 
 

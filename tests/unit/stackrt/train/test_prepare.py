@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stackrt.train import prepare, prepare_options, sources, vocabulary
+from stackrt.train import errors, prepare, prepare_options, sources, vocabulary
 from stackrt.train.errors import BadInputError
 
 
@@ -40,6 +40,17 @@ def test_usage_errors(line: str, capsys: pytest.CaptureFixture[str]) -> None:
         parse(line)
     assert caught.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("rank", "world"), [("x", "2"), ("2", "2"), ("-1", "2")])
+def test_a_place_that_is_none(
+    rank: str, world: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "HEAD_START", 0)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    assert prepare.main(["--data", "a"]) == 78
+    assert not capsys.readouterr().out
 
 
 def agreed(folder: Path, *words: str, data: str = "a.txt") -> tuple[vocabulary.Vocabulary, dict[str, object]]:
