@@ -136,9 +136,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             report.prepare_folder(o.out)
     config, folder = load_config(o, ranks)
     size = models.shape(config)
-    with ranks.together():
-        tokenizer, tokenizer_folder = samples.tokenizer_of(o, folder, size.vocabulary)
-    data = samples.load(o, tokenizer, ranks)
+    data, tokenizer_folder = samples.load(o, folder, size.vocabulary, ranks)
     wanted = fingerprint(o, config, data.digest)
     resumed = sharded.find(o.out / "checkpoints", o.resume, ranks, wanted, say)
     with ranks.together():

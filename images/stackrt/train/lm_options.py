@@ -194,7 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     add("init", str, "begin with the weights of this folder or hub's name, not with random ones", metavar="MODEL")
 
     group = parser.add_argument_group("text")
-    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare)", nargs="+", metavar="FILE")
+    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare), or a folder that "
+        "`prepare` wrote", nargs="+", metavar="PATH")  # fmt: skip
     add("tokenizer", str, "byte, or a folder with a tokenizer.json (default: the model's own, else byte)",
         metavar="byte|DIR")  # fmt: skip
     add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")

@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.train import lm
-from tests.support.trainers import Trainers
+from tests.support.trainers import Trainers, environment
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -213,6 +215,26 @@ def test_learns_more_than_a_bigram_model_stopped_in_between(trainers: Trainers, 
     lm.run(trainers, 2, [*argv, "--out", str(out)], tmp_path / "again")
     assert lm.result(out)["params_sha256"] == done["params_sha256"]
     assert [row["step"] for row in lm.rows(out)] == [row["step"] for row in lm.rows(tmp_path / "whole")]
+
+
+def test_reads_what_prepare_wrote(trainers: Trainers, tmp_path: Path) -> None:
+    """Shards of bytes are the same text: the same number of tokens, and a run that goes on with other ranks."""
+    text = tmp_path / "my.txt"
+    text.write_text("".join(f"line {i} is followed by line {i + 1}\n" for i in range(2000)))
+    shards = tmp_path / "shards"
+    command = [sys.executable, "-m", "stackrt.train.prepare", "--data", str(text), "--to", str(shards)]
+    subprocess.run([*command, "--tokenizer", "byte"], env=environment(), check=True, capture_output=True)
+    config = tmp_path / "model"
+    config.mkdir()
+    (config / "config.json").write_text(json.dumps(lm.config(vocab_size=300)))
+    argv = [*lm.SETTINGS, "--model", str(config), "--data", str(shards), "--out", str(tmp_path / "out")]
+    printed = lm.run(trainers, 2, argv, tmp_path / "logs")
+    assert str(shards) in printed
+    whole = lm.result(tmp_path / "out")
+    assert whole["last_val_loss"] < whole["first_val_loss"]
+    start = str(tmp_path / "out" / "checkpoints" / "step-000010")
+    lm.run(trainers, 1, [*argv, "--out", str(tmp_path / "one"), "--resume", start], tmp_path / "one.logs")
+    assert lm.result(tmp_path / "one")["last_val_loss"] == pytest.approx(whole["last_val_loss"], abs=1e-5)
 
 
 def wait_for(path: Path, text: str) -> None:
