@@ -16,6 +16,7 @@ SCRIPTS = (
     "size.py",
     "container.py",
     "load.py",
+    "prepare.py",
     "suite.py",
 )
 

@@ -31,6 +31,15 @@ RUN_ELSEWHERE = {
         "test_compose_file.py::test_every_file_is_valid_and_hardened"  # no GPU here: the file is checked
     ),
     "python -m stackrt.train.gpt": "train/test_gpt.py",
+    "stackctl run prepare --procs 8 -- --data corpus --to shards": (
+        "train/test_prepare.py::test_two_ranks_under_stackctl_write_the_bytes_of_one"
+    ),
+    "stackctl run gpt --env MLFLOW_TRACKING_URI=http://mlflow:5000 -- --track mlflow": (
+        "train/test_tracking.py::test_mlflow_shows_the_run_and_its_death_ends_nothing"
+    ),
+    "stackctl run gpt --nodes 2 --procs 2 -- --data shards": (
+        "train/test_prepare.py::test_gpt_trains_on_it_and_says_what_is_missing"
+    ),
     "torchrun --nproc-per-node 4 -m stackrt.train.gpt --steps 100": "train/test_launched.py",
     "torchrun --nproc-per-node 2 docs/examples/ddp.py": "train/test_examples.py::test_under_torchrun",
     "stackctl test pytorch --on kubernetes --all-nodes": "../cluster/test_suite.py::test_the_bad_node_is_named",

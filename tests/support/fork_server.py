@@ -4,8 +4,10 @@ A child is the real program from `main` on; only the seconds of importing torch 
 with torch, so it has no thread pool that a fork would break. Requests and replies are JSON, a line each.
 """
 
+import importlib
 import json
 import os
+import resource
 import sys
 import time
 from typing import Any
@@ -14,7 +16,12 @@ from stackrt.train import gpt
 
 
 def start(argv: list[str], env: dict[str, str], log: str) -> int:
-    """Fork a trainer whose output goes to `log`; returns its process id."""
+    """Fork a trainer whose output goes to `log`; returns its process id.
+
+    `TEST_PROGRAM` names another than gpt, with what it would import when it runs, a space between; `TEST_MEMORY` is how
+    many bytes more than the parent's the child may have.
+    """
+    program, *_ = map(importlib.import_module, env.get("TEST_PROGRAM", gpt.__name__).split())
     pid = os.fork()
     if pid:
         return pid
@@ -26,7 +33,11 @@ def start(argv: list[str], env: dict[str, str], log: str) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.update(env)
         os.chdir(env.get("TEST_FOLDER") or ".")
-        code = gpt.main(argv)
+        if "TEST_MEMORY" in env:
+            pages = int(open("/proc/self/statm", encoding="ascii").read().split()[0])  # noqa: PTH123, SIM115
+            limit = pages * resource.getpagesize() + int(env["TEST_MEMORY"])
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        code = program.main(argv)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -56,6 +67,7 @@ def main() -> None:
         request: dict[str, Any] = json.loads(line)
         reply = start(**request["start"]) if "start" in request else wait(**request["wait"])
         print(json.dumps(reply), flush=True)
+    os._exit(0)  # with all that the trainers import, the interpreter's own end takes seconds
 
 
 if __name__ == "__main__":

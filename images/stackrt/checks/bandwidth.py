@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from stackrt import nvml
-from stackrt.checks import skus
+from stackrt import nvml, skus
 from stackrt.checks.context import Context
 from stackrt.checks.gpu_health import SLOWED
 from stackrt.checks.registry import check

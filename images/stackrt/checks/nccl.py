@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stackrt.checks import ranks, skus
+from stackrt import skus
+from stackrt.checks import ranks
 from stackrt.checks.context import Context
 from stackrt.checks.pytorch import ranks_failed
 from stackrt.checks.registry import check

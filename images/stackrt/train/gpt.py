@@ -37,31 +37,12 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
-from stackrt.launch import cpus
-from stackrt.train import checkpoint, report, resume
+from stackrt.train import checkpoint, prepared, report, resume, tracking
 from stackrt.train import text as texts
-from stackrt.train.errors import INTERRUPTED, BadInputError, PeersGoneError, TrainerError, complain
+from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
 from stackrt.train.options import DEFAULT_TEXT, Options, describe, flag
-from stackrt.train.ranks import Ranks, Stop, join, lost_peers
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Compute
-
-
-def set_up_compute(o: Options, ranks: Ranks) -> int:
-    """Make this rank deterministic and seed its initial weights.
-
-    Returns:
-        CPU threads of this rank. Sums may be split by thread, so with several ranks the number must not depend on the
-        machine that a rank is on; alone it is the launcher's OMP_NUM_THREADS.
-    """
-    alone = int(os.environ.get("OMP_NUM_THREADS") or cpus.usable().at_once)
-    threads = o.threads or (1 if ranks.world_size > 1 else alone)
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(texts.mix(o.seed, "weights"))
-    return threads
-
+from stackrt.train.process import ended, learning_rate, leave, say, set_up_compute
+from stackrt.train.ranks import Ranks, Stop, join
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Text
@@ -70,13 +51,17 @@ def set_up_compute(o: Options, ranks: Ranks) -> int:
 def load_corpus(o: Options, ranks: Ranks) -> tuple[texts.Tokenizer, texts.Corpus]:
     """Read, split and tokenize the text on every rank, and see that all ranks have the same."""
     tokenizer: texts.Tokenizer = texts.ByteTokenizer()
-    with ranks.together():
-        text = texts.read_text(o.data)
-    if o.tokenizer == "bpe":
-        learned = texts.train_bpe(texts.split_text(text, o.val_fraction)[0], o.vocab_size) if ranks.first else ""
-        tokenizer = texts.BpeTokenizer(ranks.from_first(learned))
-    with ranks.together():
-        corpus = texts.tokenize(text, tokenizer, o.val_fraction, o.context)
+    if prepared.is_prepared(o.data):
+        with ranks.together():
+            tokenizer, corpus = prepared.load(o.data, o.val_fraction, o.context, o.eval_tokens, o.vocab_size)
+    else:
+        with ranks.together():
+            text = texts.read_text(o.data)
+        if o.tokenizer == "bpe":
+            learned = texts.train_bpe(texts.split_text(text, o.val_fraction)[0], o.vocab_size) if ranks.first else ""
+            tokenizer = texts.BpeTokenizer(ranks.from_first(learned))
+        with ranks.together():
+            corpus = texts.tokenize(text, tokenizer, o.val_fraction, o.context)
     digests = ranks.gather(corpus.digest)
     other = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
     if other is not None:
@@ -153,7 +138,7 @@ def sample(model: nn.Module, prompt: Tensor, o: Options, vocabulary: int) -> lis
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Optimizer and schedule
+# Optimizer
 
 
 def build_optimizer(model: nn.Module, o: Options) -> torch.optim.AdamW:
@@ -162,14 +147,6 @@ def build_optimizer(model: nn.Module, o: Options) -> torch.optim.AdamW:
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
-
-
-def learning_rate(step: int, o: Options) -> float:
-    """The rate of step 0, 1, …: linear warm-up to `--lr`, then half a cosine down to `--min-lr` at the last step."""
-    if step < o.warmup:
-        return o.lr * (step + 1) / o.warmup
-    progress = (step - o.warmup) / max(1, o.steps - 1 - o.warmup)
-    return o.min_lr + 0.5 * (o.lr - o.min_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -181,23 +158,19 @@ def fingerprint(o: Options, corpus: texts.Corpus, ranks: Ranks) -> dict[str, Any
     names = ("layers", "heads", "width", "context", "dropout", "vocab_size", "tokenizer", "val_fraction", "steps",
              "seed", "batch_size", "grad_accum", "lr", "min_lr", "warmup", "weight_decay", "clip", "dtype")  # fmt: skip
     same = {flag(name): getattr(o, name) for name in names}
-    return same | {"--data": corpus.digest, "WORLD_SIZE": ranks.world_size, "STACK_DEVICE": ranks.device.type}
+    same |= {"--data": corpus.digest, "WORLD_SIZE": ranks.world_size, "STACK_DEVICE": ranks.device.type}
+    return {name: value for name, value in same.items() if name not in corpus.may_change}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The run
 
 
-def say(line: str) -> None:
-    """Print at once; logs are read while they grow."""
-    print(line, flush=True)
-
-
 def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top to bottom
     """Train, and return the exit code: 0, or 128 + the signal that asked to stop."""
     began = time.perf_counter()
     ranks = join()
-    threads = set_up_compute(o, ranks)
+    threads = set_up_compute(o.threads, o.seed, ranks)
     tokenizer, corpus = load_corpus(o, ranks)
     wanted = fingerprint(o, corpus, ranks)
     with ranks.together():
@@ -213,7 +186,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     optimizer = build_optimizer(model, o)
 
     # Data
-    windows = texts.Windows(corpus.train, o.context, o.seed)
+    windows = corpus.windows(o.context, o.seed)
     val_windows = texts.validation_windows(corpus.val, o.context, o.eval_tokens)
     tokens_per_step = o.batch_size * o.context * o.grad_accum * ranks.world_size
 
@@ -225,11 +198,11 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     # State: from here on, nothing may draw a random number that an unbroken run would not draw
     random.seed(texts.mix(o.seed, "python", ranks.rank))
     torch.manual_seed(texts.mix(o.seed, "dropout", ranks.rank))
-    start, history = 0, dict[str, Any]()
+    start, read, history = 0, 0, dict[str, Any]()  # steps done, and sequences that they read
     if resumed:
-        start, history = resumed.state["step"], resumed.state["history"]
+        start, read, history = (resumed.state[name] for name in ("step", "sequences", "history"))
         optimizer.load_state_dict(resumed.state["optimizer"])
-        resume.set_random_state(resumed.state["rng"][ranks.rank], ranks)
+        resume.set_random_state(resumed.state["rng"], ranks)
         resumed.state.clear()  # a copy of all weights and moments
 
     # Report
@@ -239,23 +212,27 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     with ranks.together():
         if ranks.first:
             metrics = report.Metrics(o.out, start if resumed else -1)
+            tracker = tracking.Tracker(o.track, o.out, describe(o), say, resumed=bool(resumed))
             shipped = o.data == (DEFAULT_TEXT,)
             source = "ten plays by Shakespeare, shipped with this trainer" if shipped else ", ".join(map(str, o.data))
             say(f"model   GPT-2, preset {o.preset}: {o.layers} layers, {o.heads} heads, width {o.width}, "
                 f"context {o.context}; {parameters:,} parameters, {o.dtype}")  # fmt: skip
-            say(f"text    {source}; {len(corpus.train):,} tokens to train on, {len(corpus.val):,} to validate "
-                f"({o.tokenizer}, {tokenizer.size:,} kinds)")  # fmt: skip
+            say("text    {}; {:,} tokens to train on, {:,} to validate ({}, {:,} kinds)".format(
+                source, *corpus.tokens, tokenizer.name.partition("-")[0], tokenizer.size))  # fmt: skip
             say(f"ranks   {ranks.world_size} on {ranks.device.type}, {threads} CPU threads each; {tokens_per_step:,} "
                 f"tokens a step, seed {o.seed}")  # fmt: skip
             say(f"bigram  validation loss {bigram:.3f}: a model of the same tokens that sees one of them at a time")
             say(f"output  {o.out}" + (f", going on from {resumed.path} after step {start}" if resumed else ""))
+
+    def sequences(step: int) -> int:
+        return read + (step - start) * tokens_per_step // o.context
 
     def save(step: int) -> None:
         states = ranks.gather(resume.random_state(ranks))
         with ranks.together():
             if metrics:
                 metrics.sync()
-                state = {"step": step, "sequences": step * tokens_per_step // o.context, "fingerprint": wanted,
+                state = {"step": step, "sequences": sequences(step), "fingerprint": wanted,
                          "options": describe(o), "history": history, "rng": states,
                          "model": model.state_dict(), "optimizer": optimizer.state_dict()}  # fmt: skip
                 checkpoint.save(o.out / "checkpoints", step, state, o.keep)
@@ -269,6 +246,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         with ranks.together():
             if metrics:
                 metrics.add(row)
+                tracker.add(row)
                 say(report.progress(row, o.steps, (o.steps - step) * tokens_per_step / max(speed.recent, 1e-9)))
 
     # Loop
@@ -287,7 +265,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             group["lr"] = lr
         loss = torch.zeros((), device=ranks.device)
         for micro in range(o.grad_accum):
-            place = ((step * o.grad_accum + micro) * ranks.world_size + ranks.rank) * o.batch_size
+            place = sequences(step) + (micro * ranks.world_size + ranks.rank) * o.batch_size
             # Gradients add up locally; only the last micro-step sums them over the ranks.
             with ddp.no_sync() if micro < o.grad_accum - 1 else nullcontext():
                 part = token_losses(ddp, *windows.batch(place, o.batch_size), o.dtype).mean() / o.grad_accum
@@ -327,6 +305,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     metrics.close()
     newest = Path("checkpoints") / f"step-{done:06d}.pt"
     if signal_number:
+        tracker.finish()
         name = signal.Signals(signal_number).name
         say(f"stopped by {name} after step {done}; the same command goes on from {o.out / newest}")
         return INTERRUPTED + signal_number
@@ -336,12 +315,13 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     seconds, speed_mean = time.perf_counter() - began, history["tokens_per_second"]
     report.write_result(o.out / "result.json", {
         "workload": "gpt", "steps": done, "seed": o.seed, "world_size": ranks.world_size, "device": ranks.device.type,
-        "dtype": o.dtype, "threads": threads, "parameters": parameters, "tokens": done * tokens_per_step,
+        "dtype": o.dtype, "threads": threads, "parameters": parameters, "tokens": sequences(done) * o.context,
         "first_train_loss": history["first_loss"], "last_train_loss": history["last_loss"],
         "first_val_loss": history["first_val_loss"], "last_val_loss": history["last_val_loss"], "bigram_loss": bigram,
         "tokens_per_second": speed_mean, "seconds": round(seconds, 3), "params_sha256": digest,
         "resumed_from": resumed.path if resumed else None, "checkpoint": str(newest), "options": describe(o),
     })  # fmt: skip
+    tracker.finish([o.out / name for name in ("loss.png", "sample.txt", "result.json")])
     say(f"\n{written}\n")
     say(f"done    {done} steps in {seconds:.0f} s" + (f", {speed_mean:,.0f} tokens per second" if speed_mean else ""))
     first, last = history["first_val_loss"], history["last_val_loss"]
@@ -351,27 +331,9 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; expected failures become one line and an exit code.
-
-    Raises:
-        Exception: Whatever was not expected; and with STACK_DEBUG=1 also what was.
-    """
-    try:
-        return run(gpt_options.parse(sys.argv[1:] if argv is None else argv))
-    except (TrainerError, RuntimeError) as error:
-        if os.environ.get("STACK_DEBUG") == "1":
-            raise
-        if isinstance(error, TrainerError):
-            return complain(error)
-        if lost_peers(error):
-            return complain(PeersGoneError(f"another rank is gone: {str(error).splitlines()[0]}"))
-        raise
+    """Run a command line; expected failures become one line and an exit code."""
+    return ended(lambda: run(gpt_options.parse(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":
-    exit_code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not sys.exit: where a rank leaves with an error, the process groups' C++ threads still run, and the interpreter's
-    # own end aborts over them now and then; the launcher would then name that abort in place of the error.
-    os._exit(exit_code)
+    leave(main())

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from stackrt.train import tracking
 from stackrt.train.errors import BadInputError, complain, say_once
 
 DEFAULT_TEXT = Path(__file__).parent / "data" / "shakespeare.txt"
@@ -55,11 +56,13 @@ class Options:
     keep: int
     resume: str
     sample_tokens: int
+    track: str
 
 
 COMMON: dict[str, Any] = {
     "data": (DEFAULT_TEXT,), "val_fraction": 0.05, "seed": 0, "grad_accum": 1, "weight_decay": 0.1, "clip": 1.0,
     "threads": 0, "keep": 2, "resume": "auto",
+    "track": "",
 }  # fmt: skip
 
 # One row an option, one column a preset. `tiny` is sized for four ranks on two cores in about a minute; `small` is
@@ -141,6 +144,8 @@ def check(options: Options) -> None:
     for name, holds, requirement in rules:
         if not holds:  # NaN fails every comparison, so it is caught here too
             raise BadInputError(f"{flag(name)} {getattr(o, name)}: {requirement}")
+    if o.track:
+        tracking.check(o.track)
 
 
 def flag(name: str) -> str:
@@ -162,10 +167,11 @@ _VOCABULARY = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An argparse parser whose usage error is one line, and appears once, not once a rank."""
 
     def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end."""
         say_once(f"{message}; `{self.prog} --help` lists the options")
         sys.exit(2)
 
@@ -173,7 +179,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     columns = "  ".join(f"{name:>11}" for name in _NAMES)
     rows = "\n".join(f"  {flag(o):<19}" + "  ".join(f"{v!s:>11}" for v in row) for o, row in _TABLE.items())
-    parser = _Parser(
+    parser = Parser(
         prog="python -m stackrt.train.gpt",
         description="Train a GPT-2 on text, on one process or on many (under stackrt.launch or torchrun).",
         epilog=f"presets (the default is tiny; an option that is given wins):\n  {'':<19}{columns}\n{rows}\n\n"
@@ -193,7 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     add("out", Path, "folder for everything the run writes (default $STACK_OUT, else ./out)", metavar="DIR")
 
     group = parser.add_argument_group("text")
-    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare)", nargs="+", metavar="FILE")
+    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare), or a folder that "
+        "`prepare` has made", nargs="+", metavar="FILE")  # fmt: skip
     add("tokenizer", str, "one token a byte, or byte-pair encoding trained on the text", choices=("byte", "bpe"))
     add("vocab_size", int, "rows of the embedding table; for bpe also the most tokens to learn", metavar="N")
     add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
@@ -227,4 +234,5 @@ def _parser() -> argparse.ArgumentParser:
     add("resume", str, "auto: go on from the newest good checkpoint in --out, if any; none: start anew; "
         "or a checkpoint's path", metavar="auto|none|PATH")  # fmt: skip
     add("sample_tokens", int, "tokens of text to generate at the end", metavar="N")
+    add("track", str, "also send what is logged to MLflow or Weights & Biases", choices=("mlflow", "wandb"))
     return parser

@@ -51,8 +51,14 @@ def random_state(ranks: Ranks) -> dict[str, Any]:
     return {"torch": torch.get_rng_state(), "cuda": cuda, "python": random.getstate()}
 
 
-def set_random_state(state: dict[str, Any], ranks: Ranks) -> None:
-    """Put this rank's generators back to where `random_state` found them."""
+def set_random_state(states: list[dict[str, Any]], ranks: Ranks) -> None:
+    """Put this rank's generators back to where `random_state` found them.
+
+    Where a run goes on with another number of ranks, nobody has their states: they keep those of their seeds.
+    """
+    if len(states) != ranks.world_size:
+        return
+    state = states[ranks.rank]
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], ranks.device)

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from stackrt.train import vocabulary
 from stackrt.train.errors import BadInputError
 
 FEWEST_WINDOWS = 4  # a split shorter than this many contexts is a mistake rather than a data set
@@ -62,7 +63,7 @@ class BpeTokenizer:
         """Token ids of a UTF-8 text, int32 of shape [tokens]."""
         lines = text.decode("utf-8", errors="replace").splitlines(keepends=True)
         ids: list[int] = []
-        for line in self._library.encode_batch(lines):
+        for line in self._library.encode_batch(lines, add_special_tokens=False):
             ids.extend(line.ids)
         return torch.tensor(ids, dtype=torch.int32)
 
@@ -71,18 +72,7 @@ class BpeTokenizer:
         return str(self._library.decode(list(ids)))
 
 
-def train_bpe(text: bytes, vocab_size: int) -> str:
-    """Learn a byte-level BPE of at most `vocab_size` tokens and return its JSON; the same text gives the same JSON."""
-    from tokenizers import Tokenizer as Library
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-
-    library = Library(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    library.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
-    library.train_from_iterator(text.decode("utf-8", errors="replace").splitlines(keepends=True), trainer)
-    return str(library.to_str())
+train_bpe = vocabulary.train_bpe
 
 
 def read_text(files: Iterable[Path]) -> bytes:
@@ -132,6 +122,18 @@ class Corpus:
     val: Tensor
     digest: str
 
+    may_change: ClassVar[tuple[str, ...]] = ()
+    """Names of the run's identity in which a resumed run may differ."""
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """How many tokens there are to train on, and to validate."""
+        return len(self.train), len(self.val)
+
+    def windows(self, context: int, seed: int) -> "Order":
+        """The training order."""
+        return Windows(self.train, context, seed)
+
 
 def tokenize(text: bytes, tokenizer: Tokenizer, val_fraction: float, context: int) -> Corpus:
     """Split and encode a text.
@@ -140,18 +142,27 @@ def tokenize(text: bytes, tokenizer: Tokenizer, val_fraction: float, context: in
         BadInputError: Either part is shorter than `FEWEST_WINDOWS` contexts.
     """
     train, val = (tokenizer.encode(part) for part in split_text(text, val_fraction))
+    check_length(len(train), len(val), context)
+    digest = hashlib.sha256(f"{tokenizer.name} {len(train)} {len(val)} ".encode() + text).hexdigest()
+    return Corpus(train, val, digest)
+
+
+def check_length(train: int, val: int, context: int) -> None:
+    """See that there are enough tokens.
+
+    Raises:
+        BadInputError: Either part is shorter than `FEWEST_WINDOWS` contexts.
+    """
     for tokens, name, cure in (
         (train, "training", "--context"),
         (val, "validation", "--context, a larger --val-fraction"),
     ):
         fewest = FEWEST_WINDOWS * context + 1
-        if len(tokens) < fewest:
+        if tokens < fewest:
             raise BadInputError(
-                f"--data: only {len(tokens):,} {name} tokens, and --context {context} needs {fewest:,} or more; "
+                f"--data: only {tokens:,} {name} tokens, and --context {context} needs {fewest:,} or more; "
                 f"give more text or a smaller {cure}"
             )
-    digest = hashlib.sha256(f"{tokenizer.name} {len(train)} {len(val)} ".encode() + text).hexdigest()
-    return Corpus(train, val, digest)
 
 
 class Batch(NamedTuple):
@@ -159,6 +170,13 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     targets: Tensor
+
+
+class Order(Protocol):
+    """The training order."""
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Sequences number `first` to `first + count - 1` of the run, as int64."""
 
 
 @dataclass(frozen=True)

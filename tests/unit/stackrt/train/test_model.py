@@ -10,24 +10,25 @@ from stackrt.train import gpt, ranks
 from stackrt.train import text as texts
 from stackrt.train.errors import BadInputError
 from stackrt.train.options import flag, parse
+from stackrt.train.process import learning_rate
 
 TINY = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "8"]
 
 
 def test_the_schedule_warms_up_peaks_and_ends_at_the_minimum() -> None:
     o = parse(["--steps", "100", "--warmup", "10", "--lr", "1", "--min-lr", "0.1"])
-    rates = [gpt.learning_rate(step, o) for step in range(100)]
+    rates = [learning_rate(step, o) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10] == max(rates) == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[99] == pytest.approx(0.1)
-    assert gpt.learning_rate(10 + 44, o) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 44 / 89)))
+    assert learning_rate(10 + 44, o) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 44 / 89)))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_schedule_of_very_short_runs(steps: int) -> None:
     o = parse(["--steps", str(steps)])
-    assert all(o.min_lr <= gpt.learning_rate(step, o) <= o.lr for step in range(steps))
+    assert all(o.min_lr <= learning_rate(step, o) <= o.lr for step in range(steps))
 
 
 def test_weight_decay_is_for_matrices() -> None:
@@ -79,7 +80,7 @@ def test_samples_repeat_and_stay_in_the_vocabulary() -> None:
 def test_every_option_that_changes_the_weights_is_part_of_the_identity() -> None:
     """An option is either in the fingerprint or on this list of those that may change over a resume."""
     free = {"preset", "out", "data", "threads", "log_every", "eval_every", "eval_tokens", "checkpoint_every", "keep",
-            "resume", "sample_tokens"}  # fmt: skip
+            "resume", "sample_tokens", "track"}  # fmt: skip
     o = parse([])
     corpus = texts.Corpus(torch.zeros(1), torch.zeros(1), "digest")
     place = ranks.Ranks(0, 0, 1, torch.device("cpu"), None)  # type: ignore[arg-type]

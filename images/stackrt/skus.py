@@ -15,6 +15,7 @@ class Sku:
     host_gb_per_s: float = 0
     peer_gb_per_s: float = 0
     bf16_tflop_per_s: float = 0
+    bf16_peak_tflop_per_s: float = 0
     all_reduce_gb_per_s: float = 0
     all_reduce_gpus: int = 0
     all_reduce_gib: int = 0

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from stackrt.checks import skus
+from stackrt import skus
 
 
 def test_a_gpu_has_the_figures_of_its_exact_name() -> None:

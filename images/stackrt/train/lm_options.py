@@ -1,0 +1,241 @@
+"""Options of the trainer for sharded language models: a model's own defaults, given options over them, checks.
+
+Standard library only: a mistyped option must cost a tenth of a second, not the import of torch.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from stackrt.train import models
+from stackrt.train.errors import BadInputError, complain
+from stackrt.train.options import DEFAULT_TEXT, Parser, flag
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything a run depends on, apart from the ranks and the device."""
+
+    # model
+    model: str
+    init: str
+    # text
+    data: tuple[Path, ...]
+    tokenizer: str
+    val_fraction: float
+    context: int
+    # mesh
+    replicate: int
+    shard: int
+    tp: int
+    ac: str
+    compile: bool
+    # training
+    steps: int
+    seed: int
+    batch_size: int
+    micro_batch: int
+    lr: float
+    min_lr: float
+    warmup: int
+    weight_decay: float
+    clip: float
+    dtype: str
+    threads: int
+    # reports and checkpoints
+    out: Path
+    log_every: int
+    eval_every: int
+    eval_tokens: int
+    checkpoint_every: int
+    keep: int
+    resume: str
+    save: str
+    on_save_error: str
+    # instead of training, and after it
+    evaluate: bool
+    export: str
+
+
+# What a model without a row in models.toml gets; a preset's own row wins.
+DEFAULTS: dict[str, Any] = {
+    "model": "llama-tiny", "init": "", "data": (DEFAULT_TEXT,), "tokenizer": "", "val_fraction": 0.05, "context": 1024,
+    "replicate": 1, "shard": 0, "tp": 1, "ac": "none", "compile": False,
+    "steps": 1000, "seed": 0, "batch_size": 32, "micro_batch": 4, "lr": 3e-4, "warmup": 100,
+    "weight_decay": 0.1, "clip": 1.0, "dtype": "fp32", "threads": 0,
+    "log_every": 10, "eval_every": 50, "eval_tokens": 65536, "checkpoint_every": 100, "keep": 2, "resume": "auto",
+    "save": "async", "on_save_error": "stop", "evaluate": False, "export": "",
+}  # fmt: skip
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Turn a command line into checked options.
+
+    Raises:
+        BadInputError: A value that cannot work, named together with its option.
+        SystemExit: A usage error (code 2) or `--help` (code 0), from argparse.
+    """
+    given = vars(_parser().parse_args(argv))
+    model = given.get("model", DEFAULTS["model"])
+    values = DEFAULTS | models.preset_settings(model) | {"out": Path(os.environ.get("STACK_OUT") or "out")} | given
+    if "warmup" not in given:  # a short run keeps a short warm-up
+        values["warmup"] = min(values["warmup"], values["steps"] // 10)
+    values.setdefault("min_lr", values["lr"] / 10)
+    options = Options(**values)
+    check(options)
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world.isdecimal() and int(world):  # else the ranks say so when they join
+        options = on_ranks(options, int(world))
+    if not models.is_hub_name(options.model):
+        models.fits(options.model, models.config_of(options.model), options.context, options.tp)
+    return options
+
+
+def check_early(argv: Sequence[str]) -> None:
+    """Check a command line and end the process if it is wrong; for a script, before its slow imports."""
+    try:
+        parse(argv)
+    except BadInputError as error:
+        sys.exit(complain(error))
+
+
+def check(options: Options) -> None:
+    """Refuse values that cannot work, whatever the ranks and the model are.
+
+    Raises:
+        BadInputError: Names the first such option, its value and what is allowed.
+    """
+    o = options
+    rules: list[tuple[str, bool, str]] = [
+        *((f.name, getattr(o, f.name) >= 1, "must be 1 or more") for f in fields(o) if f.name in _COUNTS),
+        *((f.name, 0 <= getattr(o, f.name) < math.inf, "must be 0 or more") for f in fields(o) if f.name in _AMOUNTS),
+        ("context", o.context >= 2, "must be 2 or more"),
+        ("lr", o.lr > 0, "must be more than 0"),
+        ("min_lr", o.min_lr <= o.lr, f"must not exceed --lr ({o.lr:g})"),
+        ("warmup", o.warmup < o.steps, f"must be fewer than --steps ({o.steps})"),
+        ("val_fraction", 0 < o.val_fraction < 1, "must be between 0 and 1, such as 0.05"),
+        ("seed", o.seed < 2**32, "must be below 4294967296"),
+        ("export", not o.export or not Path(o.export).is_file(), "is a file; name a folder"),
+    ]
+    for name, holds, requirement in rules:
+        if not holds:  # NaN fails every comparison, so it is caught here too
+            raise BadInputError(f"{flag(name)} {getattr(o, name)}: {requirement}")
+
+
+def on_ranks(options: Options, world_size: int) -> Options:
+    """The options with `--shard` filled in, for a number of ranks.
+
+    Raises:
+        BadInputError: The mesh does not multiply to the ranks, or the batch cannot be dealt to them.
+    """
+    o = options
+    shard = o.shard or world_size // (o.replicate * o.tp)
+    if o.replicate * shard * o.tp != world_size:
+        told = f"--replicate {o.replicate} x --shard {o.shard or 'the rest'} x --tp {o.tp}"
+        raise BadInputError(f"{told} does not make {world_size} ranks, the world size; leave --shard out to fill it in")
+    readers = o.replicate * shard
+    if o.batch_size % readers:
+        raise BadInputError(
+            f"--batch-size {o.batch_size}: must be a multiple of {readers}, the ranks that read different text "
+            f"({o.replicate} x {shard})"
+        )
+    return replace(o, shard=shard)
+
+
+def micro_batch(options: Options) -> tuple[int, int]:
+    """Sequences a rank computes at once, and how often a step: the most that `--micro-batch` allows in equal parts."""
+    each = options.batch_size // (options.replicate * options.shard)
+    size = next(size for size in range(min(options.micro_batch, each), 0, -1) if each % size == 0)
+    return size, each // size
+
+
+def describe(options: Options) -> dict[str, Any]:
+    """Options as plain values for JSON."""
+    return asdict(options) | {"out": str(options.out), "data": [str(path) for path in options.data]}
+
+
+_COUNTS = {"replicate", "tp", "steps", "batch_size", "micro_batch", "log_every", "eval_every", "eval_tokens",
+           "checkpoint_every", "keep"}  # fmt: skip
+_AMOUNTS = {"shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "threads"}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m stackrt.train.lm",
+        description="Train a causal language model that is sharded over the ranks, on one process or on many (under "
+        "stackrt.launch or torchrun).",
+        epilog=f"presets, shapes without weights: {', '.join(models.presets())}\n\n"
+        "environment: STACK_DEVICE=cpu|cuda|auto (default auto), STACK_OUT (default for --out),\n"
+        "STACK_DEBUG=1 (tracebacks), and RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT from the launcher.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    group: argparse._ActionsContainer = parser
+
+    def add(name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
+        default = None if name == "data" else DEFAULTS.get(name)
+        presets_own = " unless the preset has its own" if name in _OF_PRESETS else ""
+        told = f" (default {default}{presets_own})" if default else ""
+        group.add_argument(flag(name), type=kind, help=text + told, **more)
+
+    def switch(name: str, text: str) -> None:
+        group.add_argument(flag(name), action="store_true", help=text)
+
+    add("out", Path, "folder for everything the run writes (default $STACK_OUT, else ./out)", metavar="DIR")
+
+    group = parser.add_argument_group("model")
+    add("model", str, "a preset, a Hugging Face model's folder, or a hub's OWNER/NAME", metavar="MODEL")
+    add("init", str, "begin with the weights of this folder or hub's name, not with random ones", metavar="MODEL")
+
+    group = parser.add_argument_group("text")
+    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare), or a folder that "
+        "`prepare` wrote", nargs="+", metavar="PATH")  # fmt: skip
+    add("tokenizer", str, "byte, or a folder with a tokenizer.json (default: the model's own, else byte)",
+        metavar="byte|DIR")  # fmt: skip
+    add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
+    add("context", int, "tokens per sequence", metavar="N")
+
+    group = parser.add_argument_group("ranks: replicate x shard x tp is their number")
+    add("replicate", int, "copies of the sharded model", metavar="R")
+    add("shard", int, "ranks that a copy is sharded over (default: all that are left)", metavar="S")
+    add("tp", int, "ranks that compute each layer together, by the model's own plan", metavar="T")
+    add("ac", str, "activations computed again in the backward pass", choices=("none", "selective", "full"))
+    switch("compile", "compile each block with torch.compile")
+
+    group = parser.add_argument_group("training")
+    add("steps", int, "optimizer steps", metavar="N")
+    add("seed", int, "seed of initial weights, data order and dropout (default 0)", metavar="N")
+    add("batch_size", int, "sequences in a step, over all ranks", metavar="N")
+    add("micro_batch", int, "most sequences that a rank computes at once; gradients of more add up", metavar="N")
+    add("lr", float, "peak learning rate", metavar="X")
+    add("min_lr", float, "learning rate at the end of the cosine (default a tenth of --lr)", metavar="X")
+    add("warmup", int, "steps of linear warm-up (at most a tenth of --steps unless given)", metavar="N")
+    add("weight_decay", float, "AdamW weight decay, on matrices only", metavar="X")
+    add("clip", float, "largest gradient norm; 0 turns clipping off", metavar="X")
+    add("dtype", str, "what is computed in; weights and their sums stay fp32", choices=("fp32", "bf16"))
+    add("threads", int, "CPU threads per rank (default 1; with one rank $OMP_NUM_THREADS, else all)", metavar="N")
+
+    group = parser.add_argument_group("reports and checkpoints")
+    add("log_every", int, "steps between lines of the report", metavar="N")
+    add("eval_every", int, "steps between validations", metavar="N")
+    add("eval_tokens", int, "validate on at most this many tokens", metavar="N")
+    add("checkpoint_every", int, "steps between checkpoints", metavar="N")
+    add("keep", int, "checkpoints to keep", metavar="N")
+    add("resume", str, "auto: go on from the newest good checkpoint in --out, if any; none: start anew; "
+        "or a checkpoint's path", metavar="auto|none|PATH")  # fmt: skip
+    add("save", str, "write checkpoints beside the training, or let it wait", choices=("async", "sync"))
+    add("on_save_error", str, "when a checkpoint cannot be written", choices=("stop", "go-on"))
+
+    group = parser.add_argument_group("beside training")
+    switch("evaluate", "only give loss and perplexity of the validation text, of a checkpoint or --init")
+    add("export", str, "at the end, write a folder that from_pretrained loads", metavar="DIR")
+    return parser
+
+
+_OF_PRESETS = {key for preset in models.presets().values() for key in preset["train"]}

@@ -1,0 +1,268 @@
+"""A causal language model over the ranks: tensor parallel within a layer, FSDP2 over the rest, or both.
+
+The ranks form a mesh of replicate x shard x tp. A model is made on the meta device, and then filled and sharded block
+by block, so that no rank ever holds more of it than one block, its embeddings and its own share.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+from stackrt.train import models
+from stackrt.train.errors import BadInputError
+from stackrt.train.lm_options import Options
+from stackrt.train.ranks import Ranks
+from stackrt.train.text import mix
+
+Fill = Callable[[str, nn.Module], None]
+"""Gives the parameters of a module, known by its name, their first values."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """This rank's place in the mesh.
+
+    Attributes:
+        reader: Which of the ranks that read different text this one is; those of one tp group read the same.
+        readers: How many of them there are.
+    """
+
+    mesh: DeviceMesh
+    reader: int
+    readers: int
+
+
+def lay_out(o: Options, ranks: Ranks) -> Place:
+    """Put the ranks into the mesh that the options want."""
+    sizes, names = (o.replicate, o.shard, o.tp), ("replicate", "shard", "tp")
+    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
+    mesh = init_device_mesh(
+        ranks.device.type, sizes, mesh_dim_names=names, backend_override=dict.fromkeys(names, backend)
+    )
+    return Place(mesh, ranks.rank // o.tp, o.replicate * o.shard)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The model
+
+
+def skeleton(config: models.Config, told: str) -> nn.Module:
+    """The model on the meta device: its shapes, and no memory.
+
+    Raises:
+        BadInputError: transformers does not know the model, or refuses its configuration.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    values = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
+    try:
+        made = AutoConfig.for_model(config["model_type"], **(values | {"use_cache": False}))
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation="sdpa")
+    except Exception as error:  # whatever a configuration class has against its values
+        reason = str(error).strip().splitlines()
+        raise BadInputError(f"{told}: transformers cannot make it a causal language model: {reason[0]}") from None
+    return model
+
+
+def build(config: models.Config, o: Options, place: Place, ranks: Ranks, fill: Fill | None) -> nn.Module:
+    """The sharded model, with its first values.
+
+    Args:
+        config: What to build.
+        o: The mesh, precision and recomputation that are wanted.
+        place: This rank's.
+        ranks: The device.
+        fill: Overwrites the random values, module by module; None keeps them. Random values depend on the seed and the
+            parameter's module alone, so every mesh begins with the same.
+
+    Raises:
+        BadInputError: The model has no plan for `--tp`.
+    """
+    model = skeleton(config, f"--model {o.model}")
+    plan = tensor_plan(model, o) if o.tp > 1 else {}
+    names, blocks = find_blocks(model, models.shape(config).layers)
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if o.dtype == "bf16" else None, reduce_dtype=torch.float32)
+    initialize: Callable[[nn.Module], None] = model._init_weights  # type: ignore[assignment]
+    copies = place.mesh["replicate", "shard"] if o.replicate > 1 else place.mesh["shard"]
+
+    def made(name: str, module: nn.Module, recurse: bool) -> None:
+        module.to_empty(device=ranks.device, recurse=recurse)
+        torch.manual_seed(mix(o.seed, "weights", name))
+        module.apply(initialize) if recurse else initialize(module)
+        if fill:
+            fill(name, module)
+
+    def split(prefix: str, module: nn.Module) -> None:
+        own = {name.removeprefix(prefix): style for name, style in plan.items() if name.startswith(prefix)}
+        if own:
+            parallelize_module(module, place.mesh["tp"], own, src_data_rank=None)
+
+    # The output of a tensor-parallel layer is a view; nothing here changes it in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    with torch.no_grad():
+        for name, block in zip(names, blocks, strict=True):
+            made(name, block, recurse=True)
+            split(f"{name}.", block)
+            if o.compile:
+                block.compile()
+            fully_shard(block, mesh=copies, mp_policy=policy)
+        inside = {module for block in blocks for module in block.modules()}
+        for name, module in model.named_modules():
+            if module not in inside and (module._parameters or module._buffers):
+                made(name, module, recurse=False)
+        model.tie_weights()  # type: ignore[operator]  # filled one by one, they came apart
+        split("", _without_blocks(model, plan, names))
+        fully_shard(model, mesh=copies, mp_policy=policy)
+    _recompute(model, o.ac)
+    return model.train()
+
+
+def find_blocks(model: nn.Module, layers: int) -> tuple[list[str], list[nn.Module]]:
+    """The names and modules of a model's blocks: the list of modules that is as long as the model is deep."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == layers:
+            return [f"{name}.{number}" for number in range(layers)], list(module)
+    raise BadInputError(f"--model: a {type(model).__name__} has no list of {layers} blocks that could be sharded")
+
+
+def _without_blocks(model: nn.Module, plan: dict[str, ParallelStyle], names: list[str]) -> nn.Module:
+    for name in [name for name in plan if any(name.startswith(f"{block}.") for block in names)]:
+        del plan[name]
+    return model
+
+
+# What transformers calls a way to split a layer, and PyTorch's style for it. A norm within a head sees [batch, tokens,
+# heads, size], of which each rank has some heads: as a sequence-parallel one over dimension 2, its gradient is summed.
+_STYLES: dict[str, Callable[[], ParallelStyle]] = {
+    "colwise": ColwiseParallel,
+    "rowwise": RowwiseParallel,
+    "colwise_gather_output": lambda: ColwiseParallel(output_layouts=Replicate()),
+    "replicated_with_grad_allreduce": lambda: SequenceParallel(sequence_dim=2, use_local_output=True),
+}
+
+
+def tensor_plan(model: nn.Module, o: Options) -> dict[str, ParallelStyle]:
+    """How each module is split over `--tp`, by the plan that the model brings.
+
+    Raises:
+        BadInputError: It brings none, or asks for what is not known here.
+    """
+    wanted: Mapping[str, str] = getattr(model, "_tp_plan", None) or {}
+    if not wanted:
+        raise BadInputError(f"--tp {o.tp}: transformers has no tensor-parallel plan for {o.model}; use --tp 1")
+    config: Any = model.config
+    tied = config.tie_word_embeddings
+    plan: dict[str, ParallelStyle] = {}
+    for name, _ in model.named_modules():
+        way = next((way for pattern, way in wanted.items() if fnmatchcase(name, pattern)), None)
+        # The embeddings stay whole within a tp group, as does an output layer that is tied to them: FSDP shards them.
+        if way in (None, "embedding_rowwise") or (tied and name == "lm_head"):
+            continue
+        if way not in _STYLES:
+            raise BadInputError(f"--tp {o.tp}: {o.model} wants {name} split as {way!r}, which is not known here")
+        plan[name] = _STYLES[way]()
+    return plan
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Recomputation
+
+_KEPT = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+}
+
+
+def _policy(_context: object, op: object, *_args: object, **_kwargs: object) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if op in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _recompute(model: nn.Module, how: str) -> None:
+    """Recompute blocks in the backward pass: all of them, or all but their matrix products and attention."""
+    if how == "none":
+        return
+    arguments: dict[str, Any] = {"use_reentrant": False}
+    if how == "selective":
+        arguments["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _policy)
+    model.activation_checkpointing_enable(arguments)  # type: ignore[operator]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Over all ranks
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, on every rank; a collective."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def copies_of(parameter: Tensor, world_size: int) -> int:
+    """How many ranks hold the same part of a parameter."""
+    if not isinstance(parameter, DTensor):
+        return world_size
+    mesh = parameter.device_mesh
+    parts = math.prod(mesh.size(dim) for dim, kind in enumerate(parameter.placements) if not kind.is_replicate())
+    return world_size // parts
+
+
+@torch.no_grad()
+def clip_by_norm(parameters: Iterable[Tensor], most: float, ranks: Ranks) -> Tensor:
+    """Scale gradients down to a norm over all ranks' parts, each counted once; returns the norm before."""
+    held = [(p, local(p.grad)) for p in parameters if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm([gradient for _, gradient in held])).double()
+    shares = torch.tensor([1 / copies_of(p, ranks.world_size) for p, _ in held], dtype=torch.float64)
+    total = (norms.square() * shares.to(norms.device)).sum()
+    dist.all_reduce(total, group=ranks.gradients)
+    norm = total.sqrt()
+    if most:
+        factor = (most / (norm + 1e-6)).clamp(max=1.0).float()
+        torch._foreach_mul_([gradient for _, gradient in held], factor)
+    return norm
+
+
+def share_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of weights, gradients and moments that this rank holds, between two steps."""
+    held = [tensor for p in model.parameters() for tensor in (p, p.grad) if tensor is not None]
+    held += [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    return sum(local(tensor).untyped_storage().nbytes() for tensor in held)
+
+
+def sync_gradients(model: nn.Module, wanted: bool) -> None:
+    """Whether the next backward pass sums gradients over the ranks; without, they only add up."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(wanted)
+
+
+def shard_again(model: nn.Module) -> None:
+    """After a forward pass without a backward one: the outermost parameters would stay whole until the next step."""
+    if isinstance(model, FSDPModule):
+        model.reshard()

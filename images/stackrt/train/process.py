@@ -1,0 +1,84 @@
+"""A training process beside its training: how it computes, how fast it learns when, how it speaks, and how it ends."""
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+import torch
+
+from stackrt.launch import cpus
+from stackrt.train.errors import PeersGoneError, TrainerError, complain
+from stackrt.train.ranks import Ranks, lost_peers
+from stackrt.train.text import mix
+
+
+class Schedule(Protocol):
+    """The options that say how the learning rate goes."""
+
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+    @property
+    def warmup(self) -> int: ...  # noqa: D102
+    @property
+    def lr(self) -> float: ...  # noqa: D102
+    @property
+    def min_lr(self) -> float: ...  # noqa: D102
+
+
+def set_up_compute(wanted_threads: int, seed: int, ranks: Ranks) -> int:
+    """Make this rank deterministic and seed its initial weights.
+
+    Returns:
+        CPU threads of this rank. Sums may be split by thread, so with several ranks the number must not depend on the
+        machine that a rank is on; alone it is the launcher's OMP_NUM_THREADS.
+    """
+    alone = int(os.environ.get("OMP_NUM_THREADS") or cpus.usable().at_once)
+    threads = wanted_threads or (1 if ranks.world_size > 1 else alone)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(mix(seed, "weights"))
+    return threads
+
+
+def learning_rate(step: int, o: Schedule) -> float:
+    """The rate of step 0, 1, …: linear warm-up to `--lr`, then half a cosine down to `--min-lr` at the last step."""
+    if step < o.warmup:
+        return o.lr * (step + 1) / o.warmup
+    progress = (step - o.warmup) / max(1, o.steps - 1 - o.warmup)
+    return o.min_lr + 0.5 * (o.lr - o.min_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def say(line: str) -> None:
+    """Print at once; logs are read while they grow."""
+    print(line, flush=True)
+
+
+def ended(run: Callable[[], int]) -> int:
+    """Run a trainer to its exit code; an expected failure becomes one line.
+
+    Raises:
+        Exception: Whatever was not expected; and with STACK_DEBUG=1 also what was.
+    """
+    try:
+        return run()
+    except (TrainerError, RuntimeError) as error:
+        if os.environ.get("STACK_DEBUG") == "1":
+            raise
+        if isinstance(error, TrainerError):
+            return complain(error)
+        if lost_peers(error):
+            return complain(PeersGoneError(f"another rank is gone: {str(error).splitlines()[0]}"))
+        raise
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the process at once.
+
+    Not by sys.exit: where a rank leaves with an error, the process groups' C++ threads still run, and the interpreter's
+    own end aborts over them now and then; the launcher would then name that abort in place of the error.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -1,0 +1,188 @@
+"""Text to token ids without torch: bytes, or a tokenizer of Hugging Face `tokenizers`."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stackrt.train.errors import BadInputError
+from stackrt.train.shard_files import TOKENIZER, Tokens
+
+BYTE, LEARNED = "byte", "bpe"
+PIECE = 1 << 20  # bytes; longer documents are encoded in pieces, as a tokenizer takes some 100 bytes for each token
+_NEWLINE = b"\n"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer.
+
+    Attributes:
+        kind: `byte`, `bpe` (learned here from the text) or `tokenizers` (from a file or folder).
+        definition: Its JSON; empty for bytes.
+        end: The id that ends a document; None where there is none: then a newline does.
+    """
+
+    kind: str
+    definition: str = field(default="", repr=False)
+    end: int | None = None
+
+    @property
+    def strict(self) -> bool:
+        """Whether it takes UTF-8 only."""
+        return self.kind != BYTE
+
+    @cached_property
+    def sha256(self) -> str:
+        """Tells two tokenizers apart."""
+        return hashlib.sha256(f"{self.kind == BYTE} {self.end} {self.definition}".encode()).hexdigest()
+
+    @cached_property
+    def size(self) -> int:
+        """How many different ids there are."""
+        return int(self._library.get_vocab_size()) if self.strict else 256
+
+    def describe(self) -> dict[str, Any]:
+        """What recipe and index say of it."""
+        name = self.kind if self.kind == BYTE else f"{self.kind}-{self.sha256[:16]}"
+        return {"kind": self.kind, "name": name, "sha256": self.sha256, "size": self.size, "end": self.end}
+
+    def encode(self, document: bytes, *, ends: bool = True) -> Tokens:
+        """Token ids of a document.
+
+        Args:
+            document: Its text, UTF-8 where the tokenizer is strict.
+            ends: Whether the document ends here, rather than in the next shard.
+        """
+        if ends and self.end is None and not document.endswith(_NEWLINE):
+            document += _NEWLINE
+        if not self.strict:
+            return np.frombuffer(document, np.uint8)
+        pieces = [piece.decode() for piece in cut(document, PIECE)]
+        ids: list[int] = []
+        for encoded in self._library.encode_batch_fast(pieces, add_special_tokens=False):
+            ids.extend(encoded.ids)
+        if ends and self.end is not None:
+            ids.append(self.end)
+        return np.array(ids, np.uint32)
+
+    @cached_property
+    def _library(self) -> Any:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise BadInputError(
+                "this tokenizer needs the package tokenizers; install it, or use an image of PyTorch"
+            ) from None
+        try:
+            library = Tokenizer.from_str(self.definition)
+        except Exception as error:  # the library's own has no name
+            raise BadInputError(f"the tokenizer cannot be used: {str(error).splitlines()[0]}") from None
+        library.no_truncation()
+        library.no_padding()
+        return library
+
+
+def cut(text: bytes, size: int) -> list[bytes]:
+    """Pieces of about `size` bytes, cut at line ends, else between characters."""
+    pieces, at = [], 0
+    while at < len(text):
+        end = min(at + size, len(text))
+        if end < len(text):
+            newline = text.rfind(_NEWLINE, at, end)
+            if newline >= at:
+                end = newline + 1
+            else:
+                while end < len(text) and text[end] & 0xC0 == 0x80:
+                    end += 1
+        pieces.append(text[at:end])
+        at = end
+    return pieces
+
+
+def given(choice: str) -> Vocabulary:
+    """The tokenizer that a person named: `byte`, a `tokenizer.json`, or a folder that has one.
+
+    Raises:
+        BadInputError: There is none.
+    """
+    if choice == BYTE:
+        return Vocabulary(BYTE)
+    path = Path(choice)
+    file = path / TOKENIZER if path.is_dir() else path
+    try:
+        definition = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8"
+        raise BadInputError(
+            f"--tokenizer {choice}: {file}: {why}; give byte, bpe, a tokenizer.json, or a folder that has one, "
+            "as `save_pretrained` of a fast tokenizer writes it"
+        ) from None
+    found = Vocabulary("tokenizers", definition)
+    try:
+        number = found._library.token_to_id(_end_token(file.parent))
+    except BadInputError as error:
+        raise BadInputError(f"--tokenizer {choice}: {error}") from None
+    return Vocabulary("tokenizers", definition, number)
+
+
+def learned(text: bytes, size: int) -> Vocabulary:
+    """Byte-pair encoding of at most `size` tokens, learned from a text."""
+    return Vocabulary(LEARNED, train_bpe(text, size))
+
+
+def kept(folder: Path, description: dict[str, Any]) -> Vocabulary:
+    """The tokenizer of a prepared folder.
+
+    Args:
+        folder: What `prepare` wrote.
+        description: What recipe or index say of it.
+
+    Raises:
+        BadInputError: It is not there, or another.
+    """
+    definition = ""
+    if description["kind"] != BYTE:
+        try:
+            definition = (folder / TOKENIZER).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            definition = ""
+    found = Vocabulary(description["kind"], definition, description["end"])
+    if found.sha256 != description["sha256"]:
+        raise BadInputError(
+            f"{folder / TOKENIZER}: is missing, damaged or another tokenizer's; "
+            "put it back, or prepare the data again in an empty folder"
+        )
+    return found
+
+
+def train_bpe(text: bytes, vocab_size: int) -> str:
+    """Learn a byte-level BPE of at most `vocab_size` tokens and return its JSON; the same text gives the same JSON."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    library.train_from_iterator(text.decode("utf-8", errors="replace").splitlines(keepends=True), trainer)
+    return str(library.to_str())
+
+
+def _end_token(folder: Path) -> str:
+    """The token that ends a text, as a Hugging Face folder names it beside `tokenizer.json`."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        try:
+            token: Any = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(token, dict):
+            token = token.get("content")
+        if isinstance(token, str):
+            return token
+    return ""

@@ -1,0 +1,200 @@
+"""Hugging Face folders: weights to begin with, and weights to leave behind; a model is never whole in memory."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stackrt.train import mesh
+from stackrt.train.errors import BadInputError
+from stackrt.train.ranks import Ranks
+from stackrt.train.report import write_atomically, writing
+
+INDEX = "model.safetensors.index.json"
+FILE_BYTES = 4 << 30
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+class Weights:
+    """The tensors of a folder's safetensors files, read one at a time.
+
+    Args:
+        folder: Hugging Face model folder.
+        prefix: The model's name for what lies around its blocks, such as `transformer`: published files leave it out
+            now and then.
+
+    Raises:
+        BadInputError: There are none, or a file is damaged.
+    """
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        self._folder = folder
+        self._prefix = f"{prefix}."
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise BadInputError(f"--init {folder}: no *.safetensors in it; save the model again with save_pretrained")
+        self._where: dict[str, Path] = {}
+        self._open: dict[Path, Any] = {}
+        for file in files:
+            try:
+                self._open[file] = safe_open(str(file), "pt")
+                self._where |= dict.fromkeys(self._open[file].keys(), file)
+            except (SafetensorError, OSError) as error:
+                raise BadInputError(f"--init {file}: damaged or not readable: {error}") from None
+
+    def check(self, model: nn.Module) -> None:
+        """See that there is a tensor of the right shape for each parameter of a model, which may be on meta.
+
+        Raises:
+            BadInputError: Names the first that is missing or has another shape.
+        """
+        for name, parameter in model.named_parameters():
+            held = self._name(name)
+            if held is None:
+                raise BadInputError(f"--init {self._folder}: it has no {name}, which the model needs")
+            shape = self._open[self._where[held]].get_slice(held).get_shape()
+            if list(shape) != list(parameter.shape):
+                raise BadInputError(
+                    f"--init {self._folder}: {name} is {list(shape)} there, and {list(parameter.shape)} in the model"
+                )
+
+    def fill(self, prefix: str, module: nn.Module) -> None:
+        """Copy the tensors of a module that is known by its name in the model."""
+        for name, parameter in module.named_parameters(recurse=True):
+            held = self._name(f"{prefix}.{name}" if prefix else name)
+            if held is not None and not parameter.is_meta:
+                parameter.copy_(self._open[self._where[held]].get_tensor(held))
+
+    def _name(self, name: str) -> str | None:
+        return next((held for held in (name, name.removeprefix(self._prefix)) if held in self._where), None)
+
+
+def whole_tensors(model: nn.Module, names: Iterable[str], keep: bool) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter, whole and on the CPU, one after another; where `keep` is false, empty. A collective each."""
+    parameters = dict(model.named_parameters())
+    for name in names:
+        tensor = mesh.whole(parameters[name].detach())
+        yield name, tensor.float().cpu().contiguous() if keep else tensor.new_empty(0)
+
+
+def params_sha256(model: nn.Module, ranks: Ranks) -> str:
+    """`report.params_sha256` of a sharded model, on every rank."""
+    digest = hashlib.sha256()
+    for name, tensor in whole_tensors(model, sorted(dict(model.named_parameters())), ranks.first):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes() if ranks.first else b"")
+    return ranks.from_first(digest.hexdigest())
+
+
+def export(model: nn.Module, folder: Path, tokenizer: Path | None, ranks: Ranks) -> None:
+    """Write a folder that `from_pretrained` loads: fp32 weights in files of 4 GiB, configuration, tokenizer.
+
+    Raises:
+        TrainerError: The disk is full or failing.
+    """
+    files = split_by_size({name: p.numel() * 4 for name, p in model.named_parameters()}, FILE_BYTES)
+    names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
+    if len(files) == 1:
+        names = ["model.safetensors"]
+    with ranks.together():
+        if ranks.first:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                for old in (*folder.glob("*.safetensors"), folder / INDEX):
+                    old.unlink(missing_ok=True)
+    for file, held in zip(names, files, strict=True):
+        tensors = dict(whole_tensors(model, held, ranks.first))
+        with ranks.together():
+            if ranks.first:
+                with writing(folder / file):
+                    _save(tensors, folder / file)
+    with ranks.together():
+        if ranks.first:
+            _describe(model, folder, dict(zip(names, files, strict=True)))
+            with writing(folder):
+                for extra in _TOKENIZER_FILES:
+                    if tokenizer and (tokenizer / extra).is_file() and tokenizer.resolve() != folder.resolve():
+                        shutil.copyfile(tokenizer / extra, folder / extra)
+
+
+def split_by_size(sizes: dict[str, int], most: int) -> list[list[str]]:
+    """Names in groups of at most `most` bytes together, in their order."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if filled + size > most and groups[-1]:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    return groups
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, str(path), metadata={"format": "pt"})
+    except SafetensorError as error:  # it wraps what the system said
+        raise OSError(0, str(error)) from None
+
+
+def _describe(model: nn.Module, folder: Path, files: dict[str, list[str]]) -> None:
+    if len(files) > 1:
+        total = sum(p.numel() * 4 for p in model.parameters())
+        weight_map = {name: file for file, names in files.items() for name in names}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
+    config: Any = model.config
+    values = config.to_dict() | {
+        "architectures": [type(model).__name__.removeprefix("FSDP")], "dtype": "float32", "use_cache": True,
+    }  # fmt: skip
+    write_atomically(folder / "config.json", json.dumps(values, indent=2, default=str) + "\n")
+
+
+def fetch(name: str, option: str, with_weights: bool, ranks: Ranks) -> Path:
+    """The folder of a hub's model in the usual cache; one rank a node downloads what is not there.
+
+    Raises:
+        BadInputError: The hub does not answer, does not know it, or may not be asked.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["config.json", "tokenizer*.json", "special_tokens_map.json", "chat_template.jinja"]
+    wanted += ["*.safetensors"] if with_weights else []
+    folder = Path()
+    for turn in (True, False):
+        with ranks.together():
+            if (ranks.local_rank == 0) == turn:
+                try:
+                    folder = Path(snapshot_download(name, allow_patterns=wanted, etag_timeout=5))
+                except LocalEntryNotFoundError:
+                    raise BadInputError(
+                        f"{option} {name}: not in the cache ({_cache()}), and the hub does not answer or may not be "
+                        "asked (HF_HUB_OFFLINE); give a folder, or fetch it first where the network is: hf download "
+                        f"{name}"
+                    ) from None
+                except (HfHubHTTPError, OSError, ValueError) as error:
+                    raise BadInputError(f"{option} {name}: the hub refuses it: {str(error).splitlines()[0]}") from None
+    return folder
+
+
+def _cache() -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return str(HF_HUB_CACHE)
+
+
+def memory_peak(device: torch.device) -> int:
+    """The most memory this rank has used so far, in bytes: of the GPU, or of the process."""
+    import resource
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

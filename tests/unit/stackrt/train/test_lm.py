@@ -1,0 +1,62 @@
+"""Parts of sharded training that need torch and no ranks."""
+
+from __future__ import annotations
+
+import pytest
+
+from stackrt.train import flops, mesh, models, samples, weights
+from stackrt.train.lm_options import parse
+from stackrt.train.text import Batch
+
+pytestmark = pytest.mark.needs("torch")
+
+# Millions of parameters, as published.
+PUBLISHED = {"llama-1b": 1236, "llama-8b": 8030, "qwen-0.6b": 596, "qwen-8b": 8191, "gpt2": 124, "gpt2-xl": 1558}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_have_the_published_sizes_and_take_no_memory(name: str) -> None:
+    model = mesh.skeleton(models.config_of(name), name)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6) == PUBLISHED[name]
+    assert all(p.is_meta for p in model.parameters())
+    names, _ = mesh.find_blocks(model, models.shape(models.config_of(name)).layers)
+    assert len(set(names)) == models.shape(models.config_of(name)).layers
+
+
+def test_a_plan_for_tensor_parallel_is_the_model_s() -> None:
+    o = parse(["--model", "llama-8b"])
+    model = mesh.skeleton(models.config_of("llama-8b"), o.model)
+    plan = mesh.tensor_plan(model, o)
+    assert len(plan) == 32 * 7 + 1
+    assert "lm_head" in plan
+    tied = mesh.tensor_plan(mesh.skeleton(models.config_of("qwen-tiny"), "x"), o)
+    assert "lm_head" not in tied
+    assert type(tied["model.layers.0.self_attn.q_norm"]).__name__ == "SequenceParallel"
+
+
+def test_every_held_out_window_counts_once_however_they_are_dealt() -> None:
+    import torch
+
+    windows = Batch(torch.arange(7)[:, None], torch.arange(7)[:, None])
+    for size, readers in ((1, 1), (2, 2), (3, 4)):
+        parts = range(-(-7 // (size * readers)))
+        seen = [
+            int(row)
+            for reader in range(readers)
+            for part in parts
+            for batch, counts in [samples.held_out_part(windows, part, size, reader, readers)]
+            for row in batch.inputs[counts]
+        ]
+        assert sorted(seen) == list(range(7))
+
+
+def test_exported_files_hold_at_most_what_is_allowed() -> None:
+    sizes = {"a": 3, "b": 3, "c": 5, "d": 9, "e": 1}
+    assert weights.split_by_size(sizes, 6) == [["a", "b"], ["c"], ["d"], ["e"]]
+
+
+def test_operations_of_a_token_are_palm_s() -> None:
+    """GPT-2 of 124 million: 6 N, and attention over 1,024 tokens."""
+    shape = models.shape(models.config_of("gpt2"))
+    assert flops.per_token(124_439_808, shape, 1024, True) == 6 * 124_439_808 + 12 * 12 * 768 * 1024
+    assert flops.per_token(124_439_808, shape, 1024, False) < 6 * 124_439_808

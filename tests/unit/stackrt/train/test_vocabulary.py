@@ -1,0 +1,98 @@
+"""Tokenizers without torch: bytes, learned here, or from a Hugging Face folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stackrt.train import vocabulary
+from stackrt.train.errors import BadInputError
+from stackrt.train.text import BpeTokenizer
+
+TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler — ça va? 日本\n" * 40
+
+
+@pytest.fixture(scope="module")
+def definition() -> str:
+    return vocabulary.train_bpe(TEXT.encode(), 300)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 77, 10**6])
+def test_pieces_lose_nothing_and_divide_no_character(size: int) -> None:
+    for text in (TEXT, "日本語" * 50, "", "\n\n\n"):
+        pieces = vocabulary.cut(text.encode(), size)
+        assert "".join(piece.decode() for piece in pieces) == text
+        assert all(pieces)
+
+
+def test_bytes_end_in_a_newline() -> None:
+    byte = vocabulary.given("byte")
+    assert bytes(byte.encode(b"\xff")) == b"\xff\n"
+    assert bytes(byte.encode(b"a\n")) == b"a\n"
+    assert bytes(byte.encode(b"half", ends=False)) == b"half"
+    assert (byte.size, byte.describe()["name"]) == (256, "byte")
+
+
+def test_a_learned_one_is_gpt_s(definition: str) -> None:
+    learned = vocabulary.learned(TEXT.encode(), 300)
+    assert learned.definition == definition
+    ids = learned.encode(TEXT.encode()).tolist()
+    assert BpeTokenizer(definition).decode(ids) == TEXT
+    assert learned.size == BpeTokenizer(definition).size <= 300
+    assert learned.describe()["name"] == "bpe-" + learned.sha256[:16]
+
+
+@pytest.mark.parametrize("how", ["text", "dictionary", "map"])
+def test_a_hugging_face_folder(tmp_path: Path, definition: str, how: str) -> None:
+    """The same ids as transformers gives, and the token that ends a text after each document."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    library = Tokenizer.from_str(definition)
+    library.enable_truncation(5)
+    library.enable_padding(length=50)
+    PreTrainedTokenizerFast(tokenizer_object=library, eos_token="<|end|>").save_pretrained(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    if how != "text":
+        changed = json.loads(config.read_text())
+        changed["eos_token"] = {"content": "<|end|>"}
+        config.write_text(json.dumps(changed))
+    if how == "map":
+        config.replace(tmp_path / "special_tokens_map.json")
+    found = vocabulary.given(str(tmp_path))
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path, eos_token="<|end|>")
+    wanted = theirs.encode(TEXT, add_special_tokens=False, truncation=False, padding=False)
+    assert found.end == theirs.eos_token_id
+    assert found.encode(TEXT.encode()).tolist() == [*wanted, found.end]
+    assert found.encode(TEXT.encode(), ends=False).tolist() == wanted
+    assert found.size == len(theirs)
+
+
+def test_what_is_kept_beside_shards_is_the_same(tmp_path: Path, definition: str) -> None:
+    learned = vocabulary.Vocabulary("bpe", definition)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(definition)
+    assert vocabulary.kept(tmp_path, learned.describe()) == learned
+    path.write_text(definition + " ")
+    with pytest.raises(BadInputError, match=r"tokenizer\.json: is missing, damaged or another"):
+        vocabulary.kept(tmp_path, learned.describe())
+    path.unlink()
+    with pytest.raises(BadInputError, match=r"tokenizer\.json: is missing, damaged or another"):
+        vocabulary.kept(tmp_path, learned.describe())
+
+
+def test_what_is_no_tokenizer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{}")
+    for choice, expected in (
+        ("gpt2", "--tokenizer gpt2: gpt2: No such file"),
+        (str(tmp_path), "tokenizer.json: No such file.*save_pretrained"),
+        (str(tmp_path / "bad.json"), "--tokenizer .*bad.json: the tokenizer cannot be used"),
+    ):
+        with pytest.raises(BadInputError, match=expected):
+            vocabulary.given(choice)
+
+
+def test_other_tokenizers_have_other_names(definition: str) -> None:
+    made = [vocabulary.Vocabulary(*given) for given in
+            (("byte",), ("bpe", definition), ("bpe", definition + " "), ("tokenizers", definition, 3))]  # fmt: skip
+    assert len({one.sha256 for one in made}) == 4
