@@ -113,5 +113,5 @@ class Trainers:
         assert self._server.stdin
         assert self._server.stdout
         self._server.stdin.close()
-        self._server.wait(10)
+        self._server.wait(60)  # it ends with torch loaded: seconds on a busy machine
         self._server.stdout.close()
