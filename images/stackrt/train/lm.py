@@ -101,18 +101,6 @@ def build_optimizer(model: nn.Module, o: Options) -> torch.optim.AdamW:
     return torch.optim.AdamW(rows, lr=o.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
-def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> sharded.State:
-    """All that a checkpoint holds: weights and moments by the parameters' names; moments are made if there are none."""
-    state: sharded.State = {"model": dict(model.named_parameters()), "exp_avg": {}, "exp_avg_sq": {}}
-    for name, parameter in model.named_parameters():
-        held = optimizer.state[parameter]
-        if not held:
-            count = torch.tensor(float(step), device=mesh.local(parameter).device)
-            held |= {"step": count, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
-        state["exp_avg"][name], state["exp_avg_sq"][name] = held["exp_avg"], held["exp_avg_sq"]
-    return state
-
-
 def fingerprint(o: Options, config: models.Config, digest: str) -> dict[str, Any]:
     """What a resumed run must share. Neither ranks nor mesh: another one rounds otherwise, and goes on."""
     names = ("init", "context", "steps", "seed", "batch_size", "lr", "min_lr", "warmup", "weight_decay", "clip",
@@ -149,7 +137,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     start, history = 0, dict[str, Any]()
     if resumed:
         start, history = resumed.note["step"], resumed.note["history"]
-        sharded.load(resumed.path, state_of(model, optimizer, start), ranks)
+        sharded.load(resumed.path, sharded.state_of(dict(model.named_parameters()), optimizer, start), ranks)
     parameters = sum(p.numel() for p in model.parameters())
     micro_size, micro_steps = micro_batch(o)
     tokens_per_step = o.batch_size * o.context
@@ -222,7 +210,9 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
                 metrics.sync()
             note = {"step": step, "fingerprint": wanted, "options": describe(o), "history": history,
                     "world_size": ranks.world_size, "mesh": [o.replicate, o.shard, o.tp]}  # fmt: skip
-            extra.update(told(saver.start(step, state_of(model, optimizer, step), note)))
+            extra.update(
+                told(saver.start(step, sharded.state_of(dict(model.named_parameters()), optimizer, step), note))
+            )
 
     def log(step: int, row: report.Row) -> None:
         extra.update(told(saver.poll()))

@@ -102,13 +102,10 @@ def build(config: models.Config, o: Options, place: Place, ranks: Ranks, fill: F
     plan = tensor_plan(model, o) if o.tp > 1 else {}
     names, blocks = find_blocks(model, models.shape(config).layers)
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if o.dtype == "bf16" else None, reduce_dtype=torch.float32)
-    initialize: Callable[[nn.Module], None] = model._init_weights  # type: ignore[assignment]
     copies = place.mesh["replicate", "shard"] if o.replicate > 1 else place.mesh["shard"]
 
     def made(name: str, module: nn.Module, recurse: bool) -> None:
-        module.to_empty(device=ranks.device, recurse=recurse)
-        torch.manual_seed(mix(o.seed, "weights", name))
-        module.apply(initialize) if recurse else initialize(module)
+        first_values(model, name, module, o.seed, ranks.device, recurse=recurse)
         if fill:
             fill(name, module)
 
@@ -135,6 +132,17 @@ def build(config: models.Config, o: Options, place: Place, ranks: Ranks, fill: F
         fully_shard(model, mesh=copies, mp_policy=policy)
     _recompute(model, o.ac)
     return model.train()
+
+
+@torch.no_grad()
+def first_values(
+    model: nn.Module, name: str, module: nn.Module, seed: int, device: torch.device, *, recurse: bool = True
+) -> None:
+    """Bring a module of a model from the meta device, with random values that depend on the seed and its name alone."""
+    module.to_empty(device=device, recurse=recurse)
+    torch.manual_seed(mix(seed, "weights", name))
+    initialize: Any = model._init_weights
+    module.apply(initialize) if recurse else initialize(module)
 
 
 def find_blocks(model: nn.Module, layers: int) -> tuple[list[str], list[nn.Module]]:

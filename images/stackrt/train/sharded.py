@@ -10,19 +10,22 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load as read_state
 from torch.distributed.checkpoint.state_dict_saver import save as write_state
+from torch.distributed.tensor import DTensor
 
 from stackrt.train import checkpoint
 from stackrt.train.errors import BadInputError, TrainerError
@@ -225,6 +228,19 @@ def load(path: str, state: State, ranks: Ranks) -> None:
         read_state(state, storage_reader=FileSystemReader(path))
     except CheckpointException as failure:
         raise BadInputError(f"{path}: {_told(failure, ranks.rank)}") from None
+
+
+def state_of(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, step: int) -> State:
+    """All that a checkpoint holds: weights and moments by the parameters' names; moments are made if there are none."""
+    state: State = {"model": dict(parameters), "exp_avg": {}, "exp_avg_sq": {}}
+    for name, parameter in parameters.items():
+        held = optimizer.state[parameter]
+        if not held:
+            device = parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
+            count = torch.tensor(float(step), device=device)
+            held |= {"step": count, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+        state["exp_avg"][name], state["exp_avg_sq"][name] = held["exp_avg"], held["exp_avg_sq"]
+    return state
 
 
 def shared_by_all(folder: Path, ranks: Ranks) -> bool:
