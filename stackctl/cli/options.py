@@ -113,6 +113,11 @@ _POD_OPTIONS = (
     click.option("--memory", metavar="AMOUNT", help="Memory that a node asks for and may use, as 64Gi."),
     click.option("--shm", metavar="AMOUNT", help="Size of /dev/shm. [default: 1Gi a rank]"),
     click.option("--queue", metavar="NAME", help="Kueue's queue to wait in."),
+    click.option(
+        "--topology",
+        metavar="LABEL[:preferred]",
+        help="With --queue: nodes that share this label's value, as a rack's; all, or as many as can be.",
+    ),
     click.option("--priority", metavar="CLASS", help="Priority class of the pods."),
     click.option(
         "--profile",
@@ -125,7 +130,7 @@ _POD_OPTIONS = (
     click.option("--preflight/--no-preflight", default=True, help="Check permissions, claims, quota and room first."),
 )
 
-POD_PARAMETERS = ("cpu", "memory", "shm", "queue", "priority")
+POD_PARAMETERS = ("cpu", "memory", "shm", "queue", "topology", "priority")
 """Those that a placement takes as they are."""
 
 

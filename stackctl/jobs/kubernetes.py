@@ -101,7 +101,7 @@ def _job(job: Job, placement: Placement) -> Manifest:
         "template": {
             "metadata": {
                 "labels": {**_labels(job), **mesh.LABELS},
-                "annotations": {**mesh.ANNOTATIONS, **placement.profile.annotations},
+                "annotations": {**mesh.ANNOTATIONS, **_topology(placement), **placement.profile.annotations},
             },
             "spec": _pod(job, placement),
         },
@@ -114,6 +114,14 @@ def _job(job: Job, placement: Placement) -> Manifest:
     made: Manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
     metadata["annotations"][DIGEST_NOTE] = hashlib.sha256(msgspec.json.encode(made, order="sorted")).hexdigest()
     return made
+
+
+def _topology(placement: Placement) -> dict[str, str]:
+    """What Kueue reads to keep the pods together: within one value of a label of their nodes."""
+    if not placement.topology:
+        return {}
+    label, _, preferred = placement.topology.partition(":")
+    return {f"kueue.x-k8s.io/podset-{preferred or 'required'}-topology": label}
 
 
 def _failure_rules() -> list[Manifest]:

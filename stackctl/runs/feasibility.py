@@ -157,13 +157,18 @@ def _used(pods: Sequence[Pod], wanted: Mapping[str, float]) -> dict[str, dict[st
         row = used.setdefault(pod.spec.node_name, {})
         row["pods"] = row.get("pods", 0.0) + 1
         for name in wanted:
-            amount = max(
-                sum(_asked(container, name) for container in pod.spec.containers),
-                max((_asked(container, name) for container in pod.spec.init_containers), default=0.0),
-            )
+            amount = asked(pod.spec, name)
             if amount:
                 row[name] = row.get(name, 0.0) + amount
     return used
+
+
+def asked(pod: PodSpec, name: str) -> float:
+    """What a pod asks for of a resource: its containers together, or the largest of those that run before them."""
+    return max(
+        sum(_asked(container, name) for container in pod.containers),
+        max((_asked(container, name) for container in pod.init_containers), default=0.0),
+    )
 
 
 def _asked(container: Container, name: str) -> float:

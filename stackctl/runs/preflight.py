@@ -9,8 +9,8 @@ from typing import Any
 from stackctl.engines.kube import ApiError, Cluster, Object
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import kubernetes, quantity
-from stackctl.jobs.placement import Placement, Volume
-from stackctl.runs import feasibility
+from stackctl.jobs.placement import Volume
+from stackctl.runs import feasibility, holders, queue_reader
 from stackctl.runs.submission import Submission
 
 NEEDED = (
@@ -26,7 +26,6 @@ NEEDED = (
 """What submitting, watching and cancelling take: verb, API group, resource."""
 
 _SHARED = {"ReadWriteMany"}
-_RUNNING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 _SKIP = "--no-preflight submits it all the same, to wait for room"
 _DEFAULTED = ("cpu", "memory")
 
@@ -49,9 +48,10 @@ def check(cluster: Cluster, submission: Submission) -> list[str]:
         quotas = pool.submit(cluster.items, "ResourceQuota", dict, placement.namespace)
         trial = pool.submit(cluster.create, submission.manifests[0], dry_run=True)
         nodes = pool.submit(cluster.items, "Node", feasibility.Node, resourceVersion="0")
-        pods = pool.submit(cluster.items, "Pod", feasibility.Pod, fieldSelector=_RUNNING, resourceVersion="0")
+        pods = pool.submit(cluster.items, "Pod", feasibility.Pod, fieldSelector=holders.PLACED, resourceVersion="0")
         priority = pool.submit(cluster.get, "PriorityClass", placement.priority) if placement.priority else None
-        queue = pool.submit(_queue_problem, cluster, placement) if placement.queue else None
+        asked = (cluster, placement.namespace, placement.queue, need)
+        queue = pool.submit(queue_reader.check, *asked, nodes=job.nodes) if placement.queue else None
 
     _check_access({row: future.result() for row, future in access.items()}, placement.namespace)
     said = _trial_warnings(trial)
@@ -63,8 +63,10 @@ def check(cluster: Cluster, submission: Submission) -> list[str]:
     if priority and not _forbidden(priority) and priority.result() is None:
         hint = "`kubectl get priorityclasses` lists them"
         raise MissingHere("the cluster has no such class", where=f"--priority {placement.priority}", hint=hint)
-    if queue and queue.result():
-        raise MissingHere(queue.result(), where=f"--queue {placement.queue}")
+    problem, notes = queue.result() if queue else ("", [])
+    if problem:
+        raise MissingHere(problem, where=f"--queue {placement.queue}")
+    said += notes
     if _forbidden(quotas):
         said.append("you may not look at the namespace's quota: it is not checked")
     for quota in [] if _forbidden(quotas) else quotas.result():
@@ -149,20 +151,6 @@ def _check_claim(volume: Volume, claim: Object | None, nodes: int, namespace: st
         )
 
 
-def _queue_problem(cluster: Cluster, placement: Placement) -> str:
-    """Why a job would wait in this queue for ever; empty if it would not."""
-    try:
-        group = cluster.read("apis/kueue.x-k8s.io", dict)
-    except ApiError as error:
-        if error.status == 404:
-            return "the cluster has no Kueue"
-        raise
-    version = group["preferredVersion"]["groupVersion"]
-    rows = cluster.read(f"apis/{version}/namespaces/{placement.namespace}/localqueues", dict).get("items") or []
-    names = [row["metadata"]["name"] for row in rows]
-    return "" if placement.queue in names else f"there is no such queue; known: {', '.join(names) or 'none'}"
-
-
 def _trial_warnings(trial: Future[tuple[Object, list[str]]]) -> list[str]:
     """What the cluster warns of when it is shown the Job."""
     try:
@@ -191,7 +179,9 @@ def _check_room(
         none = "no node could ever take it: ask for less on each"
         raise MissingHere(problem, hint=f"{never if found.ever else none}; {_SKIP}")
     if problem:
-        raise MissingHere(problem, hint=f"wait for what runs there, or ask for less; {_SKIP}")
+        part = found.now and job.nodes > 1 and not placement.queue
+        held = f": a node that has a place then gives it back after {job.timeout} s (--timeout)" if part else ""
+        raise MissingHere(problem, hint=f"wait for what runs there, or ask for less; {_SKIP}{held}")
 
 
 def _forbidden(future: Future[Any]) -> bool:

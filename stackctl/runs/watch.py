@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,10 +15,11 @@ import msgspec
 from stackctl.engines.kube import ApiError, Cluster, Silent
 from stackctl.errors import JobFailed
 from stackctl.jobs.job import Job
-from stackctl.jobs.kubernetes import RUN_LABEL
-from stackctl.runs import logs, objects, observe
+from stackctl.jobs.kubernetes import RUN_LABEL, SELECTOR
+from stackctl.runs import holders, logs, node_failures, objects, observe, queue_reader
 from stackctl.runs.evidence import Facts
 from stackctl.runs.handle import NoSuchRun
+from stackctl.runs.node_failures import NodeFailure
 from stackctl.runs.observe import View
 from stackctl.runs.states import ENDED
 
@@ -76,7 +78,26 @@ def facts(run: Run) -> Facts:
     for name in names:
         selector = f"involvedObject.name={name}"
         events += run.cluster.items("Event", objects.Event, run.namespace, fieldSelector=selector)
-    return Facts(found, pods, events, run.cluster.get("Service", run.name, run.namespace) is not None)
+    service = run.cluster.get("Service", run.name, run.namespace) is not None
+    placed = _placed(run) if any(pod.unschedulable for pod in without.stuck) else ()
+    return Facts(found, pods, events, service, queue=queue_reader.look(run.cluster, found), placed=placed)
+
+
+def failed_nodes(run: Run) -> list[NodeFailure]:
+    """Where runs of the namespace have failed first in the last day; one request."""
+    failed = "status.phase=Failed"
+    pods = run.cluster.items("Pod", objects.Pod, run.namespace, labelSelector=SELECTOR, fieldSelector=failed)
+    return node_failures.failures(pods, datetime.now(UTC))
+
+
+def _placed(run: Run) -> list[holders.Placed]:
+    """The pods that hold what a pod of the run waits for: of the cluster, or of as much of it as may be seen."""
+    try:
+        return run.cluster.items("Pod", holders.Placed, fieldSelector=holders.PLACED, resourceVersion="0")
+    except ApiError as error:
+        if error.status != 403:
+            raise
+    return run.cluster.items("Pod", holders.Placed, run.namespace, fieldSelector=holders.PLACED)
 
 
 def wait(run: Run, seen: Callable[[View], None]) -> View:

@@ -33,6 +33,7 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     memory: str | None = None
     shm: str | None = None
     queue: str | None = None
+    topology: str | None = None
     priority: str | None = None
     volumes: tuple[str, ...] = ()
     secret_env: tuple[str, ...] = ()

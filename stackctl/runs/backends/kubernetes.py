@@ -128,6 +128,7 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         memory=options.memory,
         shm=options.shm,
         queue=options.queue,
+        topology=options.topology,
         priority=options.priority,
         volumes=options.volumes,
         secret_env=options.secret_env,

@@ -47,6 +47,7 @@ EVERYTHING: dict[str, Any] = {
     "volumes": ["checkpoints", "data:/data:ro"],
     "secret_env": ["WANDB_API_KEY=wandb:api-key"],
     "queue": "research",
+    "topology": "example.com/rack",
     "priority": "high",
     "retries": 5,
     "code": "c" * 64,
@@ -142,6 +143,15 @@ def test_a_queue_starts_the_job() -> None:
     assert first["spec"]["suspend"] is True
     assert first["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
     assert "suspend" not in plan()[0]["spec"]
+
+
+def test_a_topology_is_asked_for_or_wished_for() -> None:
+    def notes(topology: str) -> dict[str, str]:
+        found = plan(queue="research", topology=topology)[0]["spec"]["template"]["metadata"]["annotations"]
+        return {name: value for name, value in found.items() if name.startswith("kueue.x-k8s.io/")}
+
+    assert notes("rack") == {"kueue.x-k8s.io/podset-required-topology": "rack"}
+    assert notes("rack:preferred") == {"kueue.x-k8s.io/podset-preferred-topology": "rack"}
 
 
 def test_a_profile_is_for_jobs_with_gpus() -> None:
