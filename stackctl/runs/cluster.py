@@ -71,7 +71,9 @@ class ClusterRun:
     def _failed_nodes(self, now: View) -> tuple[str, ...]:
         """What is to be said of those of its nodes on which several runs have failed."""
         hosts = [node.host for node in now.nodes if node.host]
-        return tuple(node_failures.told(watch.failed_nodes(self._run), hosts)) if hosts else ()
+        if not hosts:
+            return ()
+        return tuple(node_failures.told(watch.failed_nodes(self._run.cluster, self._run.namespace), hosts))
 
     def logs(self, chosen: Lines, *, follow: bool = False) -> Iterator[bytes]:
         """What its pods print; where they have gone, what they kept on the claim. Followed lines are kept, too."""

@@ -83,10 +83,10 @@ def facts(run: Run) -> Facts:
     return Facts(found, pods, events, service, queue=queue_reader.look(run.cluster, found), placed=placed)
 
 
-def failed_nodes(run: Run) -> list[NodeFailure]:
-    """Where runs of the namespace have failed first in the last day; one request."""
+def failed_nodes(cluster: Cluster, namespace: str) -> list[NodeFailure]:
+    """Where runs of a namespace have failed first in the last day; one request."""
     failed = "status.phase=Failed"
-    pods = run.cluster.items("Pod", objects.Pod, run.namespace, labelSelector=SELECTOR, fieldSelector=failed)
+    pods = cluster.items("Pod", objects.Pod, namespace, labelSelector=SELECTOR, fieldSelector=failed)
     return node_failures.failures(pods, datetime.now(UTC))
 
 
