@@ -154,6 +154,11 @@ _POD_OPTIONS = (
     click.option("--ephemeral-storage", metavar="AMOUNT", help="Disk that a node asks for and may use, as 100Gi."),
     click.option("--shm", metavar="AMOUNT", help="Size of /dev/shm. [default: 1Gi a rank]"),
     click.option("--queue", metavar="NAME", help="Kueue's queue to wait in."),
+    click.option(
+        "--topology",
+        metavar="LABEL[:preferred]",
+        help="With --queue: nodes that share this label's value, as a rack's; all, or as many as can be.",
+    ),
     click.option("--priority", metavar="CLASS", help="Priority class of the pods."),
     click.option(
         "--profile",
@@ -173,7 +178,7 @@ _POD_OPTIONS = (
     ),
 )
 
-POD_PARAMETERS = ("cpu", "cpu_limit", "memory", "ephemeral_storage", "shm", "queue", "priority")
+POD_PARAMETERS = ("cpu", "cpu_limit", "memory", "ephemeral_storage", "shm", "queue", "topology", "priority")
 """Those that a placement takes as they are."""
 
 

@@ -123,10 +123,8 @@ def _job(job: Job, placement: Placement) -> Manifest:
 def _template(job: Job, placement: Placement) -> Manifest:
     """The pods' template, with a person's patch over it."""
     pods = placement.pods
-    metadata = {
-        "labels": {**_labels(job, pods), **mesh.LABELS, **pods.labels},
-        "annotations": {**mesh.ANNOTATIONS, **placement.profile.annotations, **pods.annotations},
-    }
+    notes = {**mesh.ANNOTATIONS, **_topology(placement), **placement.profile.annotations, **pods.annotations}
+    metadata = {"labels": {**_labels(job, pods), **mesh.LABELS, **pods.labels}, "annotations": notes}
     made = {"metadata": metadata, "spec": _pod(job, placement)}
     if not pods.patch:
         return made
@@ -135,6 +133,14 @@ def _template(job: Job, placement: Placement) -> Manifest:
     grace, gpu = made["spec"]["terminationGracePeriodSeconds"], placement.profile.gpu
     taken = frozenset(layout_names())
     return patch.apply(made, pods.patch, node=CONTAINER, unpack=UNPACK, gpu=gpu, grace=grace, taken=taken)
+
+
+def _topology(placement: Placement) -> dict[str, str]:
+    """What Kueue reads to keep the pods together: within one value of a label of their nodes."""
+    if not placement.topology:
+        return {}
+    label, _, preferred = placement.topology.partition(":")
+    return {f"kueue.x-k8s.io/podset-{preferred or 'required'}-topology": label}
 
 
 def _failure_rules() -> list[Manifest]:

@@ -23,6 +23,9 @@ OWN_KEY = "env."
 
 MOST_RETRIES = 100
 
+PREFERRED = "preferred"
+"""Behind a topology: the pods are kept together if that can be."""
+
 KEPT = 7 * 24 * 3600
 """Seconds that a finished Job stays, with its pods and their logs, before Kubernetes removes it."""
 
@@ -30,6 +33,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TOPOLOGY = re.compile(r"([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 _TAKEN = ("/stack", "/dev", "/proc", "/sys", "/etc", str(STACK), "/opt/venv")
 
@@ -54,6 +58,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where and with what a job's pods run. Amounts are a node's; `shm` is the size of /dev/shm.
 
     `retries` is how often the whole job starts anew after a failure. `code` is the SHA-256 of the shipped archive.
+    `topology` is the label of nodes that a queue keeps the pods together by, as of a rack; with `:preferred` if it can.
     `apart` gives each pod a machine of its own. `kept` is how long the finished Job stays, in seconds. `profile` is
     what of the cluster's profile counts for this job, and `pods` what else was asked of them.
     """
@@ -69,6 +74,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[Volume, ...] = ()
     secret_env: tuple[SecretEnv, ...] = ()
     queue: str = ""
+    topology: str = ""
     priority: str = ""
     retries: int = 3
     code: str = ""
@@ -96,6 +102,7 @@ def place(
     volumes: Sequence[str] = (),
     secret_env: Sequence[str] = (),
     queue: str | None = None,
+    topology: str | None = None,
     priority: str | None = None,
     retries: int = 3,
     code: str = "",
@@ -119,6 +126,8 @@ def place(
     _matches("--namespace", namespace, _LABEL, "a namespace has lower-case letters, digits and dashes, 63 at most")
     if queue:
         _matches("--queue", queue, _LABEL_VALUE, "a queue's name goes into a label: 63 characters at most")
+    if topology:
+        _check_topology(topology, queue)
     if priority:
         _matches("--priority", priority, _NAME, "a priority class has lower-case letters, digits, dashes and dots")
     if not 0 <= retries <= MOST_RETRIES:
@@ -161,6 +170,7 @@ def place(
         volumes=chosen,
         secret_env=_secret_env(secret_env, job),
         queue=queue or "",
+        topology=topology or "",
         priority=priority or "",
         retries=retries,
         code=code,
@@ -168,6 +178,16 @@ def place(
         kept=settings.kept or kept,
         pods=settings,
     )
+
+
+def _check_topology(text: str, queue: str | None) -> None:
+    where = f"--topology {text}"
+    if not queue:
+        raise InvalidInput("only a queue places pods by it", where=where, hint="name Kueue's queue with --queue")
+    label, colon, wish = text.partition(":")
+    if (colon and wish != PREFERRED) or not _TOPOLOGY.fullmatch(label):
+        hint = f"for example --topology topology.kubernetes.io/zone:{PREFERRED}"
+        raise InvalidInput(f"must be a label of nodes, with :{PREFERRED} if it is only a wish", where=where, hint=hint)
 
 
 def _default_shm(job: Job, memory: str | None) -> str:

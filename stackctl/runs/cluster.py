@@ -13,7 +13,18 @@ import msgspec
 from stackctl.engines.kube import Cluster
 from stackctl.errors import InvalidInput, StackError
 from stackctl.jobs.job import Job
-from stackctl.runs import claim_reader, explain, leftovers, objects, observe, places, store, summary, watch
+from stackctl.runs import (
+    claim_reader,
+    explain,
+    leftovers,
+    node_failures,
+    objects,
+    observe,
+    places,
+    store,
+    summary,
+    watch,
+)
 from stackctl.runs.claim_reader import Kept, Source
 from stackctl.runs.handle import Lines, Outcome, Tell, Told
 from stackctl.runs.observe import View
@@ -50,7 +61,8 @@ class ClusterRun:
                 now = observe.with_kept(now, found.attempt, found.json("result.json"), found.json("failure.json"))
         record = remember(self._folder, now, self._run.uid)
         trained = summary.training(now.result) if record and now.result else []
-        return Told("\n".join([*_fares(self._run.job, now), *trained]), now)
+        now = msgspec.structs.replace(now, failed_nodes=self._failed_nodes(now))
+        return Told("\n".join([*_fares(self._run.job, now), *now.failed_nodes, *trained]), now)
 
     def explain(self) -> Told:
         """Why it waits or has failed, by its cluster's own words, or what it kept on its claim."""
@@ -62,8 +74,17 @@ class ClusterRun:
                 facts = facts._replace(kept=found.json("failure.json"))
                 now = observe.with_kept(now, found.attempt, None, facts.kept)
                 why = explain.explain(facts)
-        text = f"{self.name}: {now.state}, attempt {now.attempt} of {now.attempts}\n{why.text}"
-        return Told(text, {"run": self.name, "state": now.state, "attempt": now.attempt, **why._asdict()})
+        nodes = self._failed_nodes(now)
+        text = "\n".join([f"{self.name}: {now.state}, attempt {now.attempt} of {now.attempts}", why.text, *nodes])
+        told = {"run": self.name, "state": now.state, "attempt": now.attempt, **why._asdict(), "failed_nodes": nodes}
+        return Told(text, told)
+
+    def _failed_nodes(self, now: View) -> tuple[str, ...]:
+        """What is to be said of those of its nodes on which several runs have failed."""
+        hosts = [node.host for node in now.nodes if node.host]
+        if not hosts:
+            return ()
+        return tuple(node_failures.told(watch.failed_nodes(self._run.cluster, self._run.namespace), hosts))
 
     def logs(self, chosen: Lines, *, follow: bool = False) -> Iterator[bytes]:
         """What its pods print; where they have gone, what they kept on the claim. Followed lines are kept, too."""

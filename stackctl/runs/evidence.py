@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from stackctl.jobs.kubernetes import UNPACK
-from stackctl.runs import observe
+from stackctl.runs import holders, observe, queues
 from stackctl.runs.objects import Claim, Event, KubeJob, Pod
 from stackrt.contract import CONFIG, STOPPED, Reason
 
@@ -16,7 +16,8 @@ class Facts(NamedTuple):
     """What the cluster says of a run: its Job, every pod of every attempt, and events about both.
 
     `service` is whether the Service is there that gives the pods their names. `kept` is failure.json of the run's
-    claim, read where no pod is left to tell. `claims` are those that have no volume yet, where pods wait.
+    claim, read where no pod is left to tell. `claims` are those that have no volume yet, where pods wait. `queue` is
+    what may be seen of the queue that it waits in, `placed` the pods that hold what it may wait for.
     """
 
     job: KubeJob
@@ -25,6 +26,8 @@ class Facts(NamedTuple):
     service: bool = True
     kept: dict[str, Any] | None = None
     claims: Sequence[Claim] = ()
+    queue: queues.Picture | None = None
+    placed: Sequence[holders.Placed] = ()
 
     @property
     def newest(self) -> list[Pod]:
@@ -138,14 +141,11 @@ def evicted(facts: Facts) -> Found | None:
     return None
 
 
-_GONE = ("DeletionByPodGC", "DeletionByTaintManager")
-
-
 def node_lost(facts: Facts) -> Found | None:
     """A node went away, or its pod fell silent."""
     for pod in _recent(facts):
         why = pod.disruption
-        if (why and why.reason in _GONE) or pod.status.reason == "NodeLost":
+        if (why and why.reason in observe.NODE_GONE) or pod.status.reason == "NodeLost":
             evidence = [why.message] if why and why.message else []
             return Found(f"node {pod.index} of the job ran on {_host(pod)}", evidence)
     report = facts.report
@@ -160,7 +160,7 @@ def disrupted(facts: Facts) -> Found | None:
     """The cluster ended a pod for reasons of its own; it may be gone, its peers told to stop by its launcher."""
     for pod in _recent(facts):
         why = pod.disruption
-        if why and why.reason not in _GONE:
+        if why and why.reason not in observe.NODE_GONE:
             return Found(f"node {pod.index}, pod {pod.metadata.name} on {_host(pod)}", [why.message or why.reason])
     for pod in facts.last:
         if pod.state.terminated and pod.state.terminated.exit_code == STOPPED and not pod.failure:
@@ -198,9 +198,12 @@ def unschedulable(facts: Facts) -> Found | None:
     if not waiting:
         return None
     message = waiting[0].unschedulable
-    lacking = "; ".join(dict.fromkeys(re.findall(r"\d+ Insufficient [^,. ]+(?:[./][^,. ]+)*", message)))
-    which = _nodes(waiting, facts)
-    return Found(f"{which}" + (f" ({lacking})" if lacking else ""), [message])
+    lacking = list(dict.fromkeys(re.findall(r"\d+ Insufficient [^,. ]+(?:[./][^,. ]+)*", message)))
+    resources = [text.split()[-1] for text in lacking]
+    about = facts.job.metadata
+    held = holders.told(facts.placed, about.name, about.namespace, resources)
+    said = _nodes(waiting, facts) + (f" ({'; '.join(lacking)})" if lacking else "") + (f"; {held}" if held else "")
+    return Found(said, [message])
 
 
 def pull(*patterns: str) -> Callable[[Facts], Found | None]:
@@ -320,7 +323,10 @@ def other_failed(facts: Facts) -> Found | None:
 
 def queued(facts: Facts) -> Found | None:
     """The job is suspended."""
-    return Found("") if facts.job.spec.suspend else None
+    if not facts.job.spec.suspend:
+        return None
+    told, evidence = queues.standing(facts.queue, facts.job.metadata.uid) if facts.queue else ("", [])
+    return Found(f": {told}" if told else "", evidence)
 
 
 def ended(facts: Facts) -> Found | None:

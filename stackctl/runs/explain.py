@@ -165,7 +165,7 @@ _WAITING = (
     Cause(
         "queued",
         evidence.queued,
-        "{name} is suspended: it waits in its queue",
+        "{name} waits in its queue{what}",
         "the queue starts it when there is room; `kubectl describe workload` tells more",
     ),
     Cause(

@@ -162,14 +162,14 @@ def _used(pods: Sequence[Pod], wanted: Mapping[str, float]) -> dict[str, dict[st
         row = used.setdefault(pod.spec.node_name, {})
         row["pods"] = row.get("pods", 0.0) + 1
         for name in wanted:
-            amount = _holds(pod.spec, name)
+            amount = asked(pod.spec, name)
             if amount:
                 row[name] = row.get(name, 0.0) + amount
     return used
 
 
-def _holds(pod: PodSpec, name: str) -> float:
-    """Of containers that run at once the sum, or the most while it starts: those that stay up, and one more."""
+def asked(pod: PodSpec, name: str) -> float:
+    """What a pod asks for of a resource: of containers that run at once the sum, or the most while it starts."""
     total, up, first = sum(_asked(row, name) for row in pod.containers), 0.0, 0.0
     for row in pod.init_containers:
         amount = _asked(row, name)

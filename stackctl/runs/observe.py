@@ -16,6 +16,9 @@ from stackrt.contract import Reason
 
 PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 
+NODE_GONE = ("DeletionByPodGC", "DeletionByTaintManager")
+"""Why the cluster ended a pod whose node went away."""
+
 
 class NodeView(msgspec.Struct, frozen=True):
     """One node of a job: the newest pod that stands for it, what it does, and where."""
@@ -29,7 +32,8 @@ class NodeView(msgspec.Struct, frozen=True):
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """A run as it is now. `attempt` counts from 1; `attempts` is how many there may be.
 
-    `kept_by` names the containers, not ours, that keep pods whose launcher has ended.
+    `kept_by` names the containers, not ours, that keep pods whose launcher has ended. `failed_nodes` tells of those of
+    its nodes on which several runs have failed.
     """
 
     name: str
@@ -44,6 +48,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeView, ...] = ()
     result: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
+    failed_nodes: tuple[str, ...] = ()
 
 
 def job_of(found: objects.KubeJob) -> Job:

@@ -19,7 +19,7 @@ from stackctl.engines.kube import ApiError, Cluster, Object, address
 from stackctl.errors import InvalidInput, MissingHere, did_you_mean
 from stackctl.jobs import kubernetes
 from stackctl.jobs.placement import Placement, Volume
-from stackctl.runs import admission, feasibility, pod_checks
+from stackctl.runs import admission, feasibility, holders, pod_checks, queue_reader
 from stackctl.runs.admission import Refusal
 from stackctl.runs.asked_before import CHECKS
 from stackctl.runs.bounds import LimitRange, PodSpec, Quota
@@ -38,7 +38,6 @@ NEEDED = (
 """What submitting, watching and cancelling take: verb, API group, resource."""
 
 _SHARED = {"ReadWriteMany"}
-_RUNNING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 _AT_ONCE = 8
 
 _Ask = Callable[[], Any]
@@ -222,29 +221,19 @@ def _judge_runtime(submission: Submission, answers: _Answers) -> list[str]:
 
 
 def _asks_queue(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
-    placement = submission.placement
-    return {"queue": lambda: _queue_problem(cluster, placement)} if placement.queue else {}
-
-
-def _queue_problem(cluster: Cluster, placement: Placement) -> str:
-    """Why a job would wait in this queue for ever; empty if it would not."""
-    try:
-        group = cluster.read("apis/kueue.x-k8s.io", dict)
-    except ApiError as error:
-        if error.status == 404:
-            return "the cluster has no Kueue"
-        raise
-    version = group["preferredVersion"]["groupVersion"]
-    rows = cluster.read(f"apis/{version}/namespaces/{placement.namespace}/localqueues", dict).get("items") or []
-    names = [row["metadata"]["name"] for row in rows]
-    return "" if placement.queue in names else f"there is no such queue; known: {', '.join(names) or 'none'}"
+    job, placement = submission.job, submission.placement
+    asked = (cluster, placement.namespace, placement.queue, kubernetes.requests(job, placement))
+    return {"queue": lambda: queue_reader.check(*asked, nodes=job.nodes)} if placement.queue else {}
 
 
 def _judge_queue(submission: Submission, answers: _Answers) -> list[str]:
     queue = submission.placement.queue
-    if queue and answers.of("queue"):
-        raise MissingHere(answers.of("queue"), where=f"--queue {queue}")
-    return []
+    if not queue:
+        return []
+    problem, notes = answers.of("queue")
+    if problem:
+        raise MissingHere(problem, where=f"--queue {queue}")
+    return list(notes)
 
 
 def _asks_limits(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
@@ -342,7 +331,7 @@ def _judge_admission(_: Submission, answers: _Answers) -> list[str]:
 def _asks_room(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
     return {
         "nodes": lambda: cluster.items("Node", feasibility.Node, resourceVersion="0"),
-        "pods": lambda: cluster.items("Pod", feasibility.Pod, fieldSelector=_RUNNING, resourceVersion="0"),
+        "pods": lambda: cluster.items("Pod", feasibility.Pod, fieldSelector=holders.PLACED, resourceVersion="0"),
         **_asks_limits(cluster, submission),
     }
 
@@ -368,7 +357,9 @@ def _judge_room(submission: Submission, answers: _Answers) -> list[str]:
         never = f"the cluster could never hold more than {found.ever}: ask for fewer nodes"
         none = "no node could ever take it: ask for less on each"
         raise MissingHere(problem, hint=never if found.ever else none)
-    raise MissingHere(problem, hint="wait for what runs there, or ask for less")
+    part = found.now and job.nodes > 1 and not placement.queue
+    held = f"; a node that has a place then gives it back after {job.timeout} s (--timeout)" if part else ""
+    raise MissingHere(problem, hint=f"wait for what runs there, or ask for less{held}")
 
 
 _TABLE = {

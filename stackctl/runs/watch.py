@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,10 +15,11 @@ import msgspec
 from stackctl.engines.kube import ApiError, Cluster, Silent
 from stackctl.errors import JobFailed
 from stackctl.jobs.job import Job
-from stackctl.jobs.kubernetes import RUN_LABEL
-from stackctl.runs import logs, objects, observe, rejoin
+from stackctl.jobs.kubernetes import RUN_LABEL, SELECTOR
+from stackctl.runs import holders, logs, node_failures, objects, observe, queue_reader, rejoin
 from stackctl.runs.evidence import Facts
 from stackctl.runs.handle import NoSuchRun
+from stackctl.runs.node_failures import NodeFailure
 from stackctl.runs.observe import View
 from stackctl.runs.states import ENDED
 
@@ -104,7 +106,9 @@ def facts(run: Run) -> Facts:
     claims = _unprovided(run, found) if without.stuck and not any(pod.spec.node_name for pod in without.stuck) else []
     for claim in claims:
         events += _events(run, claim.metadata.name)
-    return Facts(found, pods, events, service, claims=claims)
+    placed = _placed(run) if any(pod.unschedulable for pod in without.stuck) else ()
+    queue = queue_reader.look(run.cluster, found)
+    return Facts(found, pods, events, service, claims=claims, queue=queue, placed=placed)
 
 
 def _events(run: Run, name: str) -> list[objects.Event]:
@@ -123,6 +127,23 @@ def _unprovided(run: Run, job: objects.KubeJob) -> list[objects.Claim]:
         return []
     claims = [msgspec.convert(row, objects.Claim) for row in found if row]
     return [claim for claim in claims if claim.status.phase == "Pending"]
+
+
+def failed_nodes(cluster: Cluster, namespace: str) -> list[NodeFailure]:
+    """Where runs of a namespace have failed first in the last day; one request."""
+    failed = "status.phase=Failed"
+    pods = cluster.items("Pod", objects.Pod, namespace, labelSelector=SELECTOR, fieldSelector=failed)
+    return node_failures.failures(pods, datetime.now(UTC))
+
+
+def _placed(run: Run) -> list[holders.Placed]:
+    """The pods that hold what a pod of the run waits for: of the cluster, or of as much of it as may be seen."""
+    try:
+        return run.cluster.items("Pod", holders.Placed, fieldSelector=holders.PLACED, resourceVersion="0")
+    except ApiError as error:
+        if error.status != 403:
+            raise
+    return run.cluster.items("Pod", holders.Placed, run.namespace, fieldSelector=holders.PLACED)
 
 
 def wait(run: Run, seen: Callable[[View], None]) -> View:

@@ -22,6 +22,7 @@ from stackctl.jobs import profiles
 from stackctl.jobs.placement import place
 from stackctl.runs import preflight, submission, submit
 from stackctl.runs.submission import Submission
+from tests.cluster.harness import kueue
 from tests.cluster.harness.cluster import GIVEN, OwnCluster
 from tests.commands import STACKCTL, environment
 from tests.support.waiting import until
@@ -29,7 +30,7 @@ from tests.timing import fastest
 
 pytestmark = [pytest.mark.needs("cluster"), pytest.mark.quiet]
 
-NODES, RUNS = 1000, 5000
+NODES, RUNS, QUEUED = 1000, 5000, 200
 MOST_SECONDS, MOST_PREFLIGHT_SECONDS, MOST_MEBIBYTES, MOST_REQUESTS = 1.0, 2.0, 150, 4
 
 
@@ -82,9 +83,9 @@ def assert_quick_and_small(cluster: OwnCluster, home: Path, *words: str) -> None
     assert fastest(seconds, MOST_SECONDS) <= MOST_SECONDS
 
 
-def prepared(name: str, home: Path, queue: str = "") -> Submission:
+def prepared(name: str, home: Path, queue: str = "", nodes: int = NODES) -> Submission:
     """A job of all nodes. In a queue that is not there it never starts."""
-    job = jobs.make(name=name, arguments=["true"], nodes=NODES, gpus=8)
+    job = jobs.make(name=name, arguments=["true"], nodes=nodes, gpus=8)
     placement = place(job, namespace="default", profile=profiles.load("generic"), image="none", queue=queue)
     return submission.prepare(job, placement, None, {"STACK_RUNS": str(home)})
 
@@ -137,6 +138,23 @@ def test_a_large_job_is_submitted_in_a_second_and_four_requests(
     cluster = kube.Cluster()
     submit.create(cluster, prepared("counted", tmp_path, queue="none"))
     assert cluster.calls <= MOST_REQUESTS
+
+
+def test_a_run_among_hundreds_in_a_queue_is_explained_in_a_second(large: OwnCluster, tmp_path: Path) -> None:
+    with kueue.running(large):
+        kueue.queue(large, "default", "team", {"nvidia.com/gpu": 8})
+        manifest = prepared("one", tmp_path, queue="team", nodes=1).manifests[0]
+        names = [f"queued-{number}" for number in range(QUEUED)]
+        named = [{**manifest, "metadata": {**manifest["metadata"], "name": name}} for name in names]
+        large.create("/apis/batch/v1/namespaces/default/jobs", named)
+
+        def explained() -> str:
+            return run(large, tmp_path, "explain", names[-1]).said
+
+        until(lambda: len(large.get("workloads", "--namespace=default")["items"]) == QUEUED, 120)
+        until(lambda: "runs are before it; queued-" in explained(), 60, explained)
+        for words in (["explain", names[-1]], ["list"]):
+            assert_quick_and_small(large, tmp_path, *words)
 
 
 def test_thousands_of_runs_are_listed_in_a_second(large: OwnCluster, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     ephemeral_storage: str | None = None
     shm: str | None = None
     queue: str | None = None
+    topology: str | None = None
     priority: str | None = None
     volumes: tuple[str, ...] = ()
     secret_env: tuple[str, ...] = ()

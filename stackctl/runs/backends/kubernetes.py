@@ -186,6 +186,7 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         ephemeral_storage=options.ephemeral_storage,
         shm=options.shm,
         queue=options.queue,
+        topology=options.topology,
         priority=options.priority,
         volumes=options.volumes,
         secret_env=options.secret_env,

@@ -21,11 +21,20 @@ MADE = {
     "kubernetes": ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet"),
     "coredns": ("coredns",),
     "kwok": ("kwok",),
+    "kueue": ("kueue",),
     "pause": ("pause",),
 }
 """What each part gives."""
 
-MODULES = {"kubernetes": "k8s.io/kubernetes", "coredns": "github.com/coredns/coredns", "kwok": "sigs.k8s.io/kwok"}
+MODULES = {
+    "kubernetes": "k8s.io/kubernetes",
+    "coredns": "github.com/coredns/coredns",
+    "kwok": "sigs.k8s.io/kwok",
+    "kueue": "sigs.k8s.io/kueue",
+}
+
+FILES = {"kwok": ("kustomize/stage",), "kueue": ("config/components/crd/bases", "config/components/webhook")}
+"""Folders of a part's module that its program does not work without: how kwok's pods behave, Kueue's kinds."""
 
 INSTALLED = {
     "etcd": "etcd-server",
@@ -105,10 +114,10 @@ def build_part(part: str, scratch: Path) -> None:
     what = "." if (source / "main.go").exists() else "tool"
     argv = ["go", "build", "-buildvcs=false", "-trimpath", "-ldflags", flags, "-o", f"{out}/", what]
     subprocess.run(argv, cwd=source, env=environment, check=True)
-    if part == "kwok":  # what makes its nodes and pods behave comes as files
+    for files in FILES.get(part, ()):
         argv = ["go", "list", "-m", "-f", "{{.Dir}}", MODULES[part]]
         listed = subprocess.run(argv, cwd=source, env=environment, check=True, capture_output=True, text=True)
-        shutil.copytree(Path(listed.stdout.strip()) / "kustomize" / "stage", out / "stage")
+        shutil.copytree(Path(listed.stdout.strip()) / files, out / Path(files).name)
     for path in scratch.glob("out/**/*"):
         path.chmod(0o755)
     out.rename(folder(part))

@@ -49,6 +49,7 @@ EVERYTHING: dict[str, Any] = {
     "volumes": ["checkpoints", "data:/data:ro"],
     "secret_env": ["WANDB_API_KEY=wandb:api-key"],
     "queue": "research",
+    "topology": "example.com/rack",
     "priority": "high",
     "retries": 5,
     "code": "c" * 64,
@@ -163,6 +164,15 @@ def test_the_container_that_unpacks_says_what_a_quota_may_count_and_takes_no_dev
 
 def test_a_cpu_limit_alone_is_asked_for_too() -> None:
     assert pod(plan(cpu_limit="4"))["containers"][0]["resources"]["requests"]["cpu"] == "4"
+
+
+def test_a_topology_is_asked_for_or_wished_for() -> None:
+    def notes(topology: str) -> dict[str, str]:
+        found = plan(queue="research", topology=topology)[0]["spec"]["template"]["metadata"]["annotations"]
+        return {name: value for name, value in found.items() if name.startswith("kueue.x-k8s.io/")}
+
+    assert notes("rack") == {"kueue.x-k8s.io/podset-required-topology": "rack"}
+    assert notes("rack:preferred") == {"kueue.x-k8s.io/podset-preferred-topology": "rack"}
 
 
 def test_what_of_a_profile_is_for_gpus_is_not_for_jobs_without() -> None:

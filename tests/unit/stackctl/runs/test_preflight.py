@@ -28,7 +28,8 @@ class Namespace:
         return self._answer(kind, [])
 
     def read(self, path: str, of: Any) -> Any:
-        return self._answer("LocalQueue" if path.endswith("localqueues") else "Kueue", KUEUE)
+        kind = "LocalQueue" if path.endswith("localqueues") else "ClusterQueue" if "clusterqueues" in path else "Kueue"
+        return msgspec.convert(self._answer(kind, KUEUE if kind == "Kueue" else {}), of)
 
     def create(self, manifest: dict[str, Any], *, dry_run: bool = False) -> Any:
         return self._answer(manifest["kind"], {"status": {"allowed": True}}), []
