@@ -154,7 +154,7 @@ def _broken_node(old: Map, new: Map, name: str, gpu: str, taken: frozenset[str])
         if before.get(key) != after.get(key):
             yield f"{at}.{key}", why
     had, has = _variables(before), _variables(after)
-    for key in [*(had.keys() | has.keys())]:
+    for key in dict.fromkeys([*had, *has]):
         ours = key.startswith(PREFIX) or key in OURS or (key in taken and key not in had)
         if ours and had.get(key) != has.get(key):
             yield f"{at}.env[{key}]", "it is the launcher's own" if key not in taken else "each rank has its own"

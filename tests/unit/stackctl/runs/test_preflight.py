@@ -10,6 +10,7 @@ from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import job as jobs
 from stackctl.jobs import kubernetes, profiles
 from stackctl.jobs.placement import place
+from stackctl.jobs.pod_options import PodOptions
 from stackctl.runs import asked_before, feasibility, preflight
 from stackctl.runs.bounds import LimitRange, Quota, QuotaStatus
 from stackctl.runs.submission import Submission
@@ -218,6 +219,7 @@ FAILING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "namespace": ({"Namespace": None}, {}),
     "access": ({"SelfSubjectAccessReview": {"status": {"allowed": False}}}, {}),
     "claims": ({"PersistentVolumeClaim": None}, {"volumes": ["x"]}),
+    "pods": ({"ServiceAccount": None}, {"pods": PodOptions(service_account="trainer")}),
     "priority": ({"PriorityClass": None}, {"priority": "high"}),
     "runtime": ({"RuntimeClass": None}, {"profile": profiles.Profile(summary="", runtime_class="kata")}),
     "queue": ({"Kueue": ApiError("", status=404)}, {"queue": "main"}),
