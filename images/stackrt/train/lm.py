@@ -332,7 +332,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     newest = history.get("checkpoint") or (f"checkpoints/{Path(resumed.path).name}" if resumed else None)
     if signal_number:
         name = signal.Signals(signal_number).name
-        say(f"stopped by {name} after step {done}; the same command goes on from {o.out / (newest or '')}")
+        again = f"goes on from {o.out / newest}" if newest else "begins anew, as there is no checkpoint"
+        say(f"stopped by {name} after step {done}; the same command {again}")
         return INTERRUPTED + signal_number
     title = f"{o.model}, {parameters:,} parameters"
     report.plot_loss(o.out / "loss.png", metrics.rows, data.bigram, title)
