@@ -19,6 +19,7 @@ if __name__ == "__main__":
     lm_options.check_early(sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's own log
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
 
 import math
@@ -33,7 +34,7 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-from stackrt.train import flops, mesh, models, report, samples, sharded, weights
+from stackrt.train import flops, mesh, models, profiling, report, samples, sharded, weights
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
 from stackrt.train.lm_options import Options, describe, micro_batch, on_ranks
 from stackrt.train.options import flag
@@ -246,6 +247,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     stop = Stop()
     stop.listen()
     extra = dict[str, Any]()
+    profiler = profiling.Profiler(o.profile, o.out, ranks)
     if not resumed:
         log(0, {"step": 0})
     done, saved_step, signal_number, reading = start, start if resumed else -1, 0, 0.0
@@ -256,6 +258,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     for step in range(start, o.steps):
         if signal_number := stop.agreed():
             break
+        profiler.before(step + 1)
         lr = learning_rate(step, o)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -276,6 +279,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         share = share or mesh.share_bytes(model, optimizer)
         optimizer.zero_grad()
         done = step + 1
+        profiler.after(done, say)
         bad = torch.where((bad == 0) & ~torch.stack([loss, norm.float()]).isfinite(), done, bad)
 
         logging = done == 1 or done % o.log_every == 0 or done % o.eval_every == 0 or done == o.steps
@@ -318,7 +322,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     newest = history.get("checkpoint") or (f"checkpoints/{Path(resumed.path).name}" if resumed else None)
     if signal_number:
         name = signal.Signals(signal_number).name
-        say(f"stopped by {name} after step {done}; the same command goes on from {o.out / (newest or '')}")
+        again = f"goes on from {o.out / newest}" if newest else "begins anew, as there is no checkpoint"
+        say(f"stopped by {name} after step {done}; the same command {again}")
         return INTERRUPTED + signal_number
     title = f"{o.model}, {parameters:,} parameters"
     report.plot_loss(o.out / "loss.png", metrics.rows, data.bigram, title)

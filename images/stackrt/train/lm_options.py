@@ -6,6 +6,7 @@ Standard library only: a mistyped option must cost a tenth of a second, not the 
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -57,8 +58,9 @@ class Options:
     resume: str
     save: str
     on_save_error: str
-    # instead of training, and after it
+    # instead of training, beside it, and after it
     evaluate: bool
+    profile: str
     export: str
 
 
@@ -69,7 +71,7 @@ DEFAULTS: dict[str, Any] = {
     "steps": 1000, "seed": 0, "batch_size": 32, "micro_batch": 4, "lr": 3e-4, "warmup": 100,
     "weight_decay": 0.1, "clip": 1.0, "dtype": "fp32", "threads": 0,
     "log_every": 10, "eval_every": 50, "eval_tokens": 65536, "checkpoint_every": 100, "keep": 2, "resume": "auto",
-    "save": "async", "on_save_error": "stop", "evaluate": False, "export": "",
+    "save": "async", "on_save_error": "stop", "evaluate": False, "profile": "", "export": "",
 }  # fmt: skip
 
 
@@ -120,6 +122,7 @@ def check(options: Options) -> None:
         ("warmup", o.warmup < o.steps, f"must be fewer than --steps ({o.steps})"),
         ("val_fraction", 0 < o.val_fraction < 1, "must be between 0 and 1, such as 0.05"),
         ("seed", o.seed < 2**32, "must be below 4294967296"),
+        ("profile", _window_fits(o.profile, o.steps), f"must be FROM:STEPS, such as 10:3, within {o.steps} steps"),
         ("export", not o.export or not Path(o.export).is_file(), "is a file; name a folder"),
     ]
     for name, holds, requirement in rules:
@@ -159,6 +162,12 @@ def describe(options: Options) -> dict[str, Any]:
     return asdict(options) | {"out": str(options.out), "data": [str(path) for path in options.data]}
 
 
+def _window_fits(window: str, steps: int) -> bool:
+    found = _WINDOW.fullmatch(window)
+    return not window or bool(found and int(found[1]) + int(found[2]) - 1 <= steps)
+
+
+_WINDOW = re.compile(r"([1-9]\d*):([1-9]\d*)")
 _COUNTS = {"replicate", "tp", "steps", "batch_size", "micro_batch", "log_every", "eval_every", "eval_tokens",
            "checkpoint_every", "keep"}  # fmt: skip
 _AMOUNTS = {"shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "threads"}
@@ -234,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("beside training")
     switch("evaluate", "only give loss and perplexity of the validation text, of a checkpoint or --init")
+    add("profile", str, "trace these steps on each rank, such as 10:3", metavar="FROM:STEPS")
     add("export", str, "at the end, write a folder that from_pretrained loads", metavar="DIR")
     return parser
 

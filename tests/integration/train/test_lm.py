@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -235,6 +236,21 @@ def test_reads_what_prepare_wrote(trainers: Trainers, tmp_path: Path) -> None:
     start = str(tmp_path / "out" / "checkpoints" / "step-000010")
     lm.run(trainers, 1, [*argv, "--out", str(tmp_path / "one"), "--resume", start], tmp_path / "one.logs")
     assert lm.result(tmp_path / "one")["last_val_loss"] == pytest.approx(whole["last_val_loss"], abs=1e-5)
+
+
+def test_a_profile_shows_where_a_step_s_time_goes(trainers: Trainers, base: Path, tmp_path: Path) -> None:
+    argv = [*lm.SETTINGS, "--model", str(base), "--steps", "6", "--profile", "4:2", "--out", str(tmp_path)]
+    printed = lm.run(trainers, 2, argv, tmp_path / "logs")
+    assert "Self CPU time total" in printed
+    assert "profile a step of rank 0: step" in printed
+    found = json.loads((tmp_path / "profile.json").read_text())
+    assert (found["first_step"], found["steps"], len(found["seconds_a_step"])) == (4, 2, 2)
+    for row in found["seconds_a_step"]:
+        assert 0 < row["compute"] < row["step"]
+        assert 0 < row["communication"] < row["step"]
+    for rank in (0, 1):
+        with gzip.open(tmp_path / "profile" / f"rank-{rank}.json.gz") as file:
+            assert any("gloo:" in str(event.get("name")) for event in json.load(file)["traceEvents"])
 
 
 def wait_for(path: Path, text: str) -> None:

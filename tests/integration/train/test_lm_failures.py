@@ -123,6 +123,18 @@ def test_a_loss_that_is_not_finite_ends_all_ranks_and_keeps_the_checkpoint(
     assert int(told[2]) < int(told[1])
 
 
+def test_nodes_that_do_not_share_a_folder_are_told_and_train(trainers: Trainers, tmp_path: Path, shape: Path) -> None:
+    for node in ("one", "two"):
+        (tmp_path / node).mkdir()
+    argv = [*lm.SETTINGS, "--model", str(shape), "--steps", "10", "--out", "out"]
+    folders = {"TEST_FOLDERS": f"{tmp_path}/one:{tmp_path}/two", "TEST_PROGRAM": lm.PROGRAM}
+    ranks = trainers.start_ranks(2, 1, argv, tmp_path / "logs", **folders)
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].output + ranks[1].output
+    assert "the nodes do not share --out, so no checkpoints are written" in ranks[0].output
+    assert lm.result(tmp_path / "one" / "out")["checkpoint"] is None
+    assert list((tmp_path / "two").iterdir()) == []
+
+
 def test_out_of_memory_says_what_to_lower(trainers: Trainers, tmp_path: Path, shape: Path) -> None:
     argv = [*lm.SETTINGS, "--model", str(shape), "--batch-size", "16384", "--micro-batch", "16384"]
     ranks = lm.start(trainers, 2, [*argv, "--out", str(tmp_path)], tmp_path / "logs", TEST_MEMORY=str(600 << 20))

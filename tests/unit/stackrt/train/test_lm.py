@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackrt.train import flops, mesh, models, samples, weights
+from stackrt.train import flops, mesh, models, profiling, samples, weights
 from stackrt.train.lm_options import parse
 from stackrt.train.text import Batch
 
@@ -53,6 +53,13 @@ def test_every_held_out_window_counts_once_however_they_are_dealt() -> None:
 def test_exported_files_hold_at_most_what_is_allowed() -> None:
     sizes = {"a": 3, "b": 3, "c": 5, "d": 9, "e": 1}
     assert weights.split_by_size(sizes, 6) == [["a", "b"], ["c"], ["d"], ["e"]]
+
+
+def test_time_that_is_hidden_does_not_count() -> None:
+    compute = [(0.0, 2.0), (1.0, 3.0), (5.0, 6.0)]
+    assert profiling.length(compute) == 4
+    assert profiling.exposed([(2.5, 4.0), (3.5, 4.5), (5.2, 5.8)], compute) == 1.5
+    assert profiling.exposed([], compute) == 0
 
 
 def test_operations_of_a_token_are_palm_s() -> None:

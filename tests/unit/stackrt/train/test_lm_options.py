@@ -63,6 +63,8 @@ def test_a_batch_is_computed_in_equal_parts(
         (1, "--lr nan", "--lr nan"),
         (1, "--micro-batch 0", "--micro-batch 0: must be 1 or more"),
         (1, "--min-lr 1", "--min-lr 1.0: must not exceed --lr (0.004)"),
+        (1, "--profile 3", "--profile 3: must be FROM:STEPS"),
+        (1, "--profile 10:3 --steps 11", "--profile 10:3: must be FROM:STEPS, such as 10:3, within 11 steps"),
         (1, "--shard -1", "--shard -1: must be 0 or more"),
     ],
 )
