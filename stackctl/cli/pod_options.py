@@ -14,7 +14,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("--node", "on_nodes", multiple=True, metavar="NAME", help="A node that pods may go to."),
-    click.option("--exclude-node", "exclude_nodes", multiple=True, metavar="NAME", help="A node that gets none."),
+    click.option(
+        "--exclude-node",
+        "exclude_nodes",
+        multiple=True,
+        metavar="NAME",
+        help="A node that gets none; `auto`: those that failed two runs in a day.",
+    ),
     click.option("--node-selector", multiple=True, metavar="KEY=VALUE", help="A label that nodes must have."),
     click.option(
         "--toleration",

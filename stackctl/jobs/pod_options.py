@@ -17,6 +17,9 @@ from stackctl.jobs.profiles import Profile, Toleration
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
+AUTO = "auto"
+"""As a name of --exclude-node: the nodes on which several runs have failed of late."""
+
 USER = 1000
 """Of our images; any uid may run them, and an image that names root would not be admitted without."""
 

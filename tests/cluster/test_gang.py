@@ -50,3 +50,7 @@ def test_a_node_that_fails_runs_is_named(submitter: Submitter, tmp_path: Path) -
     for command in ("status", "explain"):
         assert said in submitter.stackctl(command, "c").stdout.splitlines()
         assert submitter.told(command, "c")["failed_nodes"] == [said]
+    words = ["--gpus", "1", "--device", "cpu", "--exclude-node", "auto"]
+    done = submitter.stackctl("submit", "--image", submitter.image, "--name", "d", *words, "--", "sleep", "600")
+    assert (done.returncode, f"note: {said}: left out" in done.stderr) == (0, True), done.stderr
+    assert submitter.wait_for("d", "running", 60).nodes[0].host not in ("", bad)

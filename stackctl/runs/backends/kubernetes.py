@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,6 +13,7 @@ from stackctl.engines.kubeconfig import Context
 from stackctl.errors import InvalidInput, StackError
 from stackctl.jobs import kubernetes, patch, profiles, secret_names
 from stackctl.jobs.placement import place
+from stackctl.jobs.pod_options import AUTO
 from stackctl.runs import places, store, submission
 from stackctl.runs.backends.base import Backend, Request, Where, image_of
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
@@ -19,13 +21,18 @@ from stackctl.runs.states import ENDED, State
 from stackctl.runs.store import Record
 from stackctl.runs.submission import Submission
 
+if TYPE_CHECKING:
+    from stackctl.engines.kube import Cluster
+
 
 class Kubernetes(Backend):
     """A pod a node. Runs go on without their stackctl, and the cluster has other people's, too."""
 
     def plan(self, asked: Request, tell: Tell) -> Told:
         """The manifests."""
-        return _told(_shown(prepare(asked, _context(asked), tell), tell).manifests)
+        if AUTO in asked.cluster.exclude_nodes:
+            tell(f"note: which nodes --exclude-node {AUTO} leaves out is looked up when the job is submitted")
+        return _told(_shown(prepare(_without(asked, []), _context(asked), tell), tell).manifests)
 
     def trial(self, asked: Request, tell: Tell) -> Told:
         """The manifests as the cluster would have them: it checks them and fills in what it would."""
@@ -33,7 +40,9 @@ class Kubernetes(Backend):
         from stackctl.runs import submit
 
         context = _context(asked)
-        return _told(submit.trial(Cluster(context.name), _shown(prepare(asked, context, tell), tell)))
+        cluster = Cluster(context.name)
+        asked = _avoiding(asked, cluster, context, tell)
+        return _told(submit.trial(cluster, _shown(prepare(asked, context, tell), tell)))
 
     def start(self, asked: Request, tell: Tell) -> RunHandle:
         """Submit the job.
@@ -48,8 +57,8 @@ class Kubernetes(Backend):
         from stackctl.runs.cluster import ClusterRun
 
         context = _context(asked)
-        ready = prepare(asked, context, tell)
         cluster, home = Cluster(context.name), asked.folder.parent
+        ready = prepare(_avoiding(asked, cluster, context, tell), context, tell)
         places.free_here(home, ready.job.name)
         folder = places.folder(home, submit.record(cluster, ready))
         check, skip = asked.cluster.preflight, asked.cluster.skip_check
@@ -148,6 +157,28 @@ def _merged(
 def _as_last_seen(record: Record) -> Record:
     """A run of a place that was not asked: what has ended stays so, of any other it counts when it was seen."""
     return msgspec.structs.replace(record, seen="" if record.state in ENDED else record.seen or record.started)
+
+
+def _avoiding(asked: Request, cluster: Cluster, context: Context, tell: Tell) -> Request:
+    """What was asked for, with the nodes that failed several runs in the last day in place of `auto`."""
+    if AUTO not in asked.cluster.exclude_nodes:
+        return asked
+    from stackctl.runs import node_failures, watch
+
+    found = watch.failed_nodes(cluster, asked.cluster.namespace or context.namespace)
+    avoided = node_failures.avoided(found)
+    for line in node_failures.told(found, avoided):
+        tell(f"note: {line}: left out")
+    if not avoided:
+        tell(f"note: --exclude-node {AUTO}: no node has failed several runs in the last day")
+    return _without(asked, avoided)
+
+
+def _without(asked: Request, nodes: Sequence[str]) -> Request:
+    """What was asked for, with these nodes in place of `auto`."""
+    named = [name for name in asked.cluster.exclude_nodes if name != AUTO]
+    cluster = msgspec.structs.replace(asked.cluster, exclude_nodes=tuple(dict.fromkeys([*named, *nodes])))
+    return msgspec.structs.replace(asked, cluster=cluster)
 
 
 def prepare(asked: Request, context: Context, tell: Tell) -> Submission:

@@ -30,7 +30,7 @@ class Namespace:
 
     def read(self, path: str, of: Any) -> Any:
         kind = "LocalQueue" if path.endswith("localqueues") else "ClusterQueue" if "clusterqueues" in path else "Kueue"
-        return msgspec.convert(self._answer(kind, KUEUE if kind == "Kueue" else {}), of)
+        return msgspec.convert(self._answer(kind, KUEUE if kind == "Kueue" else UNBOUND), of)
 
     def create(self, manifest: dict[str, Any], *, dry_run: bool = False) -> Any:
         return self._answer(manifest["kind"], {"status": {"allowed": True}}), []
@@ -42,6 +42,9 @@ class Namespace:
             raise found
         return found
 
+
+UNBOUND = {"metadata": {"name": "shared"}}
+"""A ClusterQueue without resource groups, which says nothing of what a job asks for."""
 
 KUEUE = {"preferredVersion": {"groupVersion": "kueue.x-k8s.io/v1beta1"}}
 
