@@ -12,7 +12,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -175,6 +175,22 @@ class Cluster:
             response.close()
             response.release_conn()
 
+    def opened(
+        self, path: str, query: Sequence[tuple[str, str]], headers: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer to one request, unread, its connection with it.
+
+        Raises:
+            ApiError: The request was refused, or there was no answer.
+        """
+        try:
+            response = self._send("GET", path, query, None, self._patience, "*/*", headers)
+            if response.status >= 400:
+                raise self._error(response.status, response.data)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._unreachable(error) from error
+        return response
+
     def _json(
         self,
         method: str,
@@ -219,9 +235,16 @@ class Cluster:
             pause *= 2
 
     def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Object | None, read: float, accept: str = JSON
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | Sequence[tuple[str, str]],
+        body: Object | None,
+        read: float,
+        accept: str = JSON,
+        extra: Mapping[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"User-Agent": f"stackctl/{__version__}", "Accept": accept}
+        headers = {"User-Agent": f"stackctl/{__version__}", "Accept": accept, **(extra or {})}
         token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if token:
             headers["Authorization"] = token

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,6 +89,27 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False, keep
             for process in started:
                 if process.poll() is None:
                     process.kill()
+
+
+def beside(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> int:
+    """Run a program with our own standard streams until its end; its exit code, 128 + n for signal n.
+
+    Ctrl-C in the terminal reaches it by itself, and is its matter alone.
+    """
+
+    def usual() -> None:
+        for number in NOTICES:
+            signal.signal(number, signal.SIG_DFL)
+
+    child = subprocess.Popen(argv, env=env, cwd=cwd, preexec_fn=usual)  # noqa: PLW1509
+
+    def pass_on(number: int) -> None:
+        if number not in (signal.SIGINT, signal.SIGQUIT):
+            child.send_signal(number)
+
+    with handled(pass_on):
+        code = child.wait()
+    return 128 - code if code < 0 else code
 
 
 def _wait(started: Sequence[subprocess.Popen[bytes]]) -> list[int]:

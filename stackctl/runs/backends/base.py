@@ -16,6 +16,7 @@ from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
 from stackctl.runs.store import Record
 
 if TYPE_CHECKING:  # a dry run needs none
+    from stackctl.runs.reach import Inside
     from stackctl.runs.stored import StoredRun
 
 
@@ -129,7 +130,12 @@ class Foreground(Backend):
         def goes_on() -> bool:
             return self.goes_on(folder, record.name)
 
-        return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, job=job)
+        inside = self.inside(folder, record.name)
+        return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, job=job, inside=inside)
+
+    def inside(self, folder: Path, name: str) -> Inside | None:
+        """The way into a run's nodes, for `exec`, `shell` and `forward`; None if there is none."""
+        return None
 
     def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
         """The handle of a run by its folder in the store."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stackctl.engines import local as engine
 from stackctl.errors import InvalidInput, MissingHere
@@ -14,6 +16,9 @@ from stackctl.runs.backends.base import Foreground, Request
 from stackctl.runs.handle import RunHandle, Tell, Told
 from stackctl.runs.store import Record, now
 from stackrt.contract import PORT
+
+if TYPE_CHECKING:
+    from stackctl.runs.reach import Inside
 
 
 class Local(Foreground):
@@ -62,6 +67,12 @@ class Local(Foreground):
                 codes = engine.run(commands, cwd=workdir, to_stderr=asked.quiet, keep=[hold])
                 record = ended([128 - code if code < 0 else code for code in codes])
         return self.stored(folder, record, tell, job)
+
+    def inside(self, folder: Path, name: str) -> Inside:
+        """The way into a run's processes."""
+        from stackctl.runs.reach import Processes
+
+        return Processes(folder)
 
 
 def _need_packages(job: Job) -> None:
