@@ -51,6 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         port: Of node 0's launcher; None for the first free one.
         resume: Go on with the run that the folder holds.
         quiet: Send the ranks' output to standard error.
+        into: A descriptor for all that nodes print, in place of our own streams.
     """
 
     job: Job
@@ -59,6 +60,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     resume: bool = False
     quiet: bool = False
+    into: int | None = None
     cluster: ClusterOptions = ClusterOptions()
 
 

@@ -66,7 +66,8 @@ class Compose(Foreground):
                 workdir=str(workdir),
             )
             with recorded(begun, folder, tell) as ended:
-                record = ended(engine.run(file, job.name, {"STACK_TOKEN": new_token()}, to_stderr=asked.quiet))
+                streams = (2 if asked.quiet else 1, 2) if asked.into is None else (asked.into, asked.into)
+                record = ended(engine.run(file, job.name, {"STACK_TOKEN": new_token()}, streams))
         return self.stored(folder, record, tell, job)
 
     def inside(self, folder: Path, name: str) -> Inside:
