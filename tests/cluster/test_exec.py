@@ -63,6 +63,12 @@ def test_what_is_not_there_is_one_clear_error(serving: Submitter) -> None:
     assert absent.stderr.startswith(b"error: there is no program 'no-such-program' where the rank runs\n")
     beyond = command(serving, "exec", RUN, "--rank", "2", "--", "true")
     assert (beyond.returncode, beyond.stderr) == (2, b"error: --rank 2: must be from 0 to 1\n")
+    serving.submit("waits", "--no-preflight", "--cpu", "900", "--", "true")
+    waiting = command(serving, "shell", "waits")
+    said, hint = waiting.stderr.decode().splitlines()
+    assert (waiting.returncode, hint) == (2, "  `stackctl explain waits` says why")
+    assert said.startswith("error: waits: node 0 does not run: it is ")
+    serving.cancel("waits")
 
 
 def test_a_shell_has_a_terminal_that_follows_ours(serving: Submitter) -> None:

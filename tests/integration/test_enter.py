@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -55,11 +56,11 @@ class Serving:
 
 
 @contextmanager
-def serving(folder: Path, *words: str) -> Iterator[Serving]:
+def serving(folder: Path, *words: str, python: str = "python") -> Iterator[Serving]:
     folder.chmod(0o755)  # containers run as another user than root
     run = Serving(folder, free_port())
     log = folder / "log"
-    argv = [STACKCTL, "run", "--name", run.name, "--nodes", "2", *words, "--", "python", "-c", SERVE, str(run.port)]
+    argv = [STACKCTL, "run", "--name", run.name, "--nodes", "2", *words, "--", python, "-c", SERVE, str(run.port)]
     with log.open("w") as said, subprocess.Popen(
         argv, env=run.env, cwd=folder, stdout=said, stderr=said, start_new_session=True, preexec_fn=hear_signals
     ) as process:  # fmt: skip
@@ -128,6 +129,16 @@ def test_processes_are_entered(tmp_path: Path) -> None:
         assert (wrong.returncode, b"a:b: is no port" in wrong.stderr) == (2, True)
         run.end()
     nothing_is_entered(run)
+
+
+def test_where_a_rank_has_no_shell_that_is_said(tmp_path: Path) -> None:
+    """The rank's PATH leads to none, as in an image without one."""
+    with serving(tmp_path, "--env", "PATH=/absent", "--env", "SHELL=", python=sys.executable) as run:
+        done = run("shell")
+        said = b"error: there is no shell where the rank runs, neither bash nor sh\n"
+        assert (done.returncode, done.stdout, done.stderr.startswith(said)) == (127, b"", True), done
+        assert run("exec", "--", sys.executable, "-c", "print(1)").stdout == b"1\n"
+        run.end()
 
 
 @pytest.mark.needs("docker")

@@ -41,14 +41,16 @@ def served(running: subprocess.Popen[str]) -> str:
 
 def try_a_shell(shell: Terminal, rank: int) -> None:
     """See that a shell beside a rank, at a terminal of 33 rows and 77 columns, has a terminal like it, and leave it."""
+    shell.type("PS1='re'ady'> '\r")
+    shell.sees("ready> ")
     shell.type("echo rank $RANK has $(stty size)\r")
     shell.sees(f"rank {rank} has 33 77")
     shell.resize(40, 100)
     shell.type("until [ \"$(stty size)\" = '40 100' ]; do sleep 0.1; done; echo it is $(stty size)\r")
     shell.sees("it is 40 100")
-    shell.type("echo sleeps $((1 + 1)); sleep 600\r")
+    shell.type("sh -c 'echo sleeps $((1 + 1)); exec sleep 600'\r")
     shell.sees("sleeps 2")
     shell.type("\x03")
-    shell.sees("^C")
+    shell.sees("ready> ")
     shell.type("exit 5\r")
     assert shell.ended() == 5
