@@ -26,7 +26,12 @@ class SubmitCommand(options.JobCommand):
         """A plain `--dry-run` never takes the next word for its value."""
         cut = args.index("--") if "--" in args else len(args)
         front = ["--dry-run=client" if word == "--dry-run" else word for word in args[:cut]]
-        return super().parse_args(ctx, [*front, *args[cut:]])
+        try:
+            return super().parse_args(ctx, [*front, *args[cut:]])
+        except click.BadOptionUsage as error:
+            if error.option_name in ("-f", "--file"):
+                error.message += " It is a job file; to follow the logs there is --follow."
+            raise
 
 
 @click.command(cls=SubmitCommand)

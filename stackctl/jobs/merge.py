@@ -1,7 +1,8 @@
 """Kubernetes' strategic merge, for pods: what `kubectl patch --type=strategic` makes of a pod and a patch. Pure.
 
 Lists of the fields below are merged by a key of their elements; all other lists are replaced. The table is that of the
-API's own schema, against which a test holds it.
+API's own schema, against which a test holds it. Directives within an element that is new have nothing to do, and are
+left out; kubectl leaves them in it, and the API server then refuses it.
 """
 
 from __future__ import annotations

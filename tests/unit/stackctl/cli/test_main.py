@@ -74,6 +74,7 @@ RUNS = [
     (["test", "pytorch", "--gpus", "8"], 2, "--gpus: is for a cluster"),
     (["test", "pytorch", "--exclude-node", "a"], 2, "--exclude-node: is for a cluster"),
     (["test", "pytorch", "--on", "kubernetes", "--nodes", "1", "--gpus", "0", "--label", "a"], 2, "must be KEY=VALUE"),
+    (["submit", "gpt", "-f"], 2, "to follow the logs there is --follow"),
     (["submit", "-f", "gpt"], 2, "to follow the logs there is --follow"),
     (["submit", "--patch", "absent.yaml", "--dry-run"], 2, "--patch absent.yaml: cannot be read: No such file"),
     (["test", "pytorch", "--on", "kubernetes", "--nodes", "2", "--all-nodes"], 2, "do not go together"),
