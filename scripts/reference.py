@@ -1,8 +1,9 @@
-"""Write docs/reference/*.md from the commands and the checks themselves; `--check` fails if one is not up to date."""
+"""Write docs/reference from the commands and the checks themselves; `--check` fails if a file is not up to date."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "images")]
 
 import stackctl  # noqa: E402
+from stackctl.cli import job_file  # noqa: E402
 from stackctl.cli.main import COMMANDS, cli  # noqa: E402 - the tests' faults are found from the root only
 from stackrt.checks import registry  # noqa: E402
 from tests.integration.checks import faults  # noqa: E402
@@ -127,7 +129,17 @@ def _signature(called: Any) -> str:
     return f"({', '.join(rows)}){result}"
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": command_line, "checks.md": checks, "python.md": python}
+def job_schema() -> str:
+    """The JSON schema of a job file."""
+    return json.dumps(job_file.schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": command_line,
+    "checks.md": checks,
+    "job.schema.json": job_schema,
+    "python.md": python,
+}
 
 
 def main() -> None:

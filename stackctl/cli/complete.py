@@ -32,4 +32,5 @@ def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[st
 
     from stackctl.runs import store
 
-    return [record.name for record in store.records(store.home(os.environ)) if record.name.startswith(incomplete)]
+    records = store.records(store.home(os.environ))
+    return list(dict.fromkeys(record.name for record in records if record.name.startswith(incomplete)))

@@ -4,33 +4,56 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import click
 
 from stackctl.cli import complete, following
+from stackctl.cli.sections import Sectioned
 from stackctl.errors import InvalidInput
 from stackctl.jobs import job as jobs
 from stackctl.jobs.job import Job
 from stackctl.runs import asking
+from stackctl.runs.asked_before import CHECKS
 from stackrt.contract import BINDS, TIMEOUT
 from stackrt.frameworks import FRAMEWORKS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_REST = "stackctl.rest"
+_REST, JOB_FILE = "stackctl.rest", "stackctl.job_file"
+"""Where a command's context has what followed `--`, and the job file if one was read."""
 
 
-class JobCommand(click.Command):
-    """A command whose line may end in `-- WORDS…`, kept apart from its own arguments and options."""
+class JobCommand(Sectioned):
+    """A command whose line may end in `-- WORDS…`, kept apart from its own arguments and options; or a job file."""
+
+    bare: ClassVar[Mapping[str, str]] = {}
+    """Parameter -> the word that it means alone, as a flag."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Cut the line at the first `--`, then parse the front as click does."""
+        """Cut the line at the first `--`, parse the front as click does, and fill up from the job file."""
         if "--" in args:
             cut = args.index("--")
             ctx.meta[_REST] = tuple(args[cut + 1 :])
             args = args[:cut]
-        return super().parse_args(ctx, args)
+        left = super().parse_args(ctx, args)
+        if JOB_FILE in ctx.meta:
+            from stackctl.cli import job_file
+
+            ctx.params["words"], ctx.meta[_REST] = job_file.fill(ctx, ctx.params["words"], ctx.meta.get(_REST, ()))
+        return left
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's; a value of the job file that a check refuses is told with its line."""
+        try:
+            return super().invoke(ctx)
+        except InvalidInput as error:
+            if JOB_FILE in ctx.meta:
+                from stackctl.cli import job_file
+
+                job_file.locate(ctx, error)
+            raise
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """The usage line, with what may follow `--`."""
@@ -43,8 +66,25 @@ def rest() -> tuple[str, ...]:
     return found
 
 
+def _read_file(ctx: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        from stackctl.cli import job_file
+
+        ctx.meta[JOB_FILE] = job_file.load(ctx, path)
+
+
 _JOB_OPTIONS = (
     click.argument("words", nargs=-1, metavar="[WORKLOAD]", shell_complete=complete.workloads),
+    click.option(
+        "--file",
+        "-f",
+        is_eager=True,
+        expose_value=False,
+        callback=_read_file,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A job file, in TOML: its keys are these options; what stands on the command line wins.",
+    ),
     click.option("--nodes", type=int, default=1, show_default=True, metavar="N", help="Number of nodes."),
     click.option("--procs", type=int, metavar="P", help="Ranks on each node, on the CPU. [default: 1]"),
     click.option("--gpus", type=int, default=0, metavar="G", help="GPUs on each node, with a rank for each."),
@@ -108,7 +148,9 @@ def cluster_options(command: F) -> F:
 
 _POD_OPTIONS = (
     click.option("--cpu", metavar="AMOUNT", help="CPU cores that a node asks for, as 8 or 500m."),
+    click.option("--cpu-limit", metavar="AMOUNT", help="CPU cores that a node may use. [default: all that are idle]"),
     click.option("--memory", metavar="AMOUNT", help="Memory that a node asks for and may use, as 64Gi."),
+    click.option("--ephemeral-storage", metavar="AMOUNT", help="Disk that a node asks for and may use, as 100Gi."),
     click.option("--shm", metavar="AMOUNT", help="Size of /dev/shm. [default: 1Gi a rank]"),
     click.option("--queue", metavar="NAME", help="Kueue's queue to wait in."),
     click.option("--priority", metavar="CLASS", help="Priority class of the pods."),
@@ -121,9 +163,16 @@ _POD_OPTIONS = (
         help="What the cluster is like: aks, eks, generic, gke, or a TOML file of your own.",
     ),
     click.option("--preflight/--no-preflight", default=True, help="Check permissions, claims, quota and room first."),
+    click.option(
+        "--skip-check",
+        multiple=True,
+        type=click.Choice(list(CHECKS)),
+        metavar="NAME",
+        help=f"Leave one of these checks out: {', '.join(CHECKS)}. May be repeated.",
+    ),
 )
 
-POD_PARAMETERS = ("cpu", "memory", "shm", "queue", "priority")
+POD_PARAMETERS = ("cpu", "cpu_limit", "memory", "ephemeral_storage", "shm", "queue", "priority")
 """Those that a placement takes as they are."""
 
 

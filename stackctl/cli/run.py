@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from stackctl.cli import following, options
 from stackctl.errors import InvalidInput, JobFailed, NameTaken
 from stackctl.jobs.job import Job
-from stackctl.runs import backends, store
+from stackctl.runs import backends, places, store
 from stackctl.runs.backends.base import Request
 from stackctl.runs.handle import Outcome
 from stackrt.contract import PORT
@@ -42,7 +42,7 @@ def workloads(as_json: bool) -> None:
     type=click.Choice([name for name, row in backends.BACKENDS.items() if row.run]),
     help="Where: processes on this machine, or containers. [default: local; of a resumed run: where it was]",
 )
-@click.option("--out", metavar="FOLDER", help="Folder of the run. [default: in the run store]")
+@click.option("--out", type=click.Path(), metavar="FOLDER", help="Folder of the run. [default: in the run store]")
 @click.option(
     "--port", type=click.IntRange(1, 65535), help=f"Port of node 0's launcher. [default: the first free from {PORT}]"
 )
@@ -73,6 +73,7 @@ def run(
       stackctl run gpt --nodes 2 --procs 2
       stackctl run gpt --nodes 2 --procs 2 --on compose -- --steps 200 --data my.txt
       stackctl run --nodes 2 --procs 4 -- python mine.py
+      stackctl run -f job.toml
       stackctl run --resume --name gpt-1122-031500
     """
     if resume:
@@ -113,13 +114,17 @@ def _folder(name: str | None, out: str | None) -> Path:
     if out:
         return Path(out).absolute()
     if name:
-        return store.home(os.environ) / name
+        home = store.home(os.environ)
+        if not (home / name).exists() and places.on_clusters(home, name):
+            raise NameTaken("this name is that of a run on a cluster", where=f"--name {name}", hint="choose another")
+        return home / name
     raise InvalidInput("which run?", where="--resume", hint="name it with --name or --out")
 
 
 def _job_to_resume(ctx: click.Context, folder: Path, words: tuple[str, ...]) -> Job:
     """The job of a run that exists; what a job is made of cannot be given anew."""
-    fixed = [name for name in options.JOB_PARAMETERS if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    given = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+    fixed = [name for name in options.JOB_PARAMETERS if ctx.get_parameter_source(name) in given]
     if words or options.rest() or fixed:
         what = "the command" if words or options.rest() else f"--{fixed[0]}"
         raise InvalidInput(

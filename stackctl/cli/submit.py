@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
 from stackctl.cli import following, options
+from stackctl.cli.pod_options import pod_options
 from stackctl.runs import store
 from stackctl.runs.backends.base import ClusterOptions, Request
 from stackctl.runs.backends.kubernetes import Kubernetes
@@ -19,24 +20,32 @@ from stackrt.contract import DEVICES
 class SubmitCommand(options.JobCommand):
     """A job command whose `--dry-run` may say where: `--dry-run=server`."""
 
+    bare: ClassVar[Mapping[str, str]] = {"dry_run": "client"}
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """A plain `--dry-run` never takes the next word for its value."""
         cut = args.index("--") if "--" in args else len(args)
         front = ["--dry-run=client" if word == "--dry-run" else word for word in args[:cut]]
-        return super().parse_args(ctx, [*front, *args[cut:]])
+        try:
+            return super().parse_args(ctx, [*front, *args[cut:]])
+        except click.BadOptionUsage as error:
+            if error.option_name in ("-f", "--file"):
+                error.message += " It is a job file; to follow the logs there is --follow."
+            raise
 
 
 @click.command(cls=SubmitCommand)
 @options.job_options
-@options.cluster_options
-@options.pod_options
 @click.option(
     "--device",
     type=click.Choice(DEVICES),
     help="What ranks train on; cpu with --gpus holds the GPUs unused, to try a cluster out.",
 )
 @click.option(
-    "--secret-env", multiple=True, metavar="NAME=SECRET:KEY", help="Environment from a Secret in the cluster."
+    "--secret-env",
+    multiple=True,
+    metavar="NAME[=SECRET:KEY]",
+    help="Environment from a Secret in the cluster; NAME alone: your value, in a Secret of the run.",
 )
 @click.option(
     "--volume",
@@ -45,8 +54,21 @@ class SubmitCommand(options.JobCommand):
     metavar="CLAIM[:PATH][:ro]",
     help="A volume claim; without PATH for outputs and checkpoints, which then outlive the pods.",
 )
+@click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="KIND:SOURCE:PATH[:ro]",
+    help="host:/FOLDER of the node, claim:NAME/FOLDER, configmap:NAME[/KEY] or secret:NAME[/KEY], seen at PATH.",
+)
 @click.option("--code", type=click.Path(path_type=Path), metavar="DIR", help="Ship this folder: the nodes start in it.")
+@click.option("--code-all", is_flag=True, help="Ship every file of --code but git's own, whether git tracks it or not.")
+@options.cluster_options
+@options.pod_options
+@pod_options
 @click.option("--retries", type=int, default=3, show_default=True, metavar="N", help="New attempts after a failure.")
+@click.option("--deadline", metavar="DURATION", help="End the job after so long, as 3600 or 12h.")
+@click.option("--keep", metavar="DURATION", help="How long what has ended stays in the cluster. [default: 7d]")
 @click.option(
     "--dry-run",
     type=click.Choice(["client", "server"]),
@@ -61,7 +83,7 @@ class SubmitCommand(options.JobCommand):
     show_default=True,
     help="Format of a dry run.",
 )
-@click.option("--follow", "-f", is_flag=True, help="Show the logs until the job has ended, then how it ended.")
+@click.option("--follow", is_flag=True, help="Show the logs until the job has ended, then how it ended.")
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 def submit(
     words: tuple[str, ...],
@@ -82,6 +104,7 @@ def submit(
     Examples:
       stackctl submit --nodes 2 --gpus 8
       stackctl submit --nodes 2 --gpus 8 --volume checkpoints --code . -- python mine.py
+      stackctl submit -f job.toml --nodes 4
       stackctl submit gpt --nodes 4 --gpus 8 --dry-run | kubectl apply -f -
     """
     if not (words or options.rest()):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import click
 
-from stackctl.cli import complete, following, options
+from stackctl.cli import complete, following, options, pod_options
+from stackctl.cli.sections import STARTS, Sectioned
 from stackctl.errors import InvalidInput, JobFailed, did_you_mean
 from stackctl.images import catalog
 from stackctl.images.settings import from_env
@@ -20,11 +22,30 @@ from stackctl.suite.plan import Selection
 FEW_NODES = 64
 """As many containers as one machine may be asked for."""
 
-ON_CLUSTER = ("all_nodes", "gpus", "namespace", "context", "profile", "preflight", *options.POD_PARAMETERS)
+ON_CLUSTER = (
+    "all_nodes",
+    "gpus",
+    "namespace",
+    "context",
+    "profile",
+    "preflight",
+    "skip_check",
+    *options.POD_PARAMETERS,
+    *pod_options.PARAMETERS,
+)
 """Options that mean something on a cluster only."""
 
 
-@click.command()
+class TestCommand(Sectioned):
+    """A command with options for a cluster."""
+
+    starts: ClassVar[Mapping[str, str]] = {
+        **{name: title for name, title in STARTS.items() if name in ON_CLUSTER},
+        "all_nodes": "Cluster",
+    }
+
+
+@click.command(cls=TestCommand)
 @click.argument("image", shell_complete=complete.images)
 @click.option("--variant", metavar="NAME", help="cpu or cuda. [default: cuda where there are GPUs]")
 @click.option(
@@ -62,6 +83,7 @@ ON_CLUSTER = ("all_nodes", "gpus", "namespace", "context", "profile", "preflight
 @click.option("--gpus", type=int, metavar="G", help="GPUs of each node. [default: all]")
 @options.cluster_options
 @options.pod_options
+@pod_options.pod_options
 def test(
     image: str,
     variant: str | None,
@@ -127,9 +149,10 @@ def _here(asked: _Asked, backend: str | None) -> Report | None:
     from stackctl.suite import execute
 
     context = click.get_current_context()
-    for option in ON_CLUSTER:
-        if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
-            raise InvalidInput("is for a cluster", where=f"--{option.replace('_', '-')}", hint="add --on kubernetes")
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is click.core.ParameterSource.COMMANDLINE
+        if given and option.name in ON_CLUSTER:
+            raise InvalidInput("is for a cluster", where=max(option.opts, key=len), hint="add --on kubernetes")
     nodes = 1 if asked.nodes is None else asked.nodes
     if not 1 <= nodes <= FEW_NODES:
         raise InvalidInput(f"must be from 1 to {FEW_NODES}", where=f"--nodes {nodes}")
@@ -160,12 +183,14 @@ def _on_cluster(
     context: str | None,
     profile: str,
     preflight: bool,
+    skip_check: tuple[str, ...],
     **placed: Any,
 ) -> Report | None:
     """Run the suite on a cluster; a dry run only prints the manifests."""
     from stackctl.engines import kubeconfig
     from stackctl.jobs import kubernetes, profiles
     from stackctl.jobs.placement import place
+    from stackctl.jobs.pod_options import PodOptions
     from stackctl.runs import submission
 
     if all_nodes and asked.nodes is not None:
@@ -184,7 +209,8 @@ def _on_cluster(
     plan.check(asked.chosen, frameworks)
     chosen = plan.with_gpus(asked.chosen, gpus)
     job = plan.job(tag, chosen, name=asked.name, nodes=nodes, timeout=asked.timeout or 900, gpus=gpus)
-    place_in = {"namespace": namespace or where.namespace, "profile": fabric, "image": tag, **placed}
+    pods = PodOptions(**{name: placed.pop(name) for name in pod_options.PARAMETERS})
+    place_in = {"namespace": namespace or where.namespace, "profile": fabric, "image": tag, "pods": pods, **placed}
     ready = submission.prepare(job, place(job, **place_in, retries=0, apart=True, kept=3600), None, os.environ)
     if asked.dry_run:
         click.echo(kubernetes.to_yaml(ready.manifests), nl=False)
@@ -192,7 +218,7 @@ def _on_cluster(
     from stackctl.engines.kube import Cluster
     from stackctl.suite import cluster
 
-    return cluster.run(Cluster(where.name), ready, check=preflight, say=following.tell)
+    return cluster.run(Cluster(where.name), ready, check=preflight, skip=skip_check, say=following.tell)
 
 
 def _writable(json_file: str | None, junit_file: str | None) -> None:

@@ -16,14 +16,15 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.command("list")
 @options.cluster_options
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="The cluster's runs of all namespaces.")
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="The newest so many; 0: all.")
 @JSON
-def list_(namespace: str | None, context: str | None, limit: int, as_json: bool) -> None:
+def list_(namespace: str | None, context: str | None, everywhere: bool, limit: int, as_json: bool) -> None:
     """List runs: those of this machine, and those on the cluster.
 
     Runs on the cluster are those of one namespace, whoever submitted them.
     """
-    runs = known.runs(Where(namespace, context), following.tell)
+    runs = known.runs(Where(namespace, context, everywhere), following.tell)
     _show(summary.listed(runs[:limit] if limit else runs), as_json)
 
 

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import io
+import os
 import stat
 import tarfile
 from pathlib import Path
@@ -23,23 +24,27 @@ MOST_UNPACKED = 256 * 1024 * 1024
 
 
 class Packed(msgspec.Struct, frozen=True):
-    """A packed folder: the archive in base64, its SHA-256, and what git keeps out of it."""
+    """A packed folder: the archive in base64, its SHA-256, what is in it, and what git keeps out of it."""
 
     text: str
     sha256: str
+    names: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
-def pack(folder: Path) -> Packed:
-    """Pack a folder: what git tracks there, or, outside a repository, every file.
+def pack(folder: Path, *, everything: bool = False) -> Packed:
+    """Pack a folder: what git tracks there, or, outside a repository, every file; never what is git's own.
+
+    Args:
+        everything: Every file in a repository, too.
 
     Raises:
-        InvalidInput: There is no such folder, nothing in it, or it is too large.
+        InvalidInput: There is no such folder, nothing in it, or it is too large; or git cannot tell what is tracked.
     """
     where = f"--code {folder}"
     if not folder.is_dir():
         raise InvalidInput("is no folder", where=where)
-    names, left_out = _names(folder)
+    names, left_out = (_every(folder), ()) if everything or not _repository(folder) else _tracked(folder, where)
     sizes = {name: (folder / name).lstat().st_size for name in names}
     if not names:
         hint = "git tracks nothing here: `git add` what the job needs" if left_out else ""
@@ -53,20 +58,49 @@ def pack(folder: Path) -> Packed:
     data = gzip.compress(raw.getvalue(), mtime=0)
     if len(data) > MOST_BYTES:
         raise _too_large(where, f"{len(data) / 1024:,.0f} KiB packed", sizes)
-    return Packed(base64.b64encode(data).decode(), hashlib.sha256(data).hexdigest(), left_out)
+    return Packed(base64.b64encode(data).decode(), hashlib.sha256(data).hexdigest(), tuple(names), left_out)
 
 
-def _names(folder: Path) -> tuple[list[str], tuple[str, ...]]:
-    """What to ship, and what git would let in but does not track."""
+def _repository(folder: Path) -> Path | None:
+    """The root of the repository that a folder is in, found as git finds it; None if it is in none."""
+    start = folder.resolve()
+    for path in (start, *start.parents):
+        if path.stat().st_dev != start.stat().st_dev:
+            return None
+        if os.path.lexists(path / ".git"):
+            return path
+    return None
+
+
+def _every(folder: Path) -> list[str]:
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(folder) for path in paths)
+    return sorted(str(name) for name in names if not {".git", "__pycache__"} & set(name.parts))
+
+
+def _tracked(folder: Path, where: str) -> tuple[list[str], tuple[str, ...]]:
+    """What git tracks, and what it would let in but does not track."""
     listing = ["git", "-C", str(folder), "ls-files", "-z"]
     try:
         tracked = process.run([*listing, "--cached"]).split("\0")
         others = process.run([*listing, "--others", "--exclude-standard"]).split("\0")
-    except (CommandFailed, MissingHere):
-        every = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-        return sorted(str(path.relative_to(folder)) for path in every if "__pycache__" not in path.parts), ()
+    except (CommandFailed, MissingHere) as error:
+        raise _unlisted(error, _repository(folder), where) from None
     present = {name for name in tracked if name and ((folder / name).is_symlink() or (folder / name).is_file())}
     return sorted(present), tuple(sorted(filter(None, others)))
+
+
+def _unlisted(error: CommandFailed | MissingHere, root: Path | None, where: str) -> InvalidInput:
+    """Where git cannot say what it tracks: not to ship what it keeps out, as keys and data, in silence."""
+    every = "--code-all ships every file but git's own"
+    if isinstance(error, MissingHere):
+        hint = f"install git, which knows what it tracks; or {every}"
+        return InvalidInput(f"{root} is a git repository, and git is not installed here", where=where, hint=hint)
+    said = error.output.strip().splitlines() or [f"exit code {error.code}"]
+    known = any("dubious ownership" in line for line in said)
+    own = f"if you trust its owner: git config --global --add safe.directory {root}"
+    hint = f"{own if known else 'mend the repository'}; or {every}"
+    return InvalidInput(f"git does not list this repository: {said[0]}", where=where, hint=hint)
 
 
 def _add(archive: tarfile.TarFile, folder: Path, name: str, where: str) -> None:

@@ -1,16 +1,15 @@
 """A Kubernetes API server: plain requests with bounded retries, and every refusal as one clear error.
 
-The official client reads the kubeconfig, where certificates, tokens and exec plugins are, and opens the connections.
-Its generated models are not used: they take long to import, and our objects are dictionaries.
+Credentials and connections are those of `kube_login`; the official client's models are not used: they take long to
+import, and our objects are dictionaries.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import re
-import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,18 +20,8 @@ import msgspec
 import urllib3
 
 from stackctl import __version__
-from stackctl.engines import kubeconfig
-from stackctl.errors import InvalidInput, MissingHere, StackError
-
-# Where kubernetes-validate is installed the client imports it, for what we do not use: that takes two seconds.
-_validator = sys.modules.setdefault("kubernetes_validate", None)  # type: ignore[arg-type]
-try:
-    from kubernetes.client.configuration import Configuration
-    from kubernetes.client.rest import RESTClientObject
-    from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
-finally:
-    if _validator is None:
-        del sys.modules["kubernetes_validate"]
+from stackctl.engines.kube_login import Login
+from stackctl.errors import InvalidInput, StackError
 
 Object = dict[str, Any]
 
@@ -54,10 +43,11 @@ _GROUPS = {
     "Job": "apis/batch/v1",
     "NetworkPolicy": "apis/networking.k8s.io/v1",
     "PriorityClass": "apis/scheduling.k8s.io/v1",
+    "RuntimeClass": "apis/node.k8s.io/v1",
     "SelfSubjectAccessReview": "apis/authorization.k8s.io/v1",
 }
-_PLURALS = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses"}
-_CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "SelfSubjectAccessReview")
+_PLURALS = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses", "RuntimeClass": "runtimeclasses"}
+_CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "RuntimeClass", "SelfSubjectAccessReview")
 
 
 class ApiError(StackError):
@@ -82,6 +72,9 @@ class Silent(BrokenOff):
 
 T = TypeVar("T")
 
+_DECODING = threading.Lock()
+"""Held while a type is decoded: msgspec studies it at its first use, and two threads at that crash the interpreter."""
+
 
 class _Items(msgspec.Struct, Generic[T]):
     items: list[T]
@@ -97,11 +90,9 @@ class Cluster:
             MissingHere: There is no kubeconfig, or its credentials cannot be had.
         """
         self.context = context
-        self._configuration = _configuration(context)
-        self._configuration.connection_pool_maxsize = 32
-        self.host = str(self._configuration.host).rstrip("/")
         self._patience = _seconds(os.environ)
-        self._pool = RESTClientObject(self._configuration).pool_manager
+        self._login, self._renewing = Login(context), threading.Lock()
+        self.host = self._login.host
         self._answered = False
         self.calls = 0
         """Requests sent so far, repeated ones counted again."""
@@ -123,7 +114,8 @@ class Cluster:
         """What the API server has under a path, with the fields that `of` names; the rest is not even decoded."""
         data = self._request("GET", path, query, accept=accept)
         try:
-            return msgspec.json.decode(data, type=of)
+            with _DECODING:
+                return msgspec.json.decode(data, type=of)
         except msgspec.DecodeError:
             raise _no_object() from None
 
@@ -244,15 +236,44 @@ class Cluster:
         accept: str = JSON,
         extra: Mapping[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
+        """One request; if it is refused for its credentials, once more with new ones: they may have been rotated."""
+        login = self._login
+        response = self._sent(login, method, path, query, body, read, accept, extra)
+        if response.status != 401:
+            return response
+        response.close()
+        return self._sent(self._renewed(login), method, path, query, body, read, accept, extra)
+
+    def _renewed(self, refused: Login) -> Login:
+        """The credentials read anew, by the first of several requests that are refused at once."""
+        with self._renewing:
+            if self._login is refused:
+                try:
+                    self._login = Login(self.context)
+                except StackError as error:
+                    raise ApiError(error.message, status=401, where=error.where, hint=error.hint) from None
+            return self._login
+
+    def _sent(
+        self,
+        login: Login,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | Sequence[tuple[str, str]],
+        body: Object | None,
+        read: float,
+        accept: str,
+        extra: Mapping[str, str] | None,
+    ) -> urllib3.BaseHTTPResponse:
         headers = {"User-Agent": f"stackctl/{__version__}", "Accept": accept, **(extra or {})}
-        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        token = login.token()
         if token:
             headers["Authorization"] = token
         if body is not None:
             headers["Content-Type"] = JSON
         self.calls += 1
         url = f"{self.host}/{path}" + (f"?{urlencode(query)}" if query else "")
-        return self._pool.request(
+        return login.pool.request(
             method,
             url,
             body=None if body is None else msgspec.json.encode(body),
@@ -264,10 +285,16 @@ class Cluster:
         )
 
     def _unreachable(self, error: Exception) -> ApiError:
+        proxy = self._login.proxy if isinstance(error, urllib3.exceptions.ProxyError) else ""
+        if isinstance(error, urllib3.exceptions.ProxyError):
+            error = error.original_error
         text = re.sub(r"^.*: |\[Errno -?\d+\] ", "", str(getattr(error, "reason", None) or error))
         refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # of which urllib3 makes a time-out, too
         if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
             text = "no answer in time"
+        if proxy:
+            hint = "it is that of HTTPS_PROXY, or of `proxy-url` in the kubeconfig; NO_PROXY names what needs none"
+            return ApiError(f"the proxy {proxy} on the way to {self.host} does not let us through: {text}", hint=hint)
         hint = "is it the right one? `kubectl config get-contexts` lists them, and --context chooses"
         return ApiError(f"the cluster at {self.host} does not answer: {text}", hint=hint)
 
@@ -308,47 +335,6 @@ def _seconds(env: Mapping[str, str]) -> float:
     if 0 < value < float("inf"):
         return value
     raise InvalidInput("must be a number of seconds above 0", where=f"STACK_KUBE_TIMEOUT={text}")
-
-
-def _configuration(context: str) -> Any:
-    found: list[str] = []
-    configuration = Configuration()
-    with _logged(found):
-        try:
-            if kubeconfig.files(os.environ):
-                path = os.environ.get("KUBECONFIG") or "~/.kube/config"
-                load_kube_config(path, context=context or None, client_configuration=configuration)  # type: ignore[no-untyped-call]
-            elif kubeconfig.SERVICE_ACCOUNT.is_dir():
-                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            else:
-                named = os.environ.get("KUBECONFIG")
-                raise MissingHere(
-                    f"there is no kubeconfig: {f'KUBECONFIG names no file: {named}' if named else 'no ~/.kube/config'}",
-                    hint="get one from your cluster's provider, or set KUBECONFIG; `stackctl run` needs no cluster",
-                )
-        except ConfigException as error:
-            raise MissingHere(
-                f"the kubeconfig cannot be used: {error}", hint="`kubectl config view` shows it"
-            ) from None
-    if found:  # the client only logs that an exec plugin failed, and would go on as nobody
-        raise MissingHere(f"the kubeconfig's credentials cannot be had: {found[-1]}", hint="log in again")
-    return configuration
-
-
-@contextmanager
-def _logged(found: list[str]) -> Iterator[None]:
-    """Within the block, take errors that are logged, instead of printing them."""
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(record.getMessage())
-
-    handler, root = Handler(logging.ERROR), logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
 
 
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

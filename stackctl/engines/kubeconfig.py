@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,14 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class Context(msgspec.Struct, frozen=True):
-    """A context of the kubeconfig; its name is empty inside a pod, or where there is no kubeconfig."""
+    """A context of the kubeconfig; its name is empty inside a pod, or where there is no kubeconfig.
+
+    `server` is the address of its API server, as far as is known.
+    """
 
     name: str
     namespace: str
+    server: str = ""
 
 
 def files(env: Mapping[str, str]) -> list[Path]:
@@ -27,6 +31,29 @@ def files(env: Mapping[str, str]) -> list[Path]:
     named = env.get("KUBECONFIG") or "~/.kube/config"
     paths = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
     return [path for path in paths if path.is_file()]
+
+
+def filled(env: Mapping[str, str]) -> list[Path]:
+    """Those of the files that say something: kubectl takes an empty one among several, and so do we.
+
+    Raises:
+        InvalidInput: A file cannot be read.
+    """
+    return [path for path in files(env) if _read(path) != _File()]
+
+
+def lacking(env: Mapping[str, str]) -> str:
+    """Why no cluster is known here, in a few words; empty if one is, by a kubeconfig or as in a pod.
+
+    Raises:
+        InvalidInput: A file cannot be read.
+    """
+    if filled(env) or SERVICE_ACCOUNT.is_dir():
+        return ""
+    named = env.get("KUBECONFIG")
+    if files(env):
+        return f"{named or '~/.kube/config'} is empty"
+    return f"KUBECONFIG names no file: {named}" if named else "no ~/.kube/config"
 
 
 def current(env: Mapping[str, str], wanted: str = "") -> Context:
@@ -37,17 +64,34 @@ def current(env: Mapping[str, str], wanted: str = "") -> Context:
     """
     documents = [_read(path) for path in files(env)]
     name = wanted or next((str(row.current_context) for row in documents if row.current_context), "")
-    contexts: dict[str, str] = {}
-    for document in documents:
-        for row in document.contexts or []:
-            contexts.setdefault(str(row.name), str((row.context and row.context.namespace) or "default"))
-    if wanted and wanted not in contexts:
-        raise InvalidInput(
-            "the kubeconfig has no such context", where=f"--context {wanted}", hint=did_you_mean(wanted, contexts)
-        )
-    if name in contexts:
-        return Context(name, contexts[name])
-    return Context("", _own_namespace())
+    found = _contexts(documents)
+    if wanted and wanted not in found:
+        reason = lacking(env)
+        message = "the kubeconfig has no such context" + (f": {reason}" if reason else "")
+        raise InvalidInput(message, where=f"--context {wanted}", hint=did_you_mean(wanted, found))
+    return found.get(name, Context("", _own_namespace()))
+
+
+def contexts(env: Mapping[str, str]) -> dict[str, Context]:
+    """Every context of the kubeconfig, by its name.
+
+    Raises:
+        InvalidInput: A file cannot be read.
+    """
+    return _contexts([_read(path) for path in files(env)])
+
+
+def _contexts(documents: Sequence[_File]) -> dict[str, Context]:
+    """Of several files the first that has something of a name counts."""
+    servers: dict[str, str] = {}
+    for row in [row for document in documents for row in document.clusters or []]:
+        servers.setdefault(str(row.name), ((row.cluster and row.cluster.server) or "").rstrip("/"))
+    found: dict[str, Context] = {}
+    for row in [row for document in documents for row in document.contexts or []]:
+        about = row.context or _Details()
+        namespace, server = str(about.namespace or "default"), servers.get(str(about.cluster), "")
+        found.setdefault(str(row.name), Context(str(row.name), namespace, server))
+    return found
 
 
 def _own_namespace() -> str:
@@ -63,6 +107,7 @@ _Word = str | int | float | None
 
 class _Details(msgspec.Struct, frozen=True):
     namespace: _Word = None
+    cluster: _Word = None
     server: str | None = None
 
 
@@ -92,6 +137,6 @@ def _read(path: Path) -> _File:
         reason = str(getattr(error, "problem", None) or getattr(error, "strerror", None) or error)
         raise InvalidInput(f"is no kubeconfig: {reason}", where=str(path)) from None
     try:
-        return msgspec.convert(document, _File)
+        return _File() if document is None else msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"is no kubeconfig: {error}", where=str(path)) from None

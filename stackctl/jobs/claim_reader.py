@@ -19,19 +19,27 @@ AMOUNTS = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1"
 
 
 def manifest(
-    name: str, namespace: str, *, claim: str, image: str, command: Sequence[str], node_choice: Manifest
+    name: str,
+    namespace: str,
+    *,
+    claim: str,
+    image: str,
+    command: Sequence[str],
+    node_choice: Manifest,
+    amounts: Manifest | None = None,
 ) -> Manifest:
     """The Job: one pod, which sees the claim and cannot write to it.
 
     Args:
-        node_choice: The `nodeSelector` and `tolerations` of the run's own pods: where they could run, this one can.
+        node_choice: What it takes over from the run's own pods: where they could run, this one can.
+        amounts: Its resources, where AMOUNTS would not be admitted.
     """
     container = {
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "args": [word.replace("$", "$$") for word in command],
-        "resources": AMOUNTS,
+        "resources": amounts or AMOUNTS,
         "securityContext": confined(),
         "volumeMounts": [{"name": "out", "mountPath": OUT, "readOnly": True}],
     }

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from stackctl.jobs import mesh, yaml_text
+from stackctl.jobs import mesh, mounts, patch, pod_options, yaml_text
 from stackctl.jobs.job import STOP_MARGIN, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
-from stackctl.jobs.profiles import Profile
+from stackctl.jobs.pod_options import USER, PodSettings
 from stackrt.contract import CONFIG, PORT, STOPPED
 
 Manifest = dict[str, Any]
@@ -34,21 +34,25 @@ HOSTNAME = "kubernetes.io/hostname"
 """The label that tells a cluster's machines apart."""
 
 CONTAINER, UNPACK = "node", "unpack"
+COUNTED = ("cpu", "memory", "ephemeral-storage")
+"""Amounts that every container has; what else a pod asks for is a device."""
+
 TOKEN_KEY, CODE_KEY = "token", "code.tgz"
-USER = 1000
-"""Of our images; any uid may run them, and an image that names root would not be admitted without."""
 
 
-def manifests(job: Job, placement: Placement, *, token: str, packed: str = "") -> list[Manifest]:
+def manifests(
+    job: Job, placement: Placement, *, token: str, packed: str = "", values: Mapping[str, str] | None = None
+) -> list[Manifest]:
     """Every object of a job, the Job first: it owns the others.
 
     Args:
         token: The run's secret.
         packed: The shipped code: a gzipped tar archive in base64.
+        values: What else the run's own Secret holds, by its keys: the Job only has these.
     """
     return [
         _job(job, placement),
-        _secret(job, placement, token, packed),
+        _secret(job, placement, {TOKEN_KEY: token, **(values or {})}, packed),
         _service(job, placement),
         _policy(job, placement),
     ]
@@ -77,12 +81,13 @@ def as_list(objects: list[Manifest]) -> Manifest:
 
 
 def _metadata(job: Job, placement: Placement, annotations: Mapping[str, str] | None = None) -> Manifest:
-    row: Manifest = {"name": job.name, "namespace": placement.namespace, "labels": _labels(job)}
+    row: Manifest = {"name": job.name, "namespace": placement.namespace, "labels": _labels(job, placement.pods)}
     return {**row, "annotations": dict(annotations)} if annotations else row
 
 
-def _labels(job: Job) -> dict[str, str]:
-    return {**MANAGED, RUN_LABEL: job.name, **({WORKLOAD_LABEL: job.workload} if job.workload else {})}
+def _labels(job: Job, pods: PodSettings) -> dict[str, str]:
+    workload = {WORKLOAD_LABEL: job.workload} if job.workload else {}
+    return {**MANAGED, RUN_LABEL: job.name, **workload, **pods.labels}
 
 
 def _job(job: Job, placement: Placement) -> Manifest:
@@ -96,17 +101,12 @@ def _job(job: Job, placement: Placement) -> Manifest:
         "maxFailedIndexes": 0,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": _failure_rules()},
+        **({"activeDeadlineSeconds": placement.pods.deadline} if placement.pods.deadline else {}),
         "ttlSecondsAfterFinished": placement.kept,
         **({"suspend": True} if placement.queue else {}),
-        "template": {
-            "metadata": {
-                "labels": {**_labels(job), **mesh.LABELS},
-                "annotations": {**mesh.ANNOTATIONS, **placement.profile.annotations},
-            },
-            "spec": _pod(job, placement),
-        },
+        "template": _template(job, placement),
     }
-    metadata = _metadata(job, placement, {JOB_NOTE: msgspec.json.encode(job).decode()})
+    metadata = _metadata(job, placement, {**placement.pods.annotations, JOB_NOTE: msgspec.json.encode(job).decode()})
     if placement.queue:
         metadata["labels"]["kueue.x-k8s.io/queue-name"] = placement.queue
     if placement.code:
@@ -114,6 +114,23 @@ def _job(job: Job, placement: Placement) -> Manifest:
     made: Manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
     metadata["annotations"][DIGEST_NOTE] = hashlib.sha256(msgspec.json.encode(made, order="sorted")).hexdigest()
     return made
+
+
+def _template(job: Job, placement: Placement) -> Manifest:
+    """The pods' template, with a person's patch over it."""
+    pods = placement.pods
+    metadata = {
+        "labels": {**_labels(job, pods), **mesh.LABELS, **pods.labels},
+        "annotations": {**mesh.ANNOTATIONS, **placement.profile.annotations, **pods.annotations},
+    }
+    made = {"metadata": metadata, "spec": _pod(job, placement)}
+    if not pods.patch:
+        return made
+    from stackrt.launch.rank_env import layout_names
+
+    grace, gpu = made["spec"]["terminationGracePeriodSeconds"], placement.profile.gpu
+    taken = frozenset(layout_names())
+    return patch.apply(made, pods.patch, node=CONTAINER, unpack=UNPACK, gpu=gpu, grace=grace, taken=taken)
 
 
 def _failure_rules() -> list[Manifest]:
@@ -138,73 +155,78 @@ def _pod(job: Job, placement: Placement) -> Manifest:
         "terminationGracePeriodSeconds": job.grace + STOP_MARGIN,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": security(),
+        "securityContext": security(placement.pods.user, placement.pods.group),
+        **pod_options.fields(placement.pods),
     }
     if placement.priority:
         spec["priorityClassName"] = placement.priority
     if placement.profile.runtime_class:
         spec["runtimeClassName"] = placement.profile.runtime_class
-    spec |= node_choice(placement.profile)
+    spec |= pod_options.node_choice(placement.pods, placement.profile)
     if placement.apart:
         same = {"labelSelector": {"matchLabels": {RUN_LABEL: job.name}}, "topologyKey": HOSTNAME}
-        spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same]}}
+        apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same]}}
+        spec["affinity"] = {**spec.get("affinity", {}), **apart}
     if placement.code:
-        spec["initContainers"] = [_unpack(placement)]
+        spec["initContainers"] = [_unpack(job, placement)]
     spec["containers"] = [_container(job, placement)]
     spec["volumes"] = _pod_volumes(job, placement)
     return spec
 
 
-def node_choice(profile: Profile) -> Manifest:
-    """What of a pod says which nodes may take it: `nodeSelector` and `tolerations`, as far as there are any."""
-    tolerations = [msgspec.to_builtins(row) for row in profile.tolerations]
-    rows = {"nodeSelector": dict(profile.selector), "tolerations": tolerations}
-    return {key: value for key, value in rows.items() if value}
+def pod_of(manifest: Manifest) -> Manifest:
+    """The pods' spec of a Job."""
+    spec: Manifest = manifest["spec"]["template"]["spec"]
+    return spec
 
 
-def security() -> Manifest:
+def security(user: int = USER, group: int = USER) -> Manifest:
     """A pod's user, as the `restricted` pod security standard wants it."""
     return {
         "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
+        "runAsUser": user,
+        "runAsGroup": group,
+        "fsGroup": group,
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
 def _container(job: Job, placement: Placement) -> Manifest:
-    mounts = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - shared memory
+    rows = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - shared memory
     if not placement.claim:
-        mounts.append({"name": "out", "mountPath": OUT})
+        rows.append({"name": "out", "mountPath": OUT})
     if placement.code:
-        mounts.append({"name": "workspace", "mountPath": WORKSPACE})
+        rows.append({"name": "workspace", "mountPath": WORKSPACE})
     claims = [
         {"name": f"claim-{number}", "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})}
         for number, volume in enumerate(placement.volumes)
     ]
+    # The scheduler keeps pods apart that want the same port of a node: whoever has a node's network has its ports.
+    ports = {"ports": [{"containerPort": PORT, "hostPort": PORT}]} if placement.pods.host_network else {}
     row: Manifest = {
         "name": CONTAINER,
         "image": placement.image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": placement.pods.pull_policy,
         "args": [_literal(word) for word in launcher("python", job)],
         **({"workingDir": WORKSPACE} if placement.code else {}),
+        **ports,
         "env": _environment(job, placement),
         "resources": _resources(job, placement),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": confined(),
-        "volumeMounts": [*mounts, *claims],
+        "volumeMounts": [*rows, *claims, *mounts.points(placement.pods.mounts, _claims(placement))],
     }
     return row
 
 
-def _unpack(placement: Placement) -> Manifest:
+def _unpack(job: Job, placement: Placement) -> Manifest:
     return {
         "name": UNPACK,
         "image": placement.image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": placement.pods.pull_policy,
         "command": ["python", "-m", "tarfile", "-e", f"{PACKED}/{CODE_KEY}", WORKSPACE],
+        "resources": _first_resources(job, placement),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": confined(),
         "volumeMounts": [
@@ -241,7 +263,7 @@ def _environment(job: Job, placement: Placement) -> list[Manifest]:
     rows.append({"name": "STACK_HOST", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
     rows.append({"name": "STACK_TOKEN", "valueFrom": {"secretKeyRef": {"name": job.name, "key": TOKEN_KEY}}})
     for secret in placement.secret_env:
-        source = {"secretKeyRef": {"name": secret.secret, "key": secret.key}}
+        source = {"secretKeyRef": {"name": secret.secret or job.name, "key": secret.key}}
         rows.append({"name": secret.name, "valueFrom": source})
     return rows
 
@@ -251,14 +273,27 @@ def _annotation(name: str) -> Manifest:
 
 
 def _resources(job: Job, placement: Placement) -> Manifest:
-    """GPUs and memory as limits, which are requests too; the CPU as a request alone, since a limit only slows down."""
+    """GPUs, memory and disk as limits, which are requests too; of the CPU a limit only slows down, if none is asked."""
     limits = {placement.profile.gpu: str(job.gpus)} if job.gpus else {}
     limits |= placement.profile.resources
-    limits |= {"memory": placement.memory} if placement.memory else {}
+    given = {"memory": placement.memory, "ephemeral-storage": placement.ephemeral_storage, "cpu": placement.cpu_limit}
+    limits |= {name: amount for name, amount in given.items() if amount}
     requests = {**limits, **({"cpu": placement.cpu} if placement.cpu else {})}
     if any(name.startswith("hugepages-") for name in limits) and not requests.keys() & {"cpu", "memory"}:
         requests["cpu"] = "1"  # huge pages are refused to a pod that asks for neither CPU nor memory
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def _first_resources(job: Job, placement: Placement) -> Manifest:
+    """What the container that unpacks may use: no more than the one after it, so the pod asks for no more.
+
+    A quota on CPU or memory refuses a pod of which any container does not say them.
+    """
+    rows = {
+        key: {name: amount for name, amount in amounts.items() if name in COUNTED}
+        for key, amounts in _resources(job, placement).items()
+    }
+    return {key: amounts for key, amounts in rows.items() if amounts}
 
 
 def requests(job: Job, placement: Placement) -> dict[str, str]:
@@ -278,12 +313,17 @@ def _pod_volumes(job: Job, placement: Placement) -> list[Manifest]:
     for number, volume in enumerate(placement.volumes):
         claim = {"claimName": volume.claim, **({"readOnly": True} if volume.read_only else {})}
         volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": claim})
-    return volumes
+    return [*volumes, *mounts.volumes(placement.pods.mounts, _claims(placement))]
 
 
-def _secret(job: Job, placement: Placement, token: str, packed: str) -> Manifest:
+def _claims(placement: Placement) -> dict[str, str]:
+    """Claim -> the name of its volume in the pod."""
+    return {volume.claim: f"claim-{number}" for number, volume in enumerate(placement.volumes)}
+
+
+def _secret(job: Job, placement: Placement, values: Mapping[str, str], packed: str) -> Manifest:
     row: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": _metadata(job, placement), "type": "Opaque"}
-    row["stringData"] = {TOKEN_KEY: token}
+    row["stringData"] = dict(values)
     return {**row, "data": {CODE_KEY: packed}} if packed else row
 
 

@@ -9,13 +9,17 @@ from pathlib import PurePosixPath
 import msgspec
 
 from stackctl.errors import InvalidInput
-from stackctl.jobs import quantity
+from stackctl.jobs import mounts, pod_options, quantity
 from stackctl.jobs.job import Job
+from stackctl.jobs.pod_options import PodOptions, PodSettings
 from stackctl.jobs.profiles import Profile
 from stackrt.contract import PREFIX, STACK
 
 OUT, WORKSPACE, PACKED = "/out", "/workspace", "/stack/code"
 """Where pods see their outputs, the shipped code, and the archive that it came in."""
+
+OWN_KEY = "env."
+"""Of a run's own Secret: what stands before a variable's name there."""
 
 MOST_RETRIES = 100
 
@@ -39,7 +43,7 @@ class Volume(msgspec.Struct, frozen=True):
 
 
 class SecretEnv(msgspec.Struct, frozen=True):
-    """An environment variable whose value is a key of a Secret in the cluster."""
+    """An environment variable whose value is a key of a Secret: of the run's own, if none is named."""
 
     name: str
     secret: str
@@ -51,14 +55,16 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
     `retries` is how often the whole job starts anew after a failure. `code` is the SHA-256 of the shipped archive.
     `apart` gives each pod a machine of its own. `kept` is how long the finished Job stays, in seconds. `profile` is
-    what of the cluster's profile counts for this job.
+    what of the cluster's profile counts for this job, and `pods` what else was asked of them.
     """
 
     namespace: str
     profile: Profile
     image: str
     cpu: str = ""
+    cpu_limit: str = ""
     memory: str = ""
+    ephemeral_storage: str = ""
     shm: str
     volumes: tuple[Volume, ...] = ()
     secret_env: tuple[SecretEnv, ...] = ()
@@ -68,6 +74,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     apart: bool = False
     kept: int = KEPT
+    pods: PodSettings = PodSettings()
 
     @property
     def claim(self) -> str:
@@ -82,7 +89,9 @@ def place(
     profile: Profile,
     image: str,
     cpu: str | None = None,
+    cpu_limit: str | None = None,
     memory: str | None = None,
+    ephemeral_storage: str | None = None,
     shm: str | None = None,
     volumes: Sequence[str] = (),
     secret_env: Sequence[str] = (),
@@ -92,13 +101,15 @@ def place(
     code: str = "",
     apart: bool = False,
     kept: int = KEPT,
+    pods: PodOptions = PodOptions(),  # noqa: B008 - frozen
 ) -> Placement:
     """Check what a person asked for.
 
     Args:
         image: The image's full name.
         volumes: `claim[:path][:ro]`; the first without a path goes where outputs are written.
-        secret_env: `NAME=secret:key`.
+        secret_env: `NAME=secret:key`, or `NAME` for a value of the run's own Secret.
+        kept: How long the finished Job stays where `pods` does not say.
 
     Raises:
         InvalidInput: Something does not fit; names the option.
@@ -114,28 +125,48 @@ def place(
         raise InvalidInput(f"must be from 0 to {MOST_RETRIES}", where=f"--retries {retries}")
     if not image or image != image.strip() or any(c.isspace() for c in image):
         raise InvalidInput("is not an image's name", where=f"--image {image!r}")
-    for option, text, example in (("--cpu", cpu, "8 or 500m"), ("--memory", memory, "64Gi"), ("--shm", shm, "16Gi")):
+    for option, text, example in (
+        ("--cpu", cpu, "8 or 500m"),
+        ("--cpu-limit", cpu_limit, "8 or 500m"),
+        ("--memory", memory, "64Gi"),
+        ("--ephemeral-storage", ephemeral_storage, "100Gi"),
+        ("--shm", shm, "16Gi"),
+    ):
         if text is not None:
             quantity.check(option, text, example)
+    if cpu and cpu_limit and quantity.value(cpu) > quantity.value(cpu_limit):
+        raise InvalidInput("asks for more than the limit allows", where=f"--cpu {cpu} --cpu-limit {cpu_limit}")
     if shm and memory and quantity.value(shm) > quantity.value(memory):
         raise InvalidInput(
             "shared memory counts as memory, so it cannot be larger", where=f"--shm {shm} --memory {memory}"
         )
+    taken = (*_TAKEN, OUT, WORKSPACE) if code else (*_TAKEN, OUT)
+    chosen = _volumes(volumes, taken)
+    settings = pod_options.settings(pods, taken, {volume.path: volume.claim for volume in chosen})
+    only_read = {volume.claim for volume in chosen if volume.read_only}
+    for mount in settings.mounts:
+        if mount.kind == "claim" and mount.name in only_read and not mount.read_only:
+            raise InvalidInput(
+                f"--volume mounts {mount.name} read-only", where=f"--mount at {mount.path}", hint="add :ro here, too"
+            )
     return Placement(
         namespace=namespace,
         profile=profile.effective(gpus=job.gpus > 0),
         image=image,
         cpu=cpu or "",
+        cpu_limit=cpu_limit or "",
         memory=memory or "",
+        ephemeral_storage=ephemeral_storage or "",
         shm=shm or _default_shm(job, memory),
-        volumes=_volumes(volumes, (*_TAKEN, OUT, WORKSPACE) if code else (*_TAKEN, OUT)),
+        volumes=chosen,
         secret_env=_secret_env(secret_env, job),
         queue=queue or "",
         priority=priority or "",
         retries=retries,
         code=code,
         apart=apart,
-        kept=kept,
+        kept=settings.kept or kept,
+        pods=settings,
     )
 
 
@@ -158,17 +189,10 @@ def _volumes(given: Sequence[str], taken: Sequence[str]) -> tuple[Volume, ...]:
             raise InvalidInput("must be claim[:path][:ro]", where=where, hint="for example --volume data:/data:ro")
         _matches(where, claim, _NAME, "a claim's name has lower-case letters, digits, dashes and dots")
         path = str(PurePosixPath(rest[0])) if rest else OUT
-        if not path.startswith("/") or ".." in PurePosixPath(path).parts:
-            raise InvalidInput("the path must be absolute", where=where)
         if path == OUT and read_only:
             raise InvalidInput("outputs are written to /out", where=where, hint="give another path, or leave out :ro")
-        if path == "/" or (path != OUT and any(_within(path, folder) for folder in taken)):
-            raise InvalidInput(f"{path} has a use already", where=where, hint="choose another path, as /data")
-        clash = next((other for other in volumes if _within(path, other.path) or _within(other.path, path)), None)
-        if clash:
-            raise InvalidInput(
-                f"clashes with {clash.claim} at {clash.path}", where=where, hint="give each its own path"
-            )
+        free = [folder for folder in taken if folder != OUT] if path == OUT else taken
+        path = mounts.point(where, path, free, {row.path: row.claim for row in volumes})
         volumes.append(Volume(claim, path, read_only))
     return tuple(volumes)
 
@@ -179,19 +203,17 @@ def _secret_env(given: Sequence[str], job: Job) -> tuple[SecretEnv, ...]:
         where = f"--secret-env {text}"
         name, equals, source = text.partition("=")
         secret, colon, key = source.partition(":")
-        if not (equals and colon and _NAME.fullmatch(secret) and _KEY.fullmatch(key)):
-            raise InvalidInput("must be NAME=secret:key", where=where, hint="for example WANDB_API_KEY=wandb:api-key")
+        if equals and not (colon and _NAME.fullmatch(secret) and _KEY.fullmatch(key)):
+            hint = "for example WANDB_API_KEY=wandb:api-key; WANDB_API_KEY alone takes your own value"
+            where = f"--secret-env {name}=…"  # behind it a value may stand, which is nobody's to see
+            raise InvalidInput("must be NAME=secret:key, or NAME", where=where, hint=hint)
         if not _ENV_NAME.fullmatch(name) or name.startswith(PREFIX):
             what = f"names that start with {PREFIX} are the launcher's own" if name.startswith(PREFIX) else "is no name"
             raise InvalidInput(what, where=where)
         if name in job.env or name in {row.name for row in chosen}:
             raise InvalidInput(f"{name} is set twice", where=where)
-        chosen.append(SecretEnv(name, secret, key))
+        chosen.append(SecretEnv(name, secret, key or OWN_KEY + name))
     return tuple(chosen)
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _matches(where: str, text: str, form: re.Pattern[str], rule: str) -> None:

@@ -21,17 +21,13 @@ class Toleration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     effect: str = ""
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a cluster calls its GPUs, and what its pods need beside them.
+class Needs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What pods of a cluster need beside the job's own.
 
-    `gpu` is the resource's name. All else is for pods that ask for GPUs: `resources` each pod has once (network
-    devices, huge pages), `selector` is for nodes, `annotations` are the pod's, and `env` the ranks'. `fabric`
-    is the network between nodes that they promise: the launcher says where NCCL takes another.
+    `resources` each pod has once (network devices, huge pages), `selector` is for nodes, `annotations` are the pod's,
+    and `env` the ranks'.
     """
 
-    summary: str
-    gpu: str = "nvidia.com/gpu"
-    fabric: Literal["any", "tcp", "rdma", "efa", "tcpxo"] = "any"
     resources: dict[str, str] = {}
     selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
@@ -39,9 +35,35 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     annotations: dict[str, str] = {}
     env: dict[str, str] = {}
 
+
+class Profile(Needs, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a cluster calls its GPUs, and what its pods need: all of them, and `with_gpus` those that ask for GPUs.
+
+    `gpu` is the resource's name. `fabric` is the network between nodes that pods with GPUs are promised: the launcher
+    says where NCCL takes another.
+    """
+
+    summary: str
+    gpu: str = "nvidia.com/gpu"
+    fabric: Literal["any", "tcp", "rdma", "efa", "tcpxo"] = "any"
+    with_gpus: Needs = Needs()
+
     def effective(self, *, gpus: bool) -> Profile:
-        """What of it counts for pods: all where they ask for GPUs; on CPUs they need nothing of it."""
-        return self if gpus else Profile(summary=self.summary, gpu=self.gpu)
+        """What of it counts for pods that ask for GPUs, or for those that do not, in one."""
+        if not gpus:
+            return msgspec.structs.replace(self, fabric="any", with_gpus=Needs())
+        more = self.with_gpus
+        return Profile(
+            summary=self.summary,
+            gpu=self.gpu,
+            fabric=self.fabric,
+            resources={**self.resources, **more.resources},
+            selector={**self.selector, **more.selector},
+            tolerations=(*self.tolerations, *(row for row in more.tolerations if row not in self.tolerations)),
+            runtime_class=more.runtime_class or self.runtime_class,
+            annotations={**self.annotations, **more.annotations},
+            env={**self.env, **more.env},
+        )
 
 
 def names() -> list[str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from stackctl.errors import InvalidInput, did_you_mean
-from stackctl.runs import store
+from stackctl.runs import places, store
 from stackctl.runs.handle import Tell
 
 
@@ -32,7 +32,7 @@ def free_name(workload: str, command: Sequence[str], *, for_cluster: bool = Fals
     if for_cluster and not base[0].isalpha():
         base = f"run-{base}"
     home = store.home(os.environ)
-    return next(name for name in [base, *(f"{base}-{n}" for n in range(2, 1000))] if not (home / name).exists())
+    return next(name for name in [base, *(f"{base}-{n}" for n in range(2, 1000))] if not places.taken(home, name))
 
 
 def framework(image: str | None, given: str | None, workload: str, tell: Tell) -> str | None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 
-from stackctl.engines.kube import Cluster
+from stackctl.engines.kube import ApiError, Cluster
 from stackctl.errors import MissingHere, StackError
-from stackctl.jobs import claim_reader
+from stackctl.jobs import claim_reader, pod_options
 from stackctl.jobs.placement import OUT
-from stackctl.runs import claim_script, explain, logs, objects
+from stackctl.runs import admission, claim_script, explain, logs, objects
+from stackctl.runs.bounds import LimitRange
 from stackctl.runs.evidence import Facts
 from stackctl.runs.store import Record
 from stackrt.checks import log_codec
@@ -32,7 +33,7 @@ CLOCKS_DIFFER = 300.0
 class Source(msgspec.Struct, frozen=True):
     """Where a run's outputs are: a claim in a namespace, an image that has Python to read them with, and where.
 
-    `node_choice` is the `nodeSelector` and `tolerations` of the run's pods.
+    `node_choice` is what the pod that reads them takes over from the run's pods: `pod_options.SURROUNDINGS`.
     """
 
     run: str
@@ -95,7 +96,7 @@ def source_of(job: objects.KubeJob) -> Source | None:
             if mount["mountPath"] == OUT and mount["name"] in claims:
                 about = job.metadata
                 claim, since = claims[mount["name"]], _time(about.creation_timestamp)
-                chosen = {key: pod[key] for key in ("nodeSelector", "tolerations") if pod.get(key)}
+                chosen = pod_options.surroundings(pod)
                 return Source(about.name, about.namespace, claim, container["image"], since, chosen)
     return None
 
@@ -130,6 +131,7 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
         image=source.image,
         command=command,
         node_choice=source.node_choice,
+        amounts=admission.fitted(claim_reader.AMOUNTS, _ranges(cluster, source.namespace)),
     )
     uid = ""
     try:
@@ -140,6 +142,16 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
             cluster.delete("Job", name, source.namespace, uid=uid)
     kept = msgspec.json.decode(text, type=Kept)
     return Kept(kept.attempt, tuple(file for file in kept.files if file.changed > source.since - CLOCKS_DIFFER))
+
+
+def _ranges(cluster: Cluster, namespace: str) -> list[LimitRange]:
+    """The namespace's limit ranges; none where we may not see them."""
+    try:
+        return cluster.items("LimitRange", LimitRange, namespace)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        return []
 
 
 def program() -> str:

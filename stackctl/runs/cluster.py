@@ -13,7 +13,7 @@ import msgspec
 from stackctl.engines.kube import Cluster
 from stackctl.errors import InvalidInput, StackError
 from stackctl.jobs.job import Job
-from stackctl.runs import claim_reader, explain, objects, observe, reach, store, summary, watch
+from stackctl.runs import claim_reader, explain, leftovers, objects, observe, places, reach, store, summary, watch
 from stackctl.runs.claim_reader import Kept, Source
 from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
 from stackctl.runs.observe import View
@@ -32,7 +32,7 @@ class ClusterRun:
 
     def __init__(self, run: Run, tell: Tell) -> None:
         self._run, self._tell = run, tell
-        self._folder = store.home(os.environ) / run.name
+        self._folder = _folder_of(run)
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class ClusterRun:
             found = self._kept(job) if len(now.nodes) < self._run.job.nodes else None
             if found:
                 now = observe.with_kept(now, found.attempt, found.json("result.json"), found.json("failure.json"))
-            record = remember(self._folder, now)
+        record = remember(self._folder, now, self._run.uid)
         trained = summary.training(now.result) if record and now.result else []
         return Told("\n".join([*_fares(self._run.job, now), *trained]), now)
 
@@ -93,20 +93,23 @@ class ClusterRun:
             for line in self._followed(Lines().nodes(run.job), None, progress.look):
                 put(line)
         now = watch.wait(run, lambda view: None if put else progress.look(view))
-        record = remember(self._folder, now)
+        record = remember(self._folder, now, run.uid)
         if now.state != "succeeded":
             kept_until = f"{run.name} is kept until you remove it: stackctl cancel {run.name}"
             hint = f"attempt {now.attempt} of {now.attempts}; {kept_until}"
             return Outcome(now.state, explain.explain(watch.facts(run)).text, hint)
+        if record is None or self._folder is None:
+            return Outcome("succeeded", "")
         where = f"namespace {run.namespace}"
-        return Outcome("succeeded", summary.text(run.job, record, where, self._folder, now.result) if record else "")
+        return Outcome("succeeded", summary.text(run.job, record, where, self._folder, now.result))
 
     def cancel(self) -> str:
         """Remove it with all that belongs to it; its folder stays."""
         now = watch.view(self._run)
         watch.cancel(self._run)
+        leftovers.remove(self._run.cluster, self.name, self._run.namespace, self._tell)
         over = now.state in ENDED
-        remember(self._folder, now if over else msgspec.structs.replace(now, state="stopped"))
+        remember(self._folder, now if over else msgspec.structs.replace(now, state="stopped"), self._run.uid)
         return f"{self.name}: {'removed' if over else 'cancelled'}"
 
     def execute(self, rank: int, command: Sequence[str] = (), *, tty: bool = False) -> int:
@@ -138,7 +141,7 @@ class ClusterRun:
 
     def _followed(self, nodes: set[int], rank: int | None, seen: Callable[[View], None]) -> Iterator[bytes]:
         """Logs as they come until the run has ended, kept in its folder if it has one."""
-        keeper = watch.Keeper(self._folder) if store.read_record(self._folder) else None
+        keeper = watch.Keeper(self._folder) if self._folder else None
         if len(nodes) > watch.MOST_STREAMS:
             first = f"the first {watch.MOST_STREAMS} of {len(nodes)} nodes"
             self._tell(f"note: {first}; --node or --rank chooses others")
@@ -175,7 +178,7 @@ class ClusterRun:
     @contextmanager
     def _place(self) -> Iterator[Path]:
         """Its folder in the store; for a run that another person has submitted, a folder for now."""
-        if store.read_record(self._folder) is not None:
+        if self._folder:
             yield self._folder
         else:
             with tempfile.TemporaryDirectory(prefix="stackctl-") as temporary:
@@ -190,7 +193,7 @@ class GoneRun(StoredRun):
 
     def settle(self) -> Record:
         """The record; where nobody saw how the run ended, its claim may tell."""
-        if self.record.state == "running":
+        if self.record.state not in ENDED:
             found = self._read()
             failure = found.json("failure.json") if found else None
             if found and (failure or found.json("result.json")):
@@ -204,8 +207,9 @@ class GoneRun(StoredRun):
         return self.record
 
     def cancel(self) -> str:
-        """There is nothing left to remove."""
-        return f"{self.name} is not on the cluster any more"
+        """Remove what its Job did not own, if there is any."""
+        removed = leftovers.remove(Cluster(self.record.context), self.name, self.record.namespace, self.tell)
+        return leftovers.told(self.name, removed) if removed else f"{self.name} is not on the cluster any more"
 
     def _newest_attempt(self, chosen: Lines) -> int:
         found = self._read(chosen)
@@ -221,21 +225,43 @@ class GoneRun(StoredRun):
         return super()._text(record)
 
 
-def remember(folder: Path, now: View) -> Record | None:
-    """Write down in a run's folder how the cluster says that it ended; None if the run is not in the store."""
-    record = store.read_record(folder)
-    if record is None:
+def remember(folder: Path | None, now: View, uid: str) -> Record | None:
+    """Write down in a run's folder how the cluster says that it fares; None if the run is not in the store.
+
+    How it ended is not written over: another command may have looked later, and have written sooner.
+    """
+    record = store.read_record(folder) if folder else None
+    if folder is None or record is None:
         return None
-    if now.result:
+    if now.state not in ENDED and record.state in ENDED:
+        return record
+    if now.state in ENDED and now.result:
         store.write_json(folder / "result.json", now.result)
-    if now.failure:
+    if now.state in ENDED and now.failure:
         store.write_json(folder / "failure.json", now.failure)
     code = 0 if now.state == "succeeded" else (now.failure or {}).get("exit_code") if now.state == "failed" else None
     record = msgspec.structs.replace(
-        record, state=now.state, attempt=now.attempt, ended=now.ended or record.ended, exit_code=code
+        record,
+        state=now.state,
+        attempt=now.attempt,
+        ended=now.ended or record.ended,
+        exit_code=code,
+        uid=uid,
+        seen=store.now(),
     )
     store.write_json(folder / "run.json", record)
     return record
+
+
+def _folder_of(run: Run) -> Path | None:
+    """The run's folder in the store; None if it is not there: another person submitted it, or from elsewhere."""
+    place = Record(
+        name=run.name, backend="kubernetes", attempt=1, started="",
+        namespace=run.namespace, context=run.cluster.context, server=run.cluster.host,
+    )  # fmt: skip
+    folder = places.folder(store.home(os.environ), place)
+    there = store.read_record(folder)
+    return folder if there is not None and there.uid in ("", run.uid) else None
 
 
 def _fares(job: Job, now: View) -> list[str]:

@@ -70,6 +70,12 @@ def succeeded(facts: Facts) -> Found | None:
     return Found("") if facts.job.condition("Complete") else None
 
 
+def deadline(facts: Facts) -> Found | None:
+    """The Job controller ended it when its time was over."""
+    why = facts.job.failing
+    return Found(why.message) if why and why.reason == "DeadlineExceeded" else None
+
+
 def not_created(*patterns: str) -> Callable[[Facts], Found | None]:
     """The Job controller could not create pods, and was told a reason that matches."""
 

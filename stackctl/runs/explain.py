@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from stackctl.runs import evidence
+from stackctl.runs import evidence, refused
+from stackctl.runs.admission import Kind
 from stackctl.runs.evidence import Facts, Found
 
 
@@ -78,14 +79,50 @@ def _not_started(evident: Callable[..., Callable[[Facts], Found | None]]) -> tup
     )
 
 
+def _by_admission(kind: Kind, *patterns: str) -> Callable[[Facts], Found | None]:
+    """Pods are refused, by a quota or limit range, or for their amounts: in the words of what is known beforehand."""
+    look = evidence.not_created(*patterns)
+
+    def read(facts: Facts) -> Found | None:
+        found = look(facts)
+        said = refused.read(found.evidence[0], pods=facts.job.spec.completions) if found else None
+        return Found(said.text, found.evidence) if found and said and said.kind == kind else None
+
+    return read
+
+
 _SUBMIT_AGAIN = "then remove it and submit it again: stackctl cancel {name}"
 
 _WAITING = (
     Cause(
         "quota",
-        evidence.not_created(r"exceeded quota", r"failed quota"),
+        _by_admission("quota", r"exceeded quota"),
         "{name}: pods cannot be created, the namespace's quota is used up: {what}",
         "wait for other runs, ask for less, or have the quota raised",
+    ),
+    Cause(
+        "quota too small",
+        _by_admission("too small", r"exceeded quota"),
+        "{name} asks for more than the namespace may have: {what}",
+        "have the quota raised, or remove it (stackctl cancel {name}) and ask for less",
+    ),
+    Cause(
+        "amount missing",
+        _by_admission("unsaid", r"must specify"),
+        "{name}: pods cannot be created: {what}",
+        "remove it (stackctl cancel {name}), and submit it again with that",
+    ),
+    Cause(
+        "limit range",
+        _by_admission("limit range", r"(minimum|maximum) \S+ usage per", r"limit to request ratio per"),
+        "{name}: pods cannot be created: {what}",
+        "remove it (stackctl cancel {name}), and ask for what is allowed",
+    ),
+    Cause(
+        "amounts clash",
+        _by_admission("invalid", r"must be (less than or )?equal to \S+ limit of"),
+        "{name}: pods cannot be created: {what}",
+        "remove it (stackctl cancel {name}), and submit it again with a limit of its own",
     ),
     Cause(
         "pod security",
@@ -115,7 +152,7 @@ _WAITING = (
         "claim",
         evidence.mount,
         "{name}: a volume cannot be mounted, on {what}",
-        "`kubectl get pvc` shows the claims; one that is Pending or absent keeps the pod waiting",
+        "a claim that is Pending or absent (`kubectl get pvc`) keeps the pod waiting, as does what a --mount names",
     ),
     Cause(
         "unschedulable",
@@ -167,7 +204,7 @@ _FAILED = (
         "evicted",
         evidence.evicted,
         "{name} was evicted from a node that ran short: {what}",
-        "ask for what it uses with --memory, and write large files to a --volume",
+        "ask for what it uses with --memory or --ephemeral-storage, and write large files to a --volume",
     ),
     Cause(
         "node lost",
@@ -199,6 +236,12 @@ _FAILED = (
 
 CAUSES: tuple[Cause, ...] = (
     Cause("succeeded", evidence.succeeded, "{name} has succeeded"),
+    Cause(
+        "deadline",
+        evidence.deadline,
+        "{name} was ended: it took longer than its --deadline",
+        f"give it more time, {_SUBMIT_AGAIN}; from a checkpoint on a --volume it goes on",
+    ),
     *_live(_WAITING),
     *_FAILED,
     Cause("failed", evidence.failed, "{name} failed: {what}"),

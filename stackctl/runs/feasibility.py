@@ -68,10 +68,11 @@ class Resources(msgspec.Struct, frozen=True):
     requests: dict[str, str] = {}
 
 
-class Container(msgspec.Struct, frozen=True):
-    """A container of a pod."""
+class Container(msgspec.Struct, frozen=True, rename="camel"):
+    """A container of a pod. One that starts before the others and stays up has the policy `Always`."""
 
     resources: Resources = Resources()
+    restart_policy: str = ""
 
 
 class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
@@ -80,6 +81,7 @@ class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
     node_name: str = ""
     containers: list[Container] = []
     init_containers: list[Container] = []
+    overhead: dict[str, str] = {}
 
 
 class Pod(msgspec.Struct, frozen=True):
@@ -99,7 +101,7 @@ class Room(msgspec.Struct, frozen=True):
 def room(
     nodes: Sequence[Node],
     pods: Sequence[Pod],
-    need: Mapping[str, str],
+    need: Mapping[str, float],
     *,
     selector: Mapping[str, str],
     tolerations: Sequence[Toleration],
@@ -109,10 +111,10 @@ def room(
 
     Args:
         pods: Every pod in the cluster that has a node and has not ended.
-        need: What one pod asks for.
+        need: What one pod asks for, without what it asks none of.
         apart: Each pod needs a node of its own.
     """
-    wanted = {name: quantity.value(text) for name, text in need.items()} | {"pods": 1.0}
+    wanted = {**need, "pods": 1.0}
     used = _used(pods, wanted)
     now = ever = 0
     most = 1 if apart else math.inf
@@ -129,18 +131,21 @@ def room(
         now += fits
         if not fits:
             lacking = [name for name in wanted if free[name] < wanted[name]]
-            said = ", ".join(f"{name} {_of(free[name], has[name])} free" for name in lacking)
+            said = ", ".join(f"{name} {_of(name, free[name], has[name])} free" for name in lacking)
             short.append((min(free[name] / wanted[name] for name in lacking), f"{node.metadata.name}: {said}"))
     # The nodes that come nearest first: those with something free, not those that are closed.
     short.sort(key=lambda row: -row[0])
     return Room(now, ever, tuple(text for _, text in short))
 
 
-def refusal(found: Room, *, nodes: int, need: Mapping[str, str]) -> str:
+def refusal(found: Room, *, nodes: int, need: Mapping[str, float]) -> str:
     """Why a job of so many nodes does not fit now, with the nodes that fall short; empty if it fits."""
     if found.now >= nodes:
         return ""
-    what = " and ".join(f"{name} {amount}" for name, amount in need.items()) or "no resources in particular"
+    what = (
+        " and ".join(f"{name} {quantity.told(name, amount)}" for name, amount in need.items())
+        or "no resources in particular"
+    )
     has = f"{found.now} of {nodes} nodes fit now: each needs {what}"
     lines = [f"  {text}" for text in found.short[:SHOWN]]
     if len(found.short) > SHOWN:
@@ -157,13 +162,21 @@ def _used(pods: Sequence[Pod], wanted: Mapping[str, float]) -> dict[str, dict[st
         row = used.setdefault(pod.spec.node_name, {})
         row["pods"] = row.get("pods", 0.0) + 1
         for name in wanted:
-            amount = max(
-                sum(_asked(container, name) for container in pod.spec.containers),
-                max((_asked(container, name) for container in pod.spec.init_containers), default=0.0),
-            )
+            amount = _holds(pod.spec, name)
             if amount:
                 row[name] = row.get(name, 0.0) + amount
     return used
+
+
+def _holds(pod: PodSpec, name: str) -> float:
+    """Of containers that run at once the sum, or the most while it starts: those that stay up, and one more."""
+    total, up, first = sum(_asked(row, name) for row in pod.containers), 0.0, 0.0
+    for row in pod.init_containers:
+        amount = _asked(row, name)
+        first = max(first, up + amount)
+        if row.restart_policy == "Always":
+            up += amount
+    return max(total + up, first) + (quantity.value(pod.overhead[name]) if name in pod.overhead else 0.0)
 
 
 def _asked(container: Container, name: str) -> float:
@@ -199,5 +212,5 @@ def _tolerates(toleration: Toleration, taint: Taint) -> bool:
     return (toleration.key, toleration.value) == (taint.key, taint.value)
 
 
-def _of(free: float, has: float) -> str:
-    return f"{quantity.show(max(free, 0.0))} of {quantity.show(has)}"
+def _of(name: str, free: float, has: float) -> str:
+    return f"{quantity.told(name, max(free, 0.0))} of {quantity.told(name, has)}"

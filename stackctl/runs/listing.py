@@ -1,4 +1,4 @@
-"""Every run of a namespace in one request, as a table that the cluster makes: small, however many runs there are."""
+"""Every run of a namespace, or of all, in one request, as a table that the cluster makes: small, however many."""
 
 from __future__ import annotations
 
@@ -23,8 +23,17 @@ _STATES: dict[str, State] = {
 }
 
 
+class _About(msgspec.Struct, frozen=True):
+    namespace: str = ""
+
+
+class _Object(msgspec.Struct, frozen=True):
+    metadata: _About = _About()
+
+
 class _Row(msgspec.Struct, frozen=True):
     cells: list[Any]
+    object: _Object | None = None
 
 
 class _Column(msgspec.Struct, frozen=True):
@@ -48,6 +57,24 @@ def states(context: str, namespace: str) -> dict[str, tuple[State, str]]:
     query = {"labelSelector": SELECTOR, "includeObject": "None"}
     table = Cluster(context).read(address("Job", namespace), Table, accept=_TABLE, **query)
     return read(table, datetime.now(UTC))
+
+
+def everywhere(context: str) -> dict[str, dict[str, tuple[State, str]]]:
+    """Namespace -> the same, of all namespaces. Their names stand in the objects' metadata alone.
+
+    Raises:
+        ApiError: As `states`.
+    """
+    query = {"labelSelector": SELECTOR, "includeObject": "Metadata"}
+    return by_namespace(Cluster(context).read(address("Job"), Table, accept=_TABLE, **query), datetime.now(UTC))
+
+
+def by_namespace(table: Table, now: datetime) -> dict[str, dict[str, tuple[State, str]]]:
+    """The same, of a table as it was at a time. Pure."""
+    rows: dict[str, list[_Row]] = {}
+    for row in table.rows:
+        rows.setdefault(row.object.metadata.namespace if row.object else "", []).append(row)
+    return {namespace: read(msgspec.structs.replace(table, rows=found), now) for namespace, found in rows.items()}
 
 
 def read(table: Table, now: datetime) -> dict[str, tuple[State, str]]:

@@ -1,16 +1,28 @@
-"""What can be known before anything is created: permissions, namespace, claims, quota, room. Each one clear error."""
+"""What can be known before anything is created: permissions, namespace, claims, quota, room. Each one clear error.
+
+Each check has questions, of which all are asked at once, and judges the answers. One that may not be asked is not
+checked, and that is said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from stackctl.engines.kube import ApiError, Cluster, Object
-from stackctl.errors import InvalidInput, MissingHere
-from stackctl.jobs import kubernetes, quantity
+import msgspec
+
+from stackctl.engines.kube import ApiError, Cluster, Object, address
+from stackctl.errors import InvalidInput, MissingHere, did_you_mean
+from stackctl.jobs import kubernetes
 from stackctl.jobs.placement import Placement, Volume
-from stackctl.runs import feasibility
+from stackctl.runs import admission, feasibility, pod_checks
+from stackctl.runs.admission import Refusal
+from stackctl.runs.asked_before import CHECKS
+from stackctl.runs.bounds import LimitRange, PodSpec, Quota
 from stackctl.runs.submission import Submission
 
 NEEDED = (
@@ -27,76 +39,113 @@ NEEDED = (
 
 _SHARED = {"ReadWriteMany"}
 _RUNNING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
-_SKIP = "--no-preflight submits it all the same, to wait for room"
-_DEFAULTED = ("cpu", "memory")
+_AT_ONCE = 8
+
+_Ask = Callable[[], Any]
 
 
-def check(cluster: Cluster, submission: Submission) -> list[str]:
+class _Answers:
+    """What the cluster answers to the questions of all checks."""
+
+    def __init__(self, futures: Mapping[str, Future[Any]]) -> None:
+        self._futures = futures
+
+    def of(self, key: str) -> Any:
+        """An answer; raises what the question raised."""
+        return self._futures[key].result()
+
+    def ranges(self) -> list[LimitRange] | None:
+        """The namespace's limit ranges; None where we may not see them."""
+        try:
+            found: list[LimitRange] = self.of("ranges")
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            return None
+        return found
+
+    def pod(self, submission: Submission) -> PodSpec:
+        """A pod of the job, with what its runtime class takes for itself."""
+        spec = submission.manifests[0]["spec"]["template"]["spec"]
+        runtime = self.of("runtime") if "runtime" in self._futures and not self._forbidden("runtime") else None
+        overhead = ((runtime or {}).get("overhead") or {}).get("podFixed") or {}
+        return msgspec.structs.replace(msgspec.convert(spec, PodSpec), overhead=overhead)
+
+    def _forbidden(self, key: str) -> bool:
+        error = self._futures[key].exception()
+        return isinstance(error, ApiError) and error.status == 403
+
+
+class _Check(NamedTuple):
+    """Questions by key, which checks may share, and what the answers come to: notes, or an error that is raised."""
+
+    asks: Callable[[Cluster, Submission], Mapping[str, _Ask]]
+    judge: Callable[[Submission, _Answers], Sequence[str]]
+
+
+def check(cluster: Cluster, submission: Submission, skip: Collection[str] = ()) -> list[str]:
     """Ask the cluster for the namespace, then for everything at once; return what is worth telling.
+
+    Args:
+        skip: Names of CHECKS that are left out.
 
     Raises:
         ApiError: It does not answer, or does not accept us.
         MissingHere: A permission, the namespace, a claim, quota or room is missing; says which.
-        InvalidInput: The job cannot work as it was asked for.
+        InvalidInput: The job cannot work as it was asked for; or there is no check of a name.
     """
-    job, placement = submission.job, submission.placement
-    need = kubernetes.requests(job, placement)
-    _check_namespace(cluster, placement.namespace)  # alone: of a cluster that does not answer all would wait in turn
-    with ThreadPoolExecutor(8) as pool:
-        access = {row: pool.submit(_allowed, cluster, placement.namespace, row) for row in NEEDED}
-        claims = {row: pool.submit(cluster.get, "PersistentVolumeClaim", row.claim, placement.namespace)
-                  for row in placement.volumes}  # fmt: skip
-        quotas = pool.submit(cluster.items, "ResourceQuota", dict, placement.namespace)
-        trial = pool.submit(cluster.create, submission.manifests[0], dry_run=True)
-        nodes = pool.submit(cluster.items, "Node", feasibility.Node, resourceVersion="0")
-        pods = pool.submit(cluster.items, "Pod", feasibility.Pod, fieldSelector=_RUNNING, resourceVersion="0")
-        priority = pool.submit(cluster.get, "PriorityClass", placement.priority) if placement.priority else None
-        queue = pool.submit(_queue_problem, cluster, placement) if placement.queue else None
-
-    _check_access({row: future.result() for row, future in access.items()}, placement.namespace)
-    said = _trial_warnings(trial)
-    for volume, future in claims.items():
-        if _forbidden(future):
-            said.append(f"you may not look at claims: {volume.claim} is not checked")
-        else:
-            _check_claim(volume, future.result(), job.nodes, placement.namespace)
-    if priority and not _forbidden(priority) and priority.result() is None:
-        hint = "`kubectl get priorityclasses` lists them"
-        raise MissingHere("the cluster has no such class", where=f"--priority {placement.priority}", hint=hint)
-    if queue and queue.result():
-        raise MissingHere(queue.result(), where=f"--queue {placement.queue}")
-    if _forbidden(quotas):
-        said.append("you may not look at the namespace's quota: it is not checked")
-    for quota in [] if _forbidden(quotas) else quotas.result():
-        problem = quota_problem(quota, need, nodes=job.nodes)
-        if problem:
-            raise MissingHere(problem, where=f"namespace {placement.namespace}", hint=f"ask for less; {_SKIP}")
-    if _forbidden(nodes) or _forbidden(pods):
-        return [*said, "you may not list the cluster's nodes and pods: it is not known whether the job fits"]
-    _check_room(nodes.result(), pods.result(), submission, need)
-    return said
+    for name in skip:
+        if name not in CHECKS:
+            hint = f"{did_you_mean(name, CHECKS)} There are: {', '.join(CHECKS)}"
+            raise InvalidInput("there is no such check", where=f"--skip-check {name}", hint=hint)
+    if "namespace" not in skip:  # alone: of a cluster that does not answer all would wait in turn
+        _check_namespace(cluster, submission.placement.namespace)
+    table = {name: row for name, row in _TABLE.items() if name not in skip}
+    questions = {key: ask for row in table.values() for key, ask in row.asks(cluster, submission).items()}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        answers = _Answers({key: pool.submit(ask) for key, ask in questions.items()})
+    said: list[str] = []
+    unseen: list[str] = []
+    for name, row in table.items():
+        try:
+            said += row.judge(submission, answers)
+        except ApiError as error:
+            # What admission forbids is an answer, and not a want of permission.
+            if error.status != 403 or (name == "admission" and error.reason != "RBAC"):
+                raise
+            unseen.append(f"{name}{_lacking(error)}")
+    return [*said, *([f"not checked, since you may not ask the cluster: {', '.join(unseen)}"] if unseen else [])]
 
 
-def quota_problem(quota: Mapping[str, Any], need: Mapping[str, str], *, nodes: int) -> str:
-    """Why a ResourceQuota would keep the job's pods out; empty if it would not."""
-    spec, status = quota.get("spec") or {}, quota.get("status") or {}
-    if spec.get("scopes") or spec.get("scopeSelector"):
-        return ""
-    name, used = quota["metadata"]["name"], status.get("used") or {}
-    for key, hard in (status.get("hard") or spec.get("hard") or {}).items():
-        kind = key.removeprefix("requests.").removeprefix("limits.")
-        if kind in _DEFAULTED and kind not in need:
-            return f"the quota {name} counts {key}, so every pod has to say it: use --{kind}"
-        wanted = 1.0 if kind == "count/jobs.batch" else nodes * (1.0 if kind == "pods" else _amount(need.get(kind)))
-        left = quantity.value(str(hard)) - quantity.value(str(used.get(key, "0")))
-        if wanted > left:
-            told = f"{quantity.show(max(left, 0))} of {quantity.show(quantity.value(str(hard)))} left"
-            return f"the quota {name} has {key} {told}, and the job needs {quantity.show(wanted)}"
-    return ""
+def skipping(name: str) -> str:
+    """How to submit all the same."""
+    return f"--skip-check {name} submits it all the same"
 
 
-def _amount(text: str | None) -> float:
-    return quantity.value(text) if text else 0.0
+def _lacking(error: ApiError) -> str:
+    """Which permission an error speaks of."""
+    found = re.search(r'cannot (\w+) resource "([^"]+)"', error.message)
+    return f" ({found[1]} {found[2]})" if found else ""
+
+
+def _check_namespace(cluster: Cluster, name: str) -> None:
+    try:
+        missing = cluster.get("Namespace", name) is None
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        return  # a submitter may be allowed nothing outside their namespace; where there is none, not even in it
+    if missing:
+        raise MissingHere(
+            "the cluster has no such namespace",
+            where=f"--namespace {name}",
+            hint=f"create it (`kubectl create namespace {name}`; docs/kubernetes.md), or choose another",
+        )
+
+
+def _asks_access(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    namespace = submission.placement.namespace
+    return {" ".join(row): partial(_allowed, cluster, namespace, row) for row in NEEDED}
 
 
 def _allowed(cluster: Cluster, namespace: str, row: tuple[str, str, str]) -> bool:
@@ -108,28 +157,27 @@ def _allowed(cluster: Cluster, namespace: str, row: tuple[str, str, str]) -> boo
     return bool(answer.get("status", {}).get("allowed"))
 
 
-def _check_namespace(cluster: Cluster, name: str) -> None:
-    try:
-        missing = cluster.get("Namespace", name) is None
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        return  # a submitter may be allowed nothing outside their namespace
+def _judge_access(submission: Submission, answers: _Answers) -> list[str]:
+    missing = [f"{verb} {resource}" for verb, group, resource in NEEDED if not answers.of(f"{verb} {group} {resource}")]
     if missing:
         raise MissingHere(
-            "the cluster has no such namespace",
-            where=f"--namespace {name}",
-            hint=f"create it (`kubectl create namespace {name}`; docs/kubernetes.md), or choose another",
-        )
-
-
-def _check_access(allowed: Mapping[tuple[str, str, str], bool], namespace: str) -> None:
-    missing = [f"{verb} {resource}" for (verb, _, resource), good in allowed.items() if not good]
-    if missing:
-        raise MissingHere(
-            f"you may not {', '.join(missing)} in the namespace {namespace}",
+            f"you may not {', '.join(missing)} in the namespace {submission.placement.namespace}",
             hint="ask its owner for the role in k8s/base/rbac.yaml, or choose another --namespace",
         )
+    return []
+
+
+def _asks_claims(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    kind, namespace = "PersistentVolumeClaim", submission.placement.namespace
+    claims = {row.claim for row in submission.placement.volumes}
+    return {f"claim {claim}": partial(cluster.get, kind, claim, namespace) for claim in claims}
+
+
+def _judge_claims(submission: Submission, answers: _Answers) -> list[str]:
+    for volume in submission.placement.volumes:
+        found = answers.of(f"claim {volume.claim}")
+        _check_claim(volume, found, submission.job.nodes, submission.placement.namespace)
+    return []
 
 
 def _check_claim(volume: Volume, claim: Object | None, nodes: int, namespace: str) -> None:
@@ -149,6 +197,37 @@ def _check_claim(volume: Volume, claim: Object | None, nodes: int, namespace: st
         )
 
 
+def _asks_priority(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    name = submission.placement.priority
+    return {"priority": lambda: cluster.get("PriorityClass", name)} if name else {}
+
+
+def _judge_priority(submission: Submission, answers: _Answers) -> list[str]:
+    name = submission.placement.priority
+    if name and answers.of("priority") is None:
+        hint = "`kubectl get priorityclasses` lists them"
+        raise MissingHere("the cluster has no such class", where=f"--priority {name}", hint=hint)
+    return []
+
+
+def _asks_runtime(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    name = submission.placement.profile.runtime_class
+    return {"runtime": lambda: cluster.get("RuntimeClass", name)} if name else {}
+
+
+def _judge_runtime(submission: Submission, answers: _Answers) -> list[str]:
+    name = submission.placement.profile.runtime_class
+    if name and answers.of("runtime") is None:
+        hint = "`kubectl get runtimeclasses` lists them; the profile names this one"
+        raise MissingHere(f"the cluster has no runtime class {name}", where="--profile", hint=hint)
+    return []
+
+
+def _asks_queue(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    placement = submission.placement
+    return {"queue": lambda: _queue_problem(cluster, placement)} if placement.queue else {}
+
+
 def _queue_problem(cluster: Cluster, placement: Placement) -> str:
     """Why a job would wait in this queue for ever; empty if it would not."""
     try:
@@ -163,37 +242,149 @@ def _queue_problem(cluster: Cluster, placement: Placement) -> str:
     return "" if placement.queue in names else f"there is no such queue; known: {', '.join(names) or 'none'}"
 
 
-def _trial_warnings(trial: Future[tuple[Object, list[str]]]) -> list[str]:
+def _judge_queue(submission: Submission, answers: _Answers) -> list[str]:
+    queue = submission.placement.queue
+    if queue and answers.of("queue"):
+        raise MissingHere(answers.of("queue"), where=f"--queue {queue}")
+    return []
+
+
+def _asks_limits(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    namespace = submission.placement.namespace
+    return {"ranges": lambda: cluster.items("LimitRange", LimitRange, namespace), **_asks_runtime(cluster, submission)}
+
+
+def _judge_limits(submission: Submission, answers: _Answers) -> list[str]:
+    found = admission.judge(answers.pod(submission), answers.of("ranges"), [])
+    _raise(found, submission, "limits", "ask for what it allows")
+    return []
+
+
+def _asks_quota(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    placement = submission.placement
+    return {"quotas": lambda: _quotas(cluster, placement), **_asks_limits(cluster, submission)}
+
+
+def _quotas(cluster: Cluster, placement: Placement) -> tuple[list[Quota], str]:
+    """The namespace's quotas, and the pods' priority class, since there are quotas for classes."""
+    found = cluster.items("ResourceQuota", Quota, placement.namespace)
+    by_class = any(scope.scope_name == "PriorityClass" for quota in found for scope in quota.scopes)
+    return found, placement.priority or (_default_priority(cluster) if by_class else "")
+
+
+def _default_priority(cluster: Cluster) -> str:
+    """The class of pods that name none."""
+    try:
+        rows = cluster.items("PriorityClass", dict)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        return ""
+    return next((str(row["metadata"]["name"]) for row in rows if row.get("globalDefault")), "")
+
+
+def _judge_quota(submission: Submission, answers: _Answers) -> list[str]:
+    (quotas, priority), ranges = answers.of("quotas"), answers.ranges()
+    placement, nodes = submission.placement, submission.job.nodes
+    pod = admission.filled(answers.pod(submission), ranges or [])
+    pod = msgspec.structs.replace(pod, priority_class_name=priority)
+    # A queue waits until the quota has room; it only must be enough at all.
+    found = [
+        row
+        for quota in quotas
+        for row in admission.judge_quota(pod, quota, pods=nodes, empty=bool(placement.queue))
+        if ranges is not None or row.kind != "unsaid"  # a limit range that we may not see may say it
+    ]
+    found += admission.judge_objects(Counter(map(counted, submission.manifests)), quotas)
+    never = any(row.kind == "too small" for row in found)
+    _raise(found, submission, "quota", f"ask for less, or {'have it raised' if never else 'wait for other runs'}")
+    return list(_attempts(pod, quotas, nodes, placement.retries))
+
+
+def counted(manifest: Object) -> str:
+    """What quotas call the kind of an object."""
+    group, slash, _ = manifest["apiVersion"].partition("/")
+    return address(manifest["kind"]).rpartition("/")[2] + (f".{group}" if slash else "")
+
+
+def _attempts(pod: PodSpec, quotas: Sequence[Quota], nodes: int, retries: int) -> Iterator[str]:
+    """Ended pods count as objects for as long as the job is there, so each attempt takes some more."""
+    pods = nodes * (1 + retries)
+    for quota in quotas:
+        for row in admission.judge_quota(pod, quota, pods=pods):
+            if row.resources == ("count/pods",):
+                yield f"{row.sentence} for all its attempts, since ended pods count: new ones may have to wait"
+
+
+def _raise(found: Sequence[Refusal], submission: Submission, name: str, advice: str) -> None:
+    if found:
+        text = "\n  ".join(dict.fromkeys(row.text for row in found))
+        helps = all(row.options for row in found)
+        hint = skipping(name) if helps else f"{advice}; {skipping(name)}"
+        raise MissingHere(text, where=f"namespace {submission.placement.namespace}", hint=hint)
+
+
+def _asks_admission(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    return {"trial": lambda: _trial(cluster, submission.manifests[0])}
+
+
+def _trial(cluster: Cluster, manifest: Object) -> list[str]:
     """What the cluster warns of when it is shown the Job."""
     try:
-        return [f"the cluster warns: {text}" for text in trial.result()[1]]
+        return cluster.create(manifest, dry_run=True)[1]
     except ApiError as error:
         if error.reason == "AlreadyExists":  # for `create` to judge: it may be this very job
             return []
         raise
 
 
-def _check_room(
-    nodes: list[feasibility.Node], pods: list[feasibility.Pod], submission: Submission, need: Mapping[str, str]
-) -> None:
+def _judge_admission(_: Submission, answers: _Answers) -> list[str]:
+    return [f"the cluster warns: {text}" for text in answers.of("trial")]
+
+
+def _asks_room(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    return {
+        "nodes": lambda: cluster.items("Node", feasibility.Node, resourceVersion="0"),
+        "pods": lambda: cluster.items("Pod", feasibility.Pod, fieldSelector=_RUNNING, resourceVersion="0"),
+        **_asks_limits(cluster, submission),
+    }
+
+
+def _judge_room(submission: Submission, answers: _Answers) -> list[str]:
     job, placement = submission.job, submission.placement
+    pod = admission.filled(answers.pod(submission), answers.ranges() or [])
+    need = {name: amount for name, amount in admission.requests(pod).items() if amount}
+    nodes, pods = answers.of("nodes"), answers.of("pods")
+    spec = kubernetes.pod_of(submission.manifests[0])
     found = feasibility.room(
-        nodes,
+        pod_checks.takers(nodes, placement.pods),
         [] if placement.queue else pods,  # a queue waits for room; it only must be there at all
         need,
-        selector=placement.profile.selector,
-        tolerations=placement.profile.tolerations,
-        apart=placement.apart,
+        selector=spec.get("nodeSelector") or {},
+        tolerations=pod_checks.tolerations(spec),
+        apart=placement.apart or placement.pods.host_network,
     )
     problem = feasibility.refusal(found, nodes=job.nodes, need=need)
-    if problem and found.ever < job.nodes:
+    if not problem:
+        return []
+    skip = f"{skipping('room')}, to wait for room"
+    if found.ever < job.nodes:
         never = f"the cluster could never hold more than {found.ever}: ask for fewer nodes"
         none = "no node could ever take it: ask for less on each"
-        raise MissingHere(problem, hint=f"{never if found.ever else none}; {_SKIP}")
-    if problem:
-        raise MissingHere(problem, hint=f"wait for what runs there, or ask for less; {_SKIP}")
+        raise MissingHere(problem, hint=f"{never if found.ever else none}; {skip}")
+    raise MissingHere(problem, hint=f"wait for what runs there, or ask for less; {skip}")
 
 
-def _forbidden(future: Future[Any]) -> bool:
-    error = future.exception()
-    return isinstance(error, ApiError) and error.status == 403
+_TABLE = {
+    "access": _Check(_asks_access, _judge_access),
+    "claims": _Check(_asks_claims, _judge_claims),
+    "pods": _Check(pod_checks.asks, pod_checks.judge),
+    "priority": _Check(_asks_priority, _judge_priority),
+    "runtime": _Check(_asks_runtime, _judge_runtime),
+    "queue": _Check(_asks_queue, _judge_queue),
+    "limits": _Check(_asks_limits, _judge_limits),
+    "quota": _Check(_asks_quota, _judge_quota),
+    "admission": _Check(_asks_admission, _judge_admission),
+    "room": _Check(_asks_room, _judge_room),
+}
+"""In the order of CHECKS, which is the order in which they are told."""

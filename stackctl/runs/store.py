@@ -22,6 +22,12 @@ _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 PRIVATE = 0o600
 """Mode of files with a job's environment, which may hold a key."""
 
+EARLIER = "earlier"
+"""Within the folder of a run on a cluster: what is left of earlier runs of its name."""
+
+SEPARATOR = "@"
+"""Behind a run's name in the name of a folder: where in which cluster the run is."""
+
 IMAGE_USER = (1000, 1000)
 """The uid and gid that our images name."""
 
@@ -29,9 +35,9 @@ IMAGE_USER = (1000, 1000)
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """run.json: what is known of a run beside its job. Times are UTC, ISO 8601.
 
-    `workdir` is the folder that it was started in. `namespace` and `context` say where in which cluster a run on
-    Kubernetes is, `claim` which volume claim keeps its outputs, and `node_choice` the `nodeSelector` and `tolerations`
-    of its pods; `state` is then as last seen.
+    `workdir` is the folder that it was started in. `namespace`, `context` and `server` say where in which cluster a run
+    on Kubernetes is, `uid` which Job it is there, `claim` which volume claim keeps its outputs, and `node_choice` what
+    a pod that reads them takes over from its pods; `state` is then as it was at the time `seen`.
     """
 
     name: str
@@ -45,6 +51,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     workdir: str = ""
     namespace: str = ""
     context: str = ""
+    server: str = ""
+    uid: str = ""
+    seen: str = ""
     claim: str = ""
     node_choice: dict[str, Any] = {}
 
@@ -133,8 +142,10 @@ def submitted(folder: Path, job: Job, record: Record) -> None:
     """Write a run on a cluster down; one of the same name and place that was there before is put aside."""
     free_for(folder, record)
     before = read_record(folder)
-    if before is not None:
-        _put_aside(folder, before.attempt)
+    if before is not None and before.uid and before.uid == record.uid:  # a submission that was repeated
+        record = msgspec.structs.replace(record, started=before.started)
+    elif before is not None:
+        _put_away(folder, before)
     _make(folder)
     write_json(folder / "job.json", job, mode=PRIVATE)
     write_json(folder / "run.json", record)
@@ -147,13 +158,25 @@ def free_for(folder: Path, record: Record) -> None:
         NameTaken: The folder holds another run: one of this machine, or of another cluster or namespace.
     """
     there = read_record(folder)
-    same = there is not None and (there.backend, there.namespace, there.context) == (
-        record.backend,
-        record.namespace,
-        record.context,
-    )
+    same = there is not None and same_place(there, record)
     if folder.exists() and not same and any(folder.iterdir()):
         raise NameTaken("this folder holds another run", where=str(folder), hint="choose another --name")
+
+
+def is_of_a_cluster(record: Record) -> bool:
+    """Whether a run is one of a cluster: only those have a namespace."""
+    return bool(record.namespace)
+
+
+def same_place(one: Record, other: Record) -> bool:
+    """Whether two runs on clusters are in the same namespace of the same cluster, as far as is known."""
+    known = bool(one.server and other.server)
+    return (one.backend, one.namespace, one.context, one.server * known) == (
+        other.backend,
+        other.namespace,
+        other.context,
+        other.server * known,
+    )
 
 
 def find_record(folder: Path) -> Record | None:
@@ -204,8 +227,14 @@ def records(home: Path, lost: Callable[[InvalidInput], None] = lambda _error: No
                 lost(error)
             continue
         if record is not None:
-            found.append(record if record.name == name else msgspec.structs.replace(record, name=name))
+            found.append(named(record, name))
     return sorted(found, key=lambda record: record.started, reverse=True)
+
+
+def named(record: Record, folder: str) -> Record:
+    """A record by the name of its folder."""
+    name = folder.partition(SEPARATOR)[0] if is_of_a_cluster(record) else folder
+    return record if record.name == name else msgspec.structs.replace(record, name=name)
 
 
 def _make(folder: Path) -> None:
@@ -223,6 +252,17 @@ def _put_aside(folder: Path, attempt: int) -> None:
         if (folder / name).exists():
             logs.mkdir(parents=True, exist_ok=True)
             (folder / name).replace(logs / name)
+
+
+def _put_away(folder: Path, before: Record) -> None:
+    """Move all of an earlier run of the same name and place into a folder of its own, by when it was started."""
+    stamp = before.started.replace(":", "")
+    names = [stamp, *(f"{stamp}-{number}" for number in range(2, 1000))]
+    aside = next(path for path in (folder / EARLIER / name for name in names) if not path.exists())
+    entries = [path for path in folder.iterdir() if path.name != EARLIER]
+    aside.mkdir(parents=True)
+    for path in entries:
+        path.rename(aside / path.name)
 
 
 def write_json(path: Path, value: object, *, mode: int = 0o666, new: bool = False) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster, Object
 from stackctl.errors import InvalidInput, NameTaken, StackError
-from stackctl.jobs import kubernetes
+from stackctl.jobs import kubernetes, pod_options
 from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
-from stackctl.runs import preflight, store, summary
+from stackctl.runs import leftovers, places, preflight, store, summary
 from stackctl.runs.handle import Tell
 from stackctl.runs.store import Record
 from stackctl.runs.submission import Submission
@@ -23,28 +26,32 @@ GOING_SECONDS, LOOK_SECONDS = 60.0, 1.0
 _TRIES = 5
 
 
-def submit(cluster: Cluster, ready: Submission, folder: Path, tell: Tell, *, check: bool) -> Run:
+def submit(
+    cluster: Cluster, ready: Submission, folder: Path, tell: Tell, *, check: bool, skip: Sequence[str] = ()
+) -> Run:
     """Submit a job, and write it down in its folder.
 
     Args:
         check: Ask the cluster first whether the job can run.
+        skip: Checks that are left out of that, by name.
 
     Raises:
         NameTaken: The folder holds another run; or as `create`.
         ApiError, MissingHere, InvalidInput: As `preflight.check` and `create`.
     """
-    record = _record(cluster, ready)
-    store.free_for(folder, record)
+    written = record(cluster, ready)
+    store.free_for(folder, written)
     if check:
-        ask_first(cluster, ready, tell)
+        ask_first(cluster, ready, tell, skip)
     note_registry(ready.placement.image, tell)
     uid, there = _create_or_tell(cluster, ready, tell)
-    store.submitted(folder, ready.job, record)
-    tell(_announcement(cluster, ready, there=there))
+    store.submitted(folder, ready.job, msgspec.structs.replace(written, uid=uid))
+    tell(_announcement(cluster, ready, _chosen(folder, written), there=there))
     return Run(cluster, ready.job.name, ready.placement.namespace, ready.job, uid)
 
 
-def _record(cluster: Cluster, ready: Submission) -> Record:
+def record(cluster: Cluster, ready: Submission) -> Record:
+    """What is written down of a run that is about to be submitted."""
     return Record(
         name=ready.job.name,
         backend="kubernetes",
@@ -53,14 +60,15 @@ def _record(cluster: Cluster, ready: Submission) -> Record:
         image=ready.placement.image,
         namespace=ready.placement.namespace,
         context=cluster.context,
+        server=cluster.host,
         claim=ready.placement.claim,
-        node_choice=kubernetes.node_choice(ready.placement.profile),
+        node_choice=pod_options.surroundings(kubernetes.pod_of(ready.manifests[0])),
     )
 
 
-def ask_first(cluster: Cluster, ready: Submission, tell: Tell) -> None:
-    """Ask the cluster whether the job can run; tell what else is worth it."""
-    for note in preflight.check(cluster, ready):
+def ask_first(cluster: Cluster, ready: Submission, tell: Tell, skip: Sequence[str] = ()) -> None:
+    """Ask the cluster whether the job can run, without the checks to skip; tell what else is worth it."""
+    for note in preflight.check(cluster, ready, skip):
         tell(f"note: {note}")
 
 
@@ -81,11 +89,20 @@ def _create_or_tell(cluster: Cluster, ready: Submission, tell: Tell) -> tuple[st
         raise
 
 
-def _announcement(cluster: Cluster, ready: Submission, *, there: bool) -> str:
-    name = ready.job.name
+def _chosen(folder: Path, written: Record) -> str:
+    """What a person must add to the run's name, if there are others of it."""
+    others = [row for row in places.on_clusters(folder.parent, written.name) if not store.same_place(row, written)]
+    if not others:
+        return ""
+    alike = any(row.namespace == written.namespace for row in others)
+    return f" -n {written.namespace}" + (f" --context {written.context}" if alike else "")
+
+
+def _announcement(cluster: Cluster, ready: Submission, chosen: str, *, there: bool) -> str:
+    name = f"{ready.job.name}{chosen}"
     place = f"{summary.size(ready.job)} on {cluster.context or cluster.host}, namespace {ready.placement.namespace}"
     return (
-        f"{name}: {'is there already' if there else 'submitted'} ({place})\n"
+        f"{ready.job.name}: {'is there already' if there else 'submitted'} ({place})\n"
         f"  stackctl logs -f {name}    what the ranks print\n"
         f"  stackctl status {name}     how it fares\n"
         f"  stackctl explain {name}    why it does not run, or has failed\n"
@@ -143,13 +160,13 @@ def _create_job(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:
             raise NameTaken(
                 f"the namespace {namespace} has another job of this name",
                 where=f"--name {name}",
-                hint=f"choose another name, or remove that one: stackctl cancel {name}",
+                hint=f"choose another name, or remove that one: stackctl cancel {name} -n {namespace}",
             )
         if _ended(there):
             raise NameTaken(
                 "this job has run already",
                 where=f"--name {name}",
-                hint=f"choose another name, or remove it to run it again: stackctl cancel {name}",
+                hint=f"choose another name, or remove it to run it again: stackctl cancel {name} -n {namespace}",
             )
         # More than one request: the first may have made it, and its answer was lost.
         return there, sent <= 1
@@ -171,6 +188,12 @@ def _create_owned(cluster: Cluster, manifest: Object, uid: str) -> None:
         owners = [row.get("uid") for row in there["metadata"].get("ownerReferences") or []]
         if uid in owners:
             return
+        if leftovers.is_left(there, metadata["name"]):
+            raise NameTaken(
+                f"the namespace {metadata['namespace']} has a {kind} of this name, of a run that kubectl applied",
+                where=f"--name {metadata['name']}",
+                hint=f"remove it: stackctl cancel {metadata['name']} -n {metadata['namespace']}",
+            )
         if RUN_LABEL not in (there["metadata"].get("labels") or {}) or not owners:
             raise NameTaken(
                 f"the namespace {metadata['namespace']} has a {kind} of this name that belongs to no run",

@@ -74,11 +74,21 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def listed(runs: Sequence[Record]) -> Told:
     """A list of runs."""
-    rows = [(run.name, run.state, f"namespace {run.namespace}" if run.namespace else run.backend, run.started)
-            for run in runs]  # fmt: skip
-    names = ("name", "state", "started", "backend", "namespace")
+    contexts = {run.context for run in runs if run.namespace}
+    rows = [(run.name, _seen(run), _place(run, several=len(contexts) > 1), run.started) for run in runs]
+    names = ("name", "state", "seen", "started", "backend", "namespace", "context")
     data = [{name: getattr(run, name) for name in names if getattr(run, name)} for run in runs]
     return Told(table([("NAME", "STATE", "WHERE", "STARTED"), *rows]), data)
+
+
+def _seen(run: Record) -> str:
+    return f"{run.state} (seen {run.seen[:16]})" if run.seen else run.state
+
+
+def _place(run: Record, *, several: bool) -> str:
+    if not run.namespace:
+        return run.backend
+    return f"namespace {run.namespace}" + (f", {run.context}" if several and run.context else "")
 
 
 def _files(folder: Path, result: Mapping[str, Any] | None) -> list[str]:

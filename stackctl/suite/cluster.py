@@ -84,11 +84,12 @@ def size(found: Sequence[Node], profile: Profile, *, nodes: int | None, gpus: in
     return Size(nodes, gpus)
 
 
-def run(cluster: Cluster, ready: Submission, *, check: bool, say: Tell) -> Report:
+def run(cluster: Cluster, ready: Submission, *, check: bool, say: Tell, skip: Sequence[str] = ()) -> Report:
     """Run the suite and return its report. Its objects are removed, also when it is interrupted.
 
     Args:
         check: Ask the cluster first whether the job can run.
+        skip: Checks that are left out of that, by name.
         say: Is given what a person should see meanwhile.
 
     Raises:
@@ -97,7 +98,7 @@ def run(cluster: Cluster, ready: Submission, *, check: bool, say: Tell) -> Repor
     """
     submit.note_registry(ready.placement.image, say)
     if check:
-        submit.ask_first(cluster, ready, say)
+        submit.ask_first(cluster, ready, say, skip)
     run = Run(cluster, ready.job.name, ready.placement.namespace, ready.job, "")
     try:
         uid, _ = submit.create(cluster, ready)

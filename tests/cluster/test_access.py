@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def as_submitter(submitter: Submitter, stackctl: Stackctl) -> OnCluster:
 def test_the_role_is_enough(as_submitter: OnCluster, pod_image: str) -> None:
     done = as_submitter("submit", "--image", pod_image, "--name", "a", "--follow", "--", "echo", "here")
     assert done.returncode == 0, done.stderr
-    assert "it is not known whether the job fits" in done.stderr
+    assert "not checked, since you may not ask the cluster: room (list nodes)" in done.stderr
     assert "[0] here" in done.stdout.splitlines()
     for words in (["list"], ["status", "a"], ["logs", "a"], ["explain", "a"], ["wait", "a"], ["cancel", "a"]):
         done = as_submitter(*words)
@@ -94,9 +94,48 @@ MISSED = {
     "pods": (["submit", "--name", "a", "--", "true"], "you may not list pods"),
     "pods/log": (["submit", "--name", "a", "--", "true"], "you may not get pods/log"),
     "events": (["explain", "there"], "cannot list resource"),
-    "persistentvolumeclaims": (["submit", "--name", "a", "--volume", "x", "--", "true"], "x is not checked"),
-    "resourcequotas": (["submit", "--name", "a", "--", "true"], "the namespace's quota: it is not checked"),
+    "persistentvolumeclaims": (
+        ["submit", "--name", "a", "--volume", "x", "--", "true"],
+        "claims (get persistentvol",
+    ),
+    "resourcequotas": (["submit", "--name", "a", "--", "true"], "quota (list resourcequotas)"),
+    "limitranges": (["submit", "--name", "a", "--", "true"], "limits (list limitranges)"),
 }
+
+
+@pytest.fixture
+def queues(cluster: Cluster) -> Iterator[None]:
+    """What of Kueue a submission looks at: that it is there, and its queues."""
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1beta1", "served": True, "storage": True, "schema": schema}
+    names = {"plural": "localqueues", "singular": "localqueue", "kind": "LocalQueue"}
+    spec = {"group": "kueue.x-k8s.io", "scope": "Namespaced", "names": names, "versions": [version]}
+    about = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    name = f"localqueues.{spec['group']}"
+    if cluster.kubectl("get", "crd", name, check=False).returncode == 0:
+        yield  # Kueue itself
+        return
+    cluster.apply({**about, "metadata": {"name": name}, "spec": spec})
+    cluster.kubectl("wait", "crd", name, "--for=condition=Established", "--timeout=60s")
+    yield
+    cluster.kubectl("delete", "crd", name)
+
+
+@pytest.mark.usefixtures("queues")
+def test_a_queue_that_a_submitter_may_not_see_is_not_checked(
+    as_submitter: OnCluster, submitter: Submitter, stackctl: Stackctl, pod_image: str
+) -> None:
+    words = ["submit", "--image", pod_image, "--name", "a", "--queue", "main"]
+    hidden = [rule for rule in ROLE["rules"] if "localqueues" not in rule["resources"]]
+    submitter.allow(hidden)
+    done = as_submitter(*words, "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("not checked") == 1
+    assert "queue (list localqueues)" in done.stderr
+    assert as_submitter("cancel", "a").returncode == 0
+    env = {"KUBECONFIG": str(submitter.cluster.kubeconfig)}
+    seen = stackctl(*words, "--namespace", submitter.namespace, "--", "true", env=env)
+    assert (seen.returncode, "there is no such queue; known: none" in seen.stderr) == (3, True), seen.stderr
 
 
 def test_each_rule_of_the_role_is_needed(as_submitter: OnCluster, submitter: Submitter, pod_image: str) -> None:

@@ -104,7 +104,7 @@ def test_a_quota_that_is_used_up(submitter: Submitter) -> None:
     assert refused.returncode == 3
     assert "the quota none has pods 0 of 0 left, and the job needs 1" in refused.stderr
     submitter.submit("full", "--no-preflight", "--", "true")
-    assert "none" in submitter.wait_for_cause("full", "quota").sentence
+    assert "none" in submitter.wait_for_cause("full", "quota too small").sentence
 
 
 def test_a_service_that_is_deleted(shared_submitter: Submitter) -> None:

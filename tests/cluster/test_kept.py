@@ -77,6 +77,10 @@ def tells_all(submitter: Submitter) -> None:
 
 
 def test_of_a_run_whose_pods_are_gone(submitter: Submitter, shared_claim: Path, tainted: str, tmp_path: Path) -> None:
+    """In a namespace that allows a container less CPU than the pod that reads would like to have."""
+    limits = [{"type": "Container", "max": {"cpu": "500m"}, "maxLimitRequestRatio": {"cpu": "4"}}]
+    meta = {"name": "small", "namespace": submitter.namespace}
+    submitter.cluster.apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": meta, "spec": {"limits": limits}})
     submitter.submit("crash", "--profile", tainted, *WORDS)
     submitter.wait_for("crash", "failed", 120)
     submitter.kubectl("delete", "pods", "--all", "--wait=true")

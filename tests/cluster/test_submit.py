@@ -15,7 +15,8 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster")
 
-ALL_OPTIONS = """--nodes 2 --procs 2 --cpu 500m --memory 2Gi --shm 64Mi --env A=$b --secret-env KEY=some:key
+ALL_OPTIONS = """--nodes 2 --procs 2 --cpu 500m --cpu-limit 2 --memory 2Gi --ephemeral-storage 1Gi --shm 64Mi
+ --env A=$b --secret-env KEY=some:key
  --volume data:/data:ro --volume out --queue main --retries 0 -- python -c print('$(A)')"""
 SHAPES = {
     "reference job": ["--nodes", "2", "--gpus", "8"],
@@ -106,7 +107,7 @@ def test_a_job_that_does_not_fit_is_refused_with_the_nodes_that_fall_short(
     assert refused.returncode == 3
     assert "1 of 2 nodes fit now: each needs nvidia.com/gpu 8" in refused.stderr
     assert "nvidia.com/gpu 5 of 8 free" in refused.stderr
-    assert "--no-preflight" in refused.stderr
+    assert "--skip-check room submits it all the same" in refused.stderr
     never = submitter.stackctl(*words, "--nodes", "3", *SLEEP)
     assert "could never hold more than 2" in never.stderr
     assert submitter.objects("big") == []

@@ -51,6 +51,9 @@ RUN_ELSEWHERE = {
     "stackctl build pytorch --variant cpu --wheelhouse wheels --offline": (
         "ship/test_wheelhouse.py::test_an_engine_without_a_network_builds_from_it_alone"
     ),
+    "stackctl submit --nodes 2 --gpus 8 --secret-env WANDB_API_KEY -- python mine.py": (
+        "../cluster/test_identity.py::test_a_value_of_ones_own_is_in_the_runs_secret_and_nowhere_else"
+    ),
     "stackctl render": "test_lock.py::test_locks_are_made_from_the_catalog",
     "stackctl status gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
     "stackctl wait gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
@@ -63,6 +66,13 @@ RUN_ELSEWHERE = {
     "stackctl shell gpt-1122-031500 --rank 3": "test_enter.py::test_containers_are_entered",
     "stackctl forward gpt-1122-031500 6006": "../cluster/test_exec.py::test_a_port_of_the_pods_loopback_is_reached",
     "stackctl explain gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
+    "stackctl submit -f job.toml": "../cluster/test_options.py::test_the_cluster_takes_every_option",
+    "stackctl submit -f job.toml --nodes 4 --env NCCL_DEBUG=INFO": (
+        "../unit/stackctl/cli/test_job_file.py::test_the_command_line_wins"
+    ),
+    "stackctl run -f job.toml --gpus 0 --procs 2": (
+        "../unit/stackctl/cli/test_job_file.py::test_one_file_does_for_both_commands"
+    ),
 }
 """Command -> the file and test that runs it for real."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.engines import archive
+from stackctl.engines import archive, process
 from stackctl.errors import InvalidInput
 
 
@@ -51,6 +51,42 @@ def test_in_a_repository_what_git_tracks_is_shipped_and_the_rest_is_named(folder
     assert packed.left_out == ("latest", "pkg/run.sh")
     (folder / "mine.py").unlink()
     assert sorted(names(archive.pack(folder))) == [".gitignore"]
+
+
+def test_what_git_keeps_out_is_not_shipped_where_git_cannot_tell_what_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another owner, as in a container or on a shared disk; or on a machine without git; or a damaged one."""
+    git(folder, "init", "--quiet")
+    (folder / ".gitignore").write_text(".env\n")
+    (folder / ".env").write_text("KEY=1\n")
+    git(folder, "add", ".")
+    everything = [".env", ".gitignore", "latest", "mine.py", "pkg/run.sh"]
+
+    def refused(where: Path) -> str:
+        with pytest.raises(InvalidInput) as error:
+            archive.pack(where)
+        assert "; or --code-all ships every file but git's own" in error.value.hint
+        assert sorted(names(archive.pack(where, everything=True))) == (everything if where == folder else ["run.sh"])
+        return f"{error.value.message} {error.value.hint}"
+
+    with monkeypatch.context() as patch:
+        patch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        for where in (folder, folder / "pkg"):
+            said = refused(where)
+            assert "detected dubious ownership" in said
+            assert f"if you trust its owner: git config --global --add safe.directory {folder.resolve()}" in said
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "find", lambda program, _env=None: f"/absent/{program}")
+        assert "is a git repository, and git is not installed here" in refused(folder)
+    (folder / ".git" / "HEAD").unlink()
+    assert "not a git repository" in refused(folder)
+    assert archive.pack(folder, everything=True).names == tuple(everything)
+
+
+def test_repositories_within_a_folder_are_shipped_without_what_is_gits_own(folder: Path) -> None:
+    git(folder / "pkg", "init", "--quiet")
+    assert sorted(names(archive.pack(folder))) == ["latest", "mine.py", "pkg/run.sh"]
 
 
 def test_the_same_files_give_the_same_bytes(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stackctl.jobs.job import Job
+from stackctl.jobs.pod_options import PodOptions
 from stackctl.runs import store
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
 from stackctl.runs.store import Record
@@ -20,18 +21,20 @@ if TYPE_CHECKING:  # a dry run needs none
     from stackctl.runs.stored import StoredRun
 
 
-class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
+class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
 
-    `code` is a folder to ship, `profile` a cluster's profile or a TOML file; without `preflight` nothing is checked
-    before.
+    `code` is a folder to ship, with `code_all` also what git does not track there. `profile` is a cluster's profile or
+    a TOML file. Without `preflight` nothing is checked before, and of its checks those of `skip_check` are left out.
     """
 
     namespace: str | None = None
     context: str | None = None
     profile: str = "generic"
     cpu: str | None = None
+    cpu_limit: str | None = None
     memory: str | None = None
+    ephemeral_storage: str | None = None
     shm: str | None = None
     queue: str | None = None
     priority: str | None = None
@@ -39,7 +42,9 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     secret_env: tuple[str, ...] = ()
     retries: int = 3
     code: Path | None = None
+    code_all: bool = False
     preflight: bool = True
+    skip_check: tuple[str, ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,15 +70,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Where(msgspec.Struct, frozen=True):
-    """The cluster and namespace that a person has named; None for what the kubeconfig says."""
+    """The cluster and namespace that a person has named; None for what the kubeconfig says.
+
+    `everywhere` is for lists: all namespaces, whatever is named.
+    """
 
     namespace: str | None = None
     context: str | None = None
+    everywhere: bool = False
 
     @property
     def named(self) -> bool:
         """Whether there is any."""
-        return bool(self.namespace or self.context)
+        return bool(self.namespace or self.context or self.everywhere)
 
 
 class Backend(ABC):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from stackctl.engines import kubeconfig
 from stackctl.engines.kubeconfig import Context
 from stackctl.errors import InvalidInput, StackError
-from stackctl.jobs import kubernetes, profiles
+from stackctl.jobs import kubernetes, patch, profiles, secret_names
 from stackctl.jobs.placement import place
-from stackctl.runs import store, submission
+from stackctl.runs import places, store, submission
 from stackctl.runs.backends.base import Backend, Request, Where, image_of
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
-from stackctl.runs.states import State
+from stackctl.runs.states import ENDED, State
 from stackctl.runs.store import Record
 from stackctl.runs.submission import Submission
 
@@ -25,7 +25,7 @@ class Kubernetes(Backend):
 
     def plan(self, asked: Request, tell: Tell) -> Told:
         """The manifests."""
-        return _told(prepare(asked, _context(asked), tell).manifests)
+        return _told(_shown(prepare(asked, _context(asked), tell), tell).manifests)
 
     def trial(self, asked: Request, tell: Tell) -> Told:
         """The manifests as the cluster would have them: it checks them and fills in what it would."""
@@ -33,7 +33,7 @@ class Kubernetes(Backend):
         from stackctl.runs import submit
 
         context = _context(asked)
-        return _told(submit.trial(Cluster(context.name), prepare(asked, context, tell)))
+        return _told(submit.trial(Cluster(context.name), _shown(prepare(asked, context, tell), tell)))
 
     def start(self, asked: Request, tell: Tell) -> RunHandle:
         """Submit the job.
@@ -49,55 +49,105 @@ class Kubernetes(Backend):
 
         context = _context(asked)
         ready = prepare(asked, context, tell)
-        run = submit.submit(Cluster(context.name), ready, asked.folder, tell, check=asked.cluster.preflight)
-        return ClusterRun(run, tell)
+        cluster, home = Cluster(context.name), asked.folder.parent
+        places.free_here(home, ready.job.name)
+        folder = places.folder(home, submit.record(cluster, ready))
+        check, skip = asked.cluster.preflight, asked.cluster.skip_check
+        return ClusterRun(submit.submit(cluster, ready, folder, tell, check=check, skip=skip), tell)
 
     def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
         """The run on its cluster, or what is left of it where the cluster has it no more."""
         from stackctl.engines.kube import Cluster
-        from stackctl.runs import watch
+        from stackctl.runs import leftovers, watch
         from stackctl.runs.cluster import ClusterRun, GoneRun
 
         context = kubeconfig.current(os.environ, where.context or (record.context if record else ""))
         namespace = where.namespace or (record.namespace if record else "") or context.namespace
+        cluster = Cluster(context.name)
+        if record and where.namespace and not where.context and context != kubeconfig.current(os.environ):
+            tell(f"note: of the context {context.name}, where {name} was submitted; --context chooses another")
         try:
-            return ClusterRun(watch.find(Cluster(context.name), name, namespace), tell)
-        except NoSuchRun:
+            return ClusterRun(watch.find(cluster, name, namespace), tell)
+        except NoSuchRun as error:
             if record is None:
-                raise
-            return GoneRun(store.home(os.environ) / name, record, tell)
+                found = leftovers.find(cluster, name, namespace)
+                if not found:
+                    raise
+                return leftovers.LeftRun(cluster, name, namespace, found, tell)
+            if record.server not in ("", cluster.host):
+                hint = f"{name} was submitted to {record.server}: set KUBECONFIG, or --context, to that cluster"
+                raise NoSuchRun(f"{error.message} on {cluster.host}", hint=hint) from None
+            return GoneRun(places.folder(store.home(os.environ), record), record, tell)
 
     def runs(self, mine: Sequence[Record], where: Where, tell: Tell) -> list[Record]:
-        """The store's, and all of one namespace, whoever submitted them."""
+        """The store's, and all of one namespace or of all, whoever submitted them."""
         try:
             context = kubeconfig.current(os.environ, where.context or "")
+            lacking = kubeconfig.lacking(os.environ)
         except InvalidInput as error:
             if where.named:
                 raise
-            tell(f"note: {error.where}: {error.message}; states are those last seen")
-            return list(mine)
-        namespace = where.namespace or context.namespace
-        if not (context.name or where.namespace):
-            return list(mine)
+            tell(f"note: {error.where}: {error.message}; {_LAST_SEEN}")
+            return [_as_last_seen(record) for record in mine]
+        if lacking:
+            tell(f"note: no cluster is asked for its runs: {lacking}")
+            return [_as_last_seen(record) for record in mine]
         from stackctl.runs import listing
 
+        namespace = where.namespace or context.namespace
         try:
-            there = listing.states(context.name, namespace)
+            if where.everywhere:
+                there = listing.everywhere(context.name)
+            else:
+                there = {namespace: listing.states(context.name, namespace)}
         except StackError as error:
-            tell(f"note: {error.message}; states are those last seen")
-            return list(mine)
-        found = {record.name: record for record in mine}
-        for record in mine:
-            if (record.context, record.namespace) == (context.name, namespace):
-                lost: State = "gone" if record.state == "running" else record.state
-                state = there[record.name][0] if record.name in there else lost
-                found[record.name] = msgspec.structs.replace(record, state=state)
-        for name, (state, created) in there.items():
-            theirs = Record(
-                name=name, backend="kubernetes", attempt=1, started=created, state=state, namespace=namespace
-            )
-            found.setdefault(name, theirs)
-        return list(found.values())
+            tell(f"note: {error.message}; {_LAST_SEEN}")
+            return [_as_last_seen(record) for record in mine]
+        asked = Record(
+            name="", backend="kubernetes", attempt=1, started="",
+            namespace=namespace, context=context.name, server=context.server,
+        )  # fmt: skip
+        return _merged(mine, there, asked, everywhere=where.everywhere)
+
+
+_LAST_SEEN = "states are those last seen"
+
+
+def _merged(
+    mine: Sequence[Record],
+    there: Mapping[str, Mapping[str, tuple[State, str]]],
+    asked: Record,
+    *,
+    everywhere: bool = False,
+) -> list[Record]:
+    """The store's runs, and those of the namespaces that were asked; pure.
+
+    Args:
+        there: Namespace -> its runs: name -> state, and when it was submitted.
+        asked: Where they are.
+        everywhere: Whether all namespaces were asked.
+    """
+    found, known = [], set()
+    for record in mine:
+        place = msgspec.structs.replace(asked, namespace=record.namespace) if everywhere else asked
+        if not store.same_place(record, place):
+            found.append(_as_last_seen(record))
+            continue
+        known.add((record.namespace, record.name))
+        rows = there.get(record.namespace, {})
+        lost: State = record.state if record.state in ENDED else "gone"
+        state = rows[record.name][0] if record.name in rows else lost
+        found.append(msgspec.structs.replace(record, state=state, seen=""))
+    for namespace, rows in there.items():
+        theirs = ((name, row) for name, row in rows.items() if (namespace, name) not in known)
+        place = msgspec.structs.replace(asked, namespace=namespace)
+        found += [msgspec.structs.replace(place, name=name, state=state, started=at) for name, (state, at) in theirs]
+    return found
+
+
+def _as_last_seen(record: Record) -> Record:
+    """A run of a place that was not asked: what has ended stays so, of any other it counts when it was seen."""
+    return msgspec.structs.replace(record, seen="" if record.state in ENDED else record.seen or record.started)
 
 
 def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
@@ -114,10 +164,16 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
     if options.code is not None:
         from stackctl.engines import archive
 
-        packed = archive.pack(options.code)
+        packed = archive.pack(options.code, everything=options.code_all)
         if packed.left_out:
-            names = ", ".join(packed.left_out[:3]) + (", …" if len(packed.left_out) > 3 else "")
-            tell(f"note: git does not track {names}: not shipped")
+            tell(f"note: git does not track {_some(packed.left_out)}: not shipped")
+        secret = secret_names.files(packed.names)
+        if secret:
+            tell(f"note: --code ships what may be secrets: {_some(secret)} (--secret-env gives values without files)")
+    elif options.code_all:
+        raise InvalidInput("says what of --code is shipped", where="--code-all", hint="give --code DIR, too")
+    for name in secret_names.variables(job.env):
+        tell(f"note: who may see the job can read --env {name}; --secret-env {name} keeps its value in a Secret")
     placement = place(
         job,
         namespace=options.namespace or context.namespace,
@@ -125,15 +181,35 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         image=image_of(job),
         code=packed.sha256 if packed else "",
         cpu=options.cpu,
+        cpu_limit=options.cpu_limit,
         memory=options.memory,
+        ephemeral_storage=options.ephemeral_storage,
         shm=options.shm,
         queue=options.queue,
         priority=options.priority,
         volumes=options.volumes,
         secret_env=options.secret_env,
         retries=options.retries,
+        pods=options,
     )
+    if placement.pods.host_network:
+        tell("note: no NetworkPolicy guards pods on their node's network: whoever reaches the nodes reaches the ranks")
+    for name in patch.extra_containers(placement.pods.patch or {}, kubernetes.CONTAINER):
+        tell(f"note: the run goes on until {name} has ended, too; one that stays is an initContainer with "
+             "restartPolicy: Always")  # fmt: skip
     return submission.prepare(job, placement, packed, os.environ)
+
+
+def _shown(ready: Submission, tell: Tell) -> Submission:
+    """A submission that is about to be printed: whole, so that kubectl can apply it, with what is secret in it."""
+    own = [row.name for row in ready.placement.secret_env if not row.secret]
+    if own:
+        tell(f"note: the Secret below holds the value of {_some(own)}, for whoever reads this")
+    return ready
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _context(asked: Request) -> Context:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from stackctl.cli import main as entry
@@ -46,6 +47,7 @@ RUNS = [
     (["submit", "gtp", "--dry-run"], 2, "did you mean 'gpt'?"),
     (["submit", "--name", "1st", "--dry-run"], 2, "starts with a letter"),
     (["submit", "--profile", "gek", "--dry-run"], 2, "did you mean 'gke'?"),
+    (["submit", "--skip-check", "quotas", "--dry-run"], 2, "is not one of 'namespace', 'access'"),
     (["submit", "--volume", "data:/dev", "--dry-run"], 2, "/dev has a use already"),
     (["submit", "--env", "1X=y", "--dry-run"], 2, "is not a name for an environment variable"),
     (["submit", "--dry-run=somewhere"], 2, "is not one of 'client', 'server'"),
@@ -70,6 +72,11 @@ RUNS = [
     (["test", "pytorch", "--burn", "-1"], 2, "is not in the range"),
     (["test", "tensorflow", "--burn", "60"], 2, "--burn 60: the check burn is not in this run: images with PyTorch"),
     (["test", "pytorch", "--gpus", "8"], 2, "--gpus: is for a cluster"),
+    (["test", "pytorch", "--exclude-node", "a"], 2, "--exclude-node: is for a cluster"),
+    (["test", "pytorch", "--on", "kubernetes", "--nodes", "1", "--gpus", "0", "--label", "a"], 2, "must be KEY=VALUE"),
+    (["submit", "gpt", "-f"], 2, "to follow the logs there is --follow"),
+    (["submit", "-f", "gpt"], 2, "to follow the logs there is --follow"),
+    (["submit", "--patch", "absent.yaml", "--dry-run"], 2, "--patch absent.yaml: cannot be read: No such file"),
     (["test", "pytorch", "--on", "kubernetes", "--nodes", "2", "--all-nodes"], 2, "do not go together"),
     (["test", "pytorch", "--on", "kubernetes", "--nodes", "0", "--gpus", "8"], 2, "--nodes 0: must be from 1"),
     (["test", "pytorch", "--on", "kubernetes", "--nodes", "1", "--gpus", "-1"], 2, "--gpus -1: must be from 0"),
@@ -234,6 +241,14 @@ def test_a_dry_run_of_the_suite_can_be_run_as_it_is_printed() -> None:
     assert list(yaml.safe_load(result.output)["services"]) == ["node-0", "node-1"]
 
 
+def test_a_suite_on_a_cluster_goes_where_a_job_would() -> None:
+    words = ["--on", "kubernetes", "--nodes", "1", "--gpus", "0", "--toleration", "a", "--run-as", "7", "--dry-run"]
+    result = CliRunner().invoke(cli, ["test", "pytorch", *words], env={"KUBECONFIG": "absent"})
+    spec = next(yaml.safe_load_all(result.stdout))["spec"]["template"]["spec"]
+    assert {"key": "a", "operator": "Exists"} in spec["tolerations"]
+    assert spec["securityContext"]["runAsUser"] == 7
+
+
 @pytest.mark.parametrize(("image", "code"), [("horovod-pytorch-mpi", 0), ("horovod-pytorch", 2), ("mine:1", 0)])
 def test_a_check_is_known_where_the_image_has_its_framework(
     image: str, code: int, monkeypatch: pytest.MonkeyPatch
@@ -244,6 +259,12 @@ def test_a_check_is_known_where_the_image_has_its_framework(
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
     assert "_STACKCTL_COMPLETE" in CliRunner().invoke(cli, ["completion", shell]).output
+
+
+def test_names_of_checks_are_completed() -> None:
+    shell = ShellComplete(cli, {}, "stackctl", "_STACKCTL_COMPLETE")
+    found = shell.get_completions(["submit", "--skip-check"], "qu")
+    assert [row.value for row in found] == ["queue", "quota"]
 
 
 def test_names_complete() -> None:

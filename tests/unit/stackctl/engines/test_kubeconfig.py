@@ -45,6 +45,35 @@ def test_names_that_yaml_takes_for_numbers_and_empty_parts_are_fine(tmp_path: Pa
     assert kubeconfig.current({"KUBECONFIG": str(tmp_path / "config")}, "9") == Context("9", "default")
 
 
+def test_an_empty_file_among_several_says_nothing(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "none").touch()
+    (tmp_path / "remark").write_text("# nothing yet\n")
+    several = {"KUBECONFIG": f"{tmp_path / 'none'}:{tmp_path / 'remark'}:{env['KUBECONFIG']}"}
+    assert kubeconfig.current(several) == kubeconfig.current(env)
+    assert kubeconfig.filled(several) == [tmp_path / "a", tmp_path / "b"]
+    assert kubeconfig.lacking(several) == ""
+
+
+def test_why_no_cluster_is_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", tmp_path / "account")
+    (tmp_path / "none").touch()
+    empty, absent = {"KUBECONFIG": str(tmp_path / "none")}, {"KUBECONFIG": str(tmp_path / "absent")}
+    assert kubeconfig.lacking({}) == "no ~/.kube/config"
+    assert kubeconfig.lacking(empty) == f"{tmp_path / 'none'} is empty"
+    assert kubeconfig.lacking(absent) == f"KUBECONFIG names no file: {tmp_path / 'absent'}"
+    (tmp_path / "account").mkdir()
+    assert [kubeconfig.lacking(env) for env in ({}, empty, absent)] == ["", "", ""], "a pod's own account is used"
+
+
+def test_each_context_knows_its_server(tmp_path: Path) -> None:
+    clusters = "clusters: [{name: 7, cluster: {server: 'https://a:6443/'}}, {name: none}]\n"
+    contexts = "contexts: [{name: a, context: {cluster: 7}}, {name: b, context: {cluster: none}}, {name: c}]\n"
+    (tmp_path / "config").write_text(clusters + contexts)
+    found = kubeconfig.contexts({"KUBECONFIG": str(tmp_path / "config")})
+    assert {name: context.server for name, context in found.items()} == {"a": "https://a:6443", "b": "", "c": ""}
+
+
 def test_no_kubeconfig_is_the_default_namespace(tmp_path: Path) -> None:
     assert kubeconfig.current({"KUBECONFIG": str(tmp_path / "absent")}) == Context("", "default")
 
@@ -52,7 +81,7 @@ def test_no_kubeconfig_is_the_default_namespace(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a: [", "just text", "- a", "", "contexts: 3", "contexts: [null]", "contexts: {lab: {}}", "users: [3]",
+        "a: [", "just text", "- a", "contexts: 3", "contexts: [null]", "contexts: {lab: {}}", "users: [3]",
         "contexts: [{name: lab, context: research}]", "clusters: [{name: lab, cluster: {server: 5}}]",
     ],
 )  # fmt: skip

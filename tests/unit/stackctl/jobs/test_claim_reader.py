@@ -3,7 +3,8 @@ from __future__ import annotations
 import kubernetes_validate
 import pytest
 
-from stackctl.jobs import claim_reader, kubernetes, profiles
+from stackctl.jobs import claim_reader, kubernetes, pod_options, profiles
+from stackctl.jobs.pod_options import PodSettings
 
 
 def plan(profile: str) -> kubernetes.Manifest:
@@ -13,7 +14,7 @@ def plan(profile: str) -> kubernetes.Manifest:
         claim="ckpt",
         image="mine:1",
         command=["python", "-c", "print('$(A)')"],
-        node_choice=kubernetes.node_choice(profiles.load(profile)),
+        node_choice=pod_options.node_choice(PodSettings(), profiles.load(profile).effective(gpus=True)),
     )
 
 

@@ -42,7 +42,9 @@ def env(manifests: list[dict[str, Any]]) -> dict[str, Any]:
 
 EVERYTHING: dict[str, Any] = {
     "cpu": "500m",
+    "cpu_limit": "2",
     "memory": "64Gi",
+    "ephemeral_storage": "100Gi",
     "shm": "16Gi",
     "volumes": ["checkpoints", "data:/data:ro"],
     "secret_env": ["WANDB_API_KEY=wandb:api-key"],
@@ -88,6 +90,13 @@ def test_the_attempt_is_what_the_job_controller_counts() -> None:
     names = [row["name"] for row in pod(plan())["containers"][0]["env"]]
     assert names.index("JOB_FAILURES") < names.index("STACK_ATTEMPT"), "Kubernetes fills in what stands before"
     assert env(plan())["STACK_ATTEMPT"] == "1+$(JOB_FAILURES)+$(JOB_DISRUPTIONS)"
+
+
+def test_a_value_of_ones_own_is_named_in_the_pod_and_stands_in_the_secret() -> None:
+    made = job()
+    rows = kubernetes.manifests(made, placed(made, secret_env=["KEY"]), token="t", values={"env.KEY": "v"})
+    assert env(rows)["KEY"] == {"secretKeyRef": {"name": "a", "key": "env.KEY"}}
+    assert rows[1]["stringData"] == {"token": "t", "env.KEY": "v"}
 
 
 def test_failures_are_counted_and_disruptions_are_not() -> None:
@@ -144,7 +153,19 @@ def test_a_queue_starts_the_job() -> None:
     assert "suspend" not in plan()[0]["spec"]
 
 
-def test_a_profile_is_for_jobs_with_gpus() -> None:
+def test_the_container_that_unpacks_says_what_a_quota_may_count_and_takes_no_device() -> None:
+    first, then = (pod(plan(**EVERYTHING))[kind][0]["resources"] for kind in ("initContainers", "containers"))
+    limits = {"memory": "64Gi", "ephemeral-storage": "100Gi", "cpu": "2"}
+    assert first == {"requests": {**limits, "cpu": "500m"}, "limits": limits}
+    assert then["limits"] == {**limits, "nvidia.com/gpu": "8"}
+    assert pod(plan(code="c" * 64))["initContainers"][0]["resources"] == {}
+
+
+def test_a_cpu_limit_alone_is_asked_for_too() -> None:
+    assert pod(plan(cpu_limit="4"))["containers"][0]["resources"]["requests"]["cpu"] == "4"
+
+
+def test_what_of_a_profile_is_for_gpus_is_not_for_jobs_without() -> None:
     made = plan(profile="eks")
     assert pod(made)["containers"][0]["resources"]["limits"]["vpc.amazonaws.com/efa"] == "32"
     assert pod(made)["containers"][0]["resources"]["requests"]["cpu"] == "1"  # huge pages alone are refused

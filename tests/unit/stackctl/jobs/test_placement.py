@@ -16,12 +16,43 @@ def placed(name: str = "a", **given: Any) -> Any:
     return place(job, **{"namespace": "team", "profile": profiles.load("generic"), "image": "i", **given})
 
 
-@pytest.mark.parametrize("name", ["aks", "eks"])
-def test_of_a_profile_a_job_on_cpus_has_the_name_of_gpus_alone(name: str) -> None:
+@pytest.mark.parametrize("name", profiles.names())
+def test_of_the_stacks_own_profiles_pods_without_gpus_need_nothing(name: str) -> None:
     profile = profiles.load(name)
     assert placed(profile=profile).profile == profiles.Profile(summary=profile.summary, gpu=profile.gpu)
-    on_gpus = jobs.make(name="a", workload="gpt", gpus=8)
-    assert place(on_gpus, namespace="team", profile=profile, image="i").profile is profile
+
+
+PROFILE = """\
+summary = "ours"
+fabric = "rdma"
+selector = { pool = "training" }
+tolerations = [{ key = "team", operator = "Exists" }]
+annotations = { owner = "research" }
+env = { HTTPS_PROXY = "http://proxy:3128", LEVEL = "1" }
+
+[with_gpus]
+selector = { gpu = "h100" }
+tolerations = [{ key = "nvidia.com/gpu", operator = "Exists" }, { key = "team", operator = "Exists" }]
+env = { LEVEL = "2" }
+runtime_class = "nvidia"
+"""
+
+
+def test_a_profile_holds_for_all_pods_and_a_part_of_it_for_those_with_gpus(tmp_path: Path) -> None:
+    path = tmp_path / "ours.toml"
+    path.write_text(PROFILE)
+    profile = profiles.load(str(path))
+    on_cpus = placed(profile=profile).profile
+    assert (on_cpus.selector, on_cpus.annotations) == ({"pool": "training"}, {"owner": "research"})
+    assert [row.key for row in on_cpus.tolerations] == ["team"]
+    assert on_cpus.env == {"HTTPS_PROXY": "http://proxy:3128", "LEVEL": "1"}
+    assert (on_cpus.fabric, on_cpus.runtime_class) == ("any", "")
+    job = jobs.make(name="a", workload="gpt", gpus=8)
+    on_gpus = place(job, namespace="team", profile=profile, image="i").profile
+    assert on_gpus.selector == {"pool": "training", "gpu": "h100"}
+    assert [row.key for row in on_gpus.tolerations] == ["team", "nvidia.com/gpu"], "each once"
+    assert on_gpus.env == {"HTTPS_PROXY": "http://proxy:3128", "LEVEL": "2"}
+    assert (on_gpus.fabric, on_gpus.runtime_class) == ("rdma", "nvidia")
 
 
 def test_volumes() -> None:
@@ -44,6 +75,9 @@ def test_volumes() -> None:
         ({"image": "a b"}, "is not an image's name"),
         ({"cpu": "many"}, "--cpu many: is not an amount above zero"),
         ({"cpu": "0"}, "--cpu 0"),
+        ({"cpu_limit": "few"}, "--cpu-limit few: is not an amount above zero"),
+        ({"cpu": "2", "cpu_limit": "1500m"}, "--cpu 2 --cpu-limit 1500m: asks for more than the limit allows"),
+        ({"ephemeral_storage": "100 GB"}, "--ephemeral-storage 100 GB: is not an amount above zero"),
         ({"memory": "64 Gi"}, "write it as in 64Gi"),
         ({"shm": "8Gi", "memory": "4Gi"}, "--shm 8Gi --memory 4Gi"),
         ({"volumes": ["data:"]}, "must be claim[:path][:ro]"),
@@ -58,8 +92,9 @@ def test_volumes() -> None:
         ({"volumes": ["code:/workspace"], "code": "c" * 64}, "/workspace has a use already"),
         ({"volumes": ["a:/data", "b:/data"]}, "--volume b:/data: clashes with a at /data"),
         ({"volumes": ["a:/data", "b:/data/x"]}, "clashes with a at /data"),
-        ({"secret_env": ["KEY"]}, "must be NAME=secret:key"),
-        ({"secret_env": ["KEY=secret"]}, "must be NAME=secret:key"),
+        ({"secret_env": ["KEY=abc"]}, "--secret-env KEY=…: must be NAME=secret:key, or NAME"),
+        ({"secret_env": ["KEY", "KEY"]}, "KEY is set twice"),
+        ({"secret_env": ["MINE"]}, "MINE is set twice"),
         ({"secret_env": ["1KEY=secret:key"]}, "is no name"),
         ({"secret_env": ["STACK_TOKEN=secret:key"]}, "the launcher's own"),
         ({"secret_env": ["MINE=secret:key"]}, "MINE is set twice"),

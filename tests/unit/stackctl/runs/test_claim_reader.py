@@ -74,6 +74,9 @@ def test_of_large_logs_the_end_is_read(
     assert (store / "logs/attempt-2/rank-0.log").read_bytes() == b"all that was followed"
 
 
+AS_THE_RUN = {"securityContext": kubernetes.security()}
+
+
 def placed(*volumes: str, profile: profiles.Profile | None = None, gpus: int = 0) -> tuple[jobs.Job, Placement]:
     made = jobs.make(name="a", arguments=["true"], gpus=gpus)
     profile = profile or profiles.load("generic")
@@ -90,11 +93,11 @@ def test_where_a_run_keeps_its_outputs() -> None:
     assert source_of(job()) is None
     assert source_of(job("data:/data")) is None
     found = source_of(job("data:/data:ro", "ckpt"))
-    assert found == Source("a", "team", "ckpt", "mine:1", 1795327200.0, {})
+    assert found == Source("a", "team", "ckpt", "mine:1", 1795327200.0, AS_THE_RUN)
     about: dict[str, Any] = {"name": "a", "backend": "kubernetes", "attempt": 1, "namespace": "team", "image": "mine:1"}
     record = Record(**about, started="2026-11-22T06:00:00+00:00")
     assert source_in(record) is None
-    assert source_in(msgspec.structs.replace(record, claim="ckpt")) == found
+    assert source_in(msgspec.structs.replace(record, claim="ckpt", node_choice=AS_THE_RUN)) == found
 
 
 @pytest.mark.parametrize("name", ["aks", "eks"])
@@ -104,17 +107,17 @@ def test_it_is_read_on_the_nodes_that_the_run_could_take(name: str) -> None:
     assert of_the_job is not None
     assert of_the_job.node_choice == {
         "nodeSelector": {"pool": "h100"},
-        "tolerations": [msgspec.to_builtins(row) for row in profile.tolerations],
+        "tolerations": [msgspec.to_builtins(row) for row in profile.with_gpus.tolerations],
+        **AS_THE_RUN,
     }
-    _, placement = placed("ckpt", profile=profile, gpus=8)
     about: dict[str, Any] = {"name": "a", "backend": "kubernetes", "attempt": 1, "claim": "ckpt", "started": ""}
-    record = Record(**about, node_choice=kubernetes.node_choice(placement.profile))
+    record = Record(**about, node_choice=of_the_job.node_choice)
     kept = source_in(msgspec.json.decode(msgspec.json.encode(record), type=Record))
     assert kept is not None
     assert kept.node_choice == of_the_job.node_choice, "also when the Job is gone"
     on_cpus = source_of(job("ckpt", profile=profile))
     assert on_cpus is not None
-    assert on_cpus.node_choice == {}
+    assert on_cpus.node_choice == {"nodeSelector": {"pool": "h100"}, **AS_THE_RUN}
 
 
 def test_a_file_that_is_no_json_is_none() -> None:

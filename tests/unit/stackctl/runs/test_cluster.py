@@ -27,13 +27,16 @@ T = TypeVar("T")
 class Said:
     """A cluster as it was, with two lines in each log."""
 
+    context, host = "", "https://there"
+
     def __init__(self, name: str) -> None:
         self.rows: dict[str, Any] = json.loads((Path(__file__).parent / "recorded" / f"{name}.json").read_text())
         self.rows["job"]["metadata"]["uid"] = "u"
         self.deleted: list[str] = []
 
     def get(self, kind: str, _name: str, _namespace: str = "") -> Any:
-        return self.rows["job"] if kind == "Job" else {}
+        owner = {"metadata": {"uid": "s", "ownerReferences": [{"uid": "u"}]}}
+        return self.rows["job"] if kind == "Job" else owner
 
     def items(self, kind: str, of: type[T], _namespace: str = "", **_query: str) -> list[T]:
         return msgspec.convert(self.rows["pods" if kind == "Pod" else "events"], list[of])  # type: ignore[valid-type]

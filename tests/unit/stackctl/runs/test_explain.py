@@ -116,9 +116,9 @@ def pulling() -> dict[str, Any]:
     return found
 
 
-def conditions(kind: str) -> dict[str, Any]:
+def conditions(kind: str, reason: str = "FailedIndexes") -> dict[str, Any]:
     found = live()
-    found["job"]["status"]["conditions"] = [{"type": kind, "status": "True", "reason": "DeadlineExceeded"}]
+    found["job"]["status"]["conditions"] = [{"type": kind, "status": "True", "reason": reason}]
     found["pods"] = []
     return found
 
@@ -137,6 +137,18 @@ def gone(reason: str, sentence: str) -> dict[str, Any]:
     return {**conditions("Failed"), "kept": report}
 
 
+FORBIDDEN = 'Error creating: pods "a" is forbidden:'
+USED_UP = f"{FORBIDDEN} exceeded quota: q, requested: pods=1,cpu=2, used: pods=2,cpu=3, limited: pods=2,cpu=4"
+UNSAID = f"{FORBIDDEN} failed quota: q: must specify limits.cpu for: node,unpack; memory for: node"
+BOUNDS = (
+    f"{FORBIDDEN} [maximum memory usage per Container is 1Gi, but limit is 2Gi, "
+    "minimum cpu usage per Pod is 1.  No request is specified]"
+)
+RATIO = f"{FORBIDDEN} cpu max limit to request ratio per Container is 2, but provided ratio is 4.000000"
+CLASH = (
+    'Pod "a" is invalid: spec.containers[0].resources.requests: Invalid value: "8": '
+    "must be less than or equal to cpu limit of 1"
+)
 INSECURE = 'pods "a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
 DENIED = (
     'failed to resolve reference "registry.example/x:1": pull access denied, repository does not exist or may require '
@@ -145,7 +157,12 @@ DENIED = (
 
 SAID: list[tuple[str, dict[str, Any], str]] = [
     ("succeeded", conditions("Complete"), "has succeeded"),
-    ("quota", recorded("quota"), "exceeded quota: small, requested: pods=1"),
+    ("quota too small", recorded("quota"), "the quota small allows pods 0 in all, and the job needs 1"),
+    ("quota", refused(USED_UP), "the quota q has pods 2 of 2 in use, and each node of the job needs 1"),
+    ("amount missing", refused(UNSAID), "limits.cpu and memory, so every pod has to say it: use --cpu-limit and --mem"),
+    ("limit range", refused(BOUNDS), "memory of at most 1Gi a container, and its limit is 2Gi; cpu of at least 1"),
+    ("limit range", refused(RATIO), "a cpu limit of at most 2 times the request a container, and it is more"),
+    ("amounts clash", refused(CLASH), "8 of cpu is asked for, and the limit is 1, as a limit range sets it by"),
     ("pod security", refused(INSECURE), "runAsNonRoot"),
     ("webhook", refused('admission webhook "policy.example" denied the request: no owner'), "no owner"),
     ("not admitted", recorded("not-admitted"), "every pod names its owner"),
@@ -177,7 +194,8 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("peers missing", recorded("peers-missing"), "nodes 1, 2 of 3 never came within 5 s"),
     ("disrupted", ended(143), "was told to stop with the others"),
     ("ended", failed(), "| OSError: broken"),
-    ("failed", conditions("Failed"), "DeadlineExceeded"),
+    ("failed", conditions("Failed"), "FailedIndexes"),
+    ("deadline", conditions("Failed", "DeadlineExceeded"), "it took longer than its --deadline"),
     ("starting", live(), "2 of 2 nodes (0, 1)"),
     ("starting", live(pods=False), "2 of its pods are not there yet"),
     ("running", live(running=True), "attempt 1"),

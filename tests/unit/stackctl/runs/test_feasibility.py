@@ -9,7 +9,7 @@ from stackctl.runs import feasibility
 from stackctl.runs.feasibility import Node, Pod, Room
 
 GPU = "nvidia.com/gpu"
-NEED = {GPU: "8"}
+NEED = {GPU: 8.0}
 
 
 def node(name: str, gpus: int = 8, **given: Any) -> Node:
@@ -19,16 +19,24 @@ def node(name: str, gpus: int = 8, **given: Any) -> Node:
     return msgspec.convert({**row, "status": {**status, "conditions": ready}}, Node)
 
 
-def pod(where: str, *containers: dict[str, str], first: dict[str, str] | None = None) -> Pod:
-    def row(requests: dict[str, str]) -> dict[str, Any]:
-        return {"resources": {"requests": requests}}
+def pod(
+    where: str,
+    *containers: dict[str, str],
+    first: dict[str, str] | None = None,
+    beside: dict[str, str] | None = None,
+    overhead: dict[str, str] | None = None,
+) -> Pod:
+    """A pod with containers, one that starts before them, and before that one that stays up beside them."""
 
-    starting = [row(first)] if first else []
+    def row(requests: dict[str, str], **more: str) -> dict[str, Any]:
+        return {"resources": {"requests": requests}, **more}
+
+    starting = [*([row(beside, restartPolicy="Always")] if beside else []), *([row(first)] if first else [])]
     spec = {"nodeName": where, "containers": [row(requests) for requests in containers], "initContainers": starting}
-    return msgspec.convert({"spec": spec}, Pod)
+    return msgspec.convert({"spec": {**spec, "overhead": overhead or {}}}, Pod)
 
 
-def room(nodes: list[Node], *pods: Pod, need: dict[str, str] = NEED, **given: Any) -> Room:
+def room(nodes: list[Node], *pods: Pod, need: dict[str, float] = NEED, **given: Any) -> Room:
     return feasibility.room(nodes, pods, need, **{"selector": {}, "tolerations": (), **given})
 
 
@@ -39,13 +47,20 @@ def test_what_runs_there_counts() -> None:
 
 
 def test_a_pod_asks_for_all_its_containers_or_its_first_whichever_is_more() -> None:
-    assert room([node("a")], pod("a", {GPU: "1"}, {GPU: "1"}), need={GPU: "6"}).now == 1
-    assert room([node("a")], pod("a", {GPU: "1"}, first={GPU: "4"}), need={GPU: "6"}).now == 0
+    assert room([node("a")], pod("a", {GPU: "1"}, {GPU: "1"}), need={GPU: 6.0}).now == 1
+    assert room([node("a")], pod("a", {GPU: "1"}, first={GPU: "4"}), need={GPU: 6.0}).now == 0
+
+
+def test_what_stays_up_beside_a_pod_counts_and_what_its_runtime_takes() -> None:
+    assert room([node("a")], pod("a", {GPU: "1"}, beside={GPU: "1"}), need={GPU: 6.0}).now == 1
+    assert room([node("a")], pod("a", {GPU: "1"}, beside={GPU: "2"}), need={GPU: 6.0}).now == 0
+    assert room([node("a")], pod("a", {GPU: "1"}, beside={GPU: "1"}, first={GPU: "2"}), need={GPU: 6.0}).now == 0
+    assert room([node("a")], pod("a", {GPU: "1"}, overhead={GPU: "2"}), need={GPU: 6.0}).now == 0
 
 
 def test_small_pods_share_a_node() -> None:
-    assert room([node("a"), node("b", 3)], need={GPU: "2"}).now == 5
-    assert room([node("a")], need={GPU: "1", "cpu": "1500m"}).now == 2
+    assert room([node("a"), node("b", 3)], need={GPU: 2.0}).now == 5
+    assert room([node("a")], need={GPU: 1.0, "cpu": 1.5}).now == 2
     assert room([node("a")], need={}).now == 110, "a pod takes one of the node's places in any case"
 
 
@@ -80,6 +95,6 @@ def test_a_refusal_names_the_nearest_nodes_first_and_not_all() -> None:
 
 
 def test_pods_that_must_be_apart_take_a_node_each() -> None:
-    found = room([node("a"), node("b", 3)], need={GPU: "2"}, apart=True)
+    found = room([node("a"), node("b", 3)], need={GPU: 2.0}, apart=True)
     assert (found.now, found.ever) == (2, 2)
-    assert room([node("a")], pod("a", {GPU: "8"}), need={GPU: "2"}, apart=True).now == 0
+    assert room([node("a")], pod("a", {GPU: "8"}), need={GPU: 2.0}, apart=True).now == 0

@@ -6,7 +6,7 @@ import pytest
 
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import job as jobs
-from stackctl.runs import known, listing, store, watch
+from stackctl.runs import known, leftovers, listing, places, store, summary, watch
 from stackctl.runs.backends.base import Where
 from stackctl.runs.handle import Lines, NoSuchRun, RunHandle
 from stackctl.runs.states import State
@@ -30,6 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise NoSuchRun(f"the namespace {namespace} has no run named {name}")
 
     monkeypatch.setattr(watch, "find", absent)
+    monkeypatch.setattr(leftovers, "find", lambda _cluster, _name, _namespace: [])
     monkeypatch.setattr(listing, "states", lambda _context, _namespace: {})
     return tmp_path / "runs"
 
@@ -56,14 +57,35 @@ def test_the_list_has_the_stores_runs_as_the_cluster_sees_them_and_others(
     stored(home, "elsewhere", state="stopped", namespace="other")
     there = dict.fromkeys(["local", "mine", "elsewhere", "theirs"], ("pending", "now"))
     monkeypatch.setattr(listing, "states", lambda _context, _namespace: there)
-    runs = {run.name: (run.state, run.started, run.namespace) for run in known.runs(Where(), print)}
-    assert runs == {
-        "local": ("failed", "then", ""),
-        "mine": ("pending", "then", "team"),
-        "gone": ("gone", "then", "team"),
-        "elsewhere": ("stopped", "then", "other"),
-        "theirs": ("pending", "now", "team"),
+    runs = sorted((run.name, run.namespace, run.state, run.started) for run in known.runs(Where(), print))
+    assert runs == [
+        ("elsewhere", "other", "stopped", "then"),
+        ("elsewhere", "team", "pending", "now"),
+        ("gone", "team", "gone", "then"),
+        ("local", "", "failed", "then"),
+        ("local", "team", "pending", "now"),
+        ("mine", "team", "pending", "then"),
+        ("theirs", "team", "pending", "now"),
+    ]
+
+
+def test_the_list_of_all_namespaces(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(home, "mine", namespace="team")
+    stored(home, "elsewhere", namespace="other")
+    stored(home, "gone", namespace="third")
+    there = {
+        "team": {"mine": ("pending", "now")},
+        "other": {"elsewhere": ("succeeded", "now")},
+        "far": {"mine": ("queued", "now")},
     }
+    monkeypatch.setattr(listing, "everywhere", lambda _context: there)
+    runs = sorted((run.name, run.namespace, run.state) for run in known.runs(Where(everywhere=True), print))
+    assert runs == [
+        ("elsewhere", "other", "succeeded"),
+        ("gone", "third", "gone"),
+        ("mine", "far", "queued"),
+        ("mine", "team", "pending"),
+    ]
 
 
 def test_a_run_that_its_cluster_has_no_more_tells_what_its_folder_does(home: Path) -> None:
@@ -96,6 +118,70 @@ def test_a_run_of_this_machine_is_found_where_the_cluster_has_none_of_its_name(h
 def test_lines_that_no_rank_prints(chosen: Lines, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         chosen.nodes(jobs.make(name="a", workload="gpt", nodes=2))
+
+
+def placed(home: Path, name: str, state: State = "running", **place: str) -> Record:
+    record = Record(
+        name=name, backend="kubernetes", attempt=1, started="then", state=state, **{"context": "here", **place}  # type: ignore[arg-type]
+    )  # fmt: skip
+    store.submitted(places.folder(home, record), jobs.make(name=name, workload="gpt"), record)
+    return record
+
+
+def test_of_several_runs_of_a_name_one_is_chosen_by_its_place(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(home, "a", namespace="team")
+    placed(home, "a", "failed", namespace="other")
+    with pytest.raises(InvalidInput, match="is the name of 2 runs") as error:
+        find("a")
+    assert str(error.value).splitlines() == [
+        "a: is the name of 2 runs:",
+        "  namespace team, context here: running, started then",
+        "  namespace other, context here: failed, started then",
+        "  choose one with --namespace (-n) or --context",
+    ]
+    assert "not on the cluster any more" in find("a", Where(namespace="team")).status().text
+    assert find("a", Where(namespace="other")).wait().state == "failed"
+    with pytest.raises(NoSuchRun, match="the namespace third has no run named a"):
+        find("a", Where(namespace="third"))
+    runs = [(run.namespace, run.state) for run in known.runs(Where(), print)]
+    assert sorted(runs) == [("other", "failed"), ("team", "gone")]
+
+
+def test_contexts_of_one_name_are_told_apart_by_their_servers(home: Path) -> None:
+    placed(home, "a", "failed", namespace="team", server="https://127.0.0.1:1")
+    placed(home, "a", "running", namespace="team", server="https://127.0.0.1:2")
+    assert find("a").wait().state == "failed"
+    assert [(run.state, run.seen) for run in known.runs(Where(), print)] == [("failed", ""), ("running", "then")]
+
+
+def test_a_run_of_a_cluster_that_its_context_does_not_mean_any_more(home: Path) -> None:
+    placed(home, "a", "running", namespace="team", server="https://127.0.0.1:2")
+    with pytest.raises(NoSuchRun, match="has no run named a on https://127") as error:
+        find("a")
+    assert "a was submitted to https://127.0.0.1:2" in error.value.hint
+
+
+def test_states_that_nobody_has_asked_for_say_when_they_were_seen(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    placed(home, "away", namespace="other", seen="2026-11-22T06:00:00+00:00")
+    placed(home, "done", "succeeded", namespace="other", seen="2026-11-22T06:00:00+00:00")
+    runs = known.runs(Where(), print)
+    assert {run.name: run.seen for run in runs} == {"away": "2026-11-22T06:00:00+00:00", "done": ""}
+    assert "away  running (seen 2026-11-22T06:00)  namespace other" in summary.listed(runs).text
+    assert capsys.readouterr().out == ""
+
+
+def test_why_no_cluster_was_asked_is_told(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(home, "a", namespace="team")
+    absent = str(tmp_path / "absent")
+    monkeypatch.setenv("KUBECONFIG", absent)
+    assert [run.seen for run in known.runs(Where(), print)] == ["then"]
+    assert capsys.readouterr().out == f"note: no cluster is asked for its runs: KUBECONFIG names no file: {absent}\n"
 
 
 def test_what_another_version_ran_is_named(home: Path) -> None:

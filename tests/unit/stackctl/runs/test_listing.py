@@ -17,6 +17,17 @@ def test_an_age_gives_the_time(age: str, started: str) -> None:
     assert listing.started(age, NOW) == f"{started}+00:00"
 
 
+def test_of_all_namespaces_the_rows_say_theirs() -> None:
+    def row(name: str, namespace: str) -> dict[str, object]:
+        about = {"metadata": {"name": name, "namespace": namespace, "annotations": {}}}
+        return {"cells": [name, "Complete", "5s"], "object": about}
+
+    columns = [{"name": name} for name in ("Name", "Status", "Age")]
+    sent = {"columnDefinitions": columns, "rows": [row("a", "one"), row("a", "two"), row("b", "one")]}
+    found = listing.by_namespace(msgspec.convert(sent, listing.Table), NOW)
+    assert {namespace: sorted(rows) for namespace, rows in found.items()} == {"one": ["a", "b"], "two": ["a"]}
+
+
 @pytest.mark.parametrize(
     ("columns", "rows"),
     [

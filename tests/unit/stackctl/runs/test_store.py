@@ -169,8 +169,23 @@ def test_a_run_on_a_cluster_is_written_down_and_may_be_submitted_again(tmp_path:
     (folder / "failure.json").write_text("{}")
     store.submitted(folder, job, on_cluster())
     assert store.read_record(folder) == on_cluster()
-    assert (folder / "logs" / "attempt-1" / "failure.json").exists(), "an earlier outcome is put aside"
     assert store.read_job(folder) == job
+    aside = folder / "earlier" / "2026-11-22T060000+0000"
+    assert sorted(path.name for path in aside.iterdir()) == ["failure.json", "job.json", "run.json"]
+
+
+def test_a_submission_that_is_repeated_is_the_same_run(tmp_path: Path) -> None:
+    folder, job = tmp_path / "a", jobs.make(name="a", workload="gpt")
+    store.submitted(folder, job, on_cluster(uid="1"))
+    (folder / "logs").mkdir()
+    store.submitted(folder, job, on_cluster(uid="1", started="2026-11-23T06:00:00+00:00"))
+    assert store.read_record(folder) == on_cluster(uid="1")
+    for _ in range(2):
+        store.submitted(folder, job, on_cluster(uid="2"))
+        assert not (folder / "logs").exists(), "an earlier run's lines are no lines of this one"
+        (folder / "logs").mkdir()
+        store.submitted(folder, job, on_cluster(uid="3"))
+    assert len(list((folder / "earlier").iterdir())) == 4
 
 
 def test_another_run_of_the_name_is_not_written_over(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def ready(tmp_path: Path) -> Submission:
 def test_a_submission_is_checked_made_written_down_and_told(
     ready: Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "check", lambda _cluster, _ready: ["it is slow"])
+    monkeypatch.setattr(preflight, "check", lambda _cluster, _ready, _skip: ["it is slow"])
     cluster, told = Taking(), list[str]()
     run = submit.submit(cast(Cluster, cluster), ready, tmp_path / "a", told.append, check=True)
     assert (run.name, run.namespace, run.uid) == ("a", "team", "u")

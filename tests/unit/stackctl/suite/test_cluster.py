@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from stackctl.errors import MissingHere
-from stackctl.jobs.profiles import Profile, Toleration
+from stackctl.jobs.profiles import Needs, Profile, Toleration
 from stackctl.runs.feasibility import Node
 from stackctl.suite.cluster import Size, size
 
 GPU = "nvidia.com/gpu"
-PROFILE = Profile(summary="", tolerations=(Toleration(key=GPU, operator="Exists"),))
+PROFILE = Profile(summary="", with_gpus=Needs(tolerations=(Toleration(key=GPU, operator="Exists"),)))
 
 
 def node(name: str, gpus: int = 0, give: int | None = None, **spec: Any) -> Node:

@@ -1,0 +1,71 @@
+"""Which folder of the store holds a run of a cluster: one for each name, namespace, context and API server.
+
+A run of this machine has a folder of its name, `NAME`; one of a cluster has `NAME@NAMESPACE@CONTEXT`. Earlier versions
+gave those of clusters a folder of their name, too, and such folders stay in use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from stackctl.errors import NameTaken
+from stackctl.runs import store
+from stackctl.runs.store import SEPARATOR, Record, is_of_a_cluster
+
+_LONGEST = 80
+"""Characters of a part of a folder's name; a file system takes 255 in all."""
+
+
+def folder(home: Path, record: Record) -> Path:
+    """The folder of a run of a cluster, whether it is there yet or not."""
+    own = SEPARATOR.join(map(_part, (record.name, record.namespace, record.context)))
+    paths = [home / record.name, home / own, home / f"{own}{SEPARATOR}{_part(record.server)}"]
+    for path in paths:
+        there = store.read_record(path)
+        if there is not None and store.same_place(there, record):
+            return path
+    # Contexts of several kubeconfigs may have one name: `default`, say.
+    return paths[1] if store.read_record(paths[1]) is None else paths[2]
+
+
+def on_clusters(home: Path, name: str) -> list[Record]:
+    """The runs of clusters that have a name, as the store knows them.
+
+    Raises:
+        InvalidInput: The record of one cannot be read.
+    """
+    try:
+        names = os.listdir(home)  # noqa: PTH208 - a store may hold thousands
+    except FileNotFoundError:
+        return []
+    found = [store.find_record(home / row) for row in sorted(names) if row.partition(SEPARATOR)[0] == name]
+    return [store.named(record, name) for record in found if record is not None and is_of_a_cluster(record)]
+
+
+def taken(home: Path, name: str) -> bool:
+    """Whether a run of the store has this name, wherever it is."""
+    return os.path.lexists(home / name) or bool(on_clusters(home, name))
+
+
+def free_here(home: Path, name: str) -> None:
+    """See that no run of this machine has the name of one on a cluster: nobody could tell them apart by it.
+
+    Raises:
+        NameTaken: One has.
+    """
+    path = home / name
+    there = store.read_record(path)
+    if there and is_of_a_cluster(there):
+        return
+    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+        raise NameTaken("this machine has a run of this name", where=str(path), hint="choose another --name")
+
+
+def _part(text: str) -> str:
+    plain = quote(text, safe="")
+    if len(plain) <= _LONGEST:
+        return plain
+    return f"{plain[: _LONGEST - 13]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
