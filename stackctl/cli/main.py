@@ -19,7 +19,9 @@ COMMANDS = {
     "build": ("stackctl.cli.build", "Build images, and say what came of it."),
     "cancel": ("stackctl.cli.watch", "Stop a run on a cluster, and remove it with all that belongs to it."),
     "completion": ("stackctl.cli.completion", "Print the completion script of a shell."),
+    "exec": ("stackctl.cli.reach", "Run a command beside a rank of a run: its environment, its working folder."),
     "explain": ("stackctl.cli.watch", "Say in a paragraph why a run waits or has failed, with the evidence."),
+    "forward": ("stackctl.cli.reach", "Reach a port of a run from here: TensorBoard, say."),
     "images": ("stackctl.cli.images", "Show the image matrix."),
     "list": ("stackctl.cli.watch", "List runs: those of this machine, and those on the cluster."),
     "lock": ("stackctl.cli.lock", "Resolve an image's packages into hashed locks."),
@@ -27,6 +29,7 @@ COMMANDS = {
     "render": ("stackctl.cli.render", "Write the Dockerfiles and Compose files from their data."),
     "run": ("stackctl.cli.run", "Run a job here, as processes or in Compose."),
     "sbom": ("stackctl.cli.sbom", "Print the bill of materials of an image, as CycloneDX JSON."),
+    "shell": ("stackctl.cli.reach", "Open a shell beside a rank of a run: its environment, its working folder."),
     "status": ("stackctl.cli.watch", "Show how a run fares: its state and attempt, and each node's."),
     "submit": ("stackctl.cli.submit", "Run a job on a Kubernetes cluster."),
     "test": ("stackctl.cli.test", "Test an image, and this machine with it: is it fit to train?"),
@@ -38,7 +41,7 @@ COMMANDS = {
 """Name -> module and one line of help. Listed here so that `stackctl --help` imports none of the modules."""
 
 
-_ATTRIBUTES = {"list": "list_"}
+_ATTRIBUTES = {"exec": "exec_", "list": "list_"}
 """Where a command's name is one of Python's own."""
 
 COMPLETE = "_STACKCTL_COMPLETE"

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import click
 
-from stackctl.cli import complete
+from stackctl.cli import complete, following
 from stackctl.cli.sections import Sectioned
-from stackctl.errors import InvalidInput, did_you_mean
+from stackctl.errors import InvalidInput
 from stackctl.jobs import job as jobs
 from stackctl.jobs.job import Job
-from stackctl.runs import places, store
+from stackctl.runs import asking
 from stackctl.runs.asked_before import CHECKS
 from stackrt.contract import BINDS, TIMEOUT
 from stackrt.frameworks import FRAMEWORKS
@@ -206,16 +205,6 @@ def split_words(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     return ("", arguments) if arguments else ("gpt", ())
 
 
-def stem(command: Sequence[str]) -> str:
-    """What to call a run of the user's own command: its script or module, else its program."""
-    program, *more = command
-    if Path(program).name.startswith("python"):
-        if more[:1] == ["-m"] and len(more) > 1:
-            return more[1].rpartition(".")[2]
-        return next((Path(word).stem for word in more if word.endswith(".py")), Path(program).stem)
-    return Path(program).stem
-
-
 def environment(pairs: Sequence[str]) -> dict[str, str]:
     """`NAME=VALUE` pairs as a dictionary; `NAME` alone takes the caller's own value.
 
@@ -233,37 +222,9 @@ def environment(pairs: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def free_name(words: tuple[str, ...]) -> str:
+def free_name(words: tuple[str, ...], *, for_cluster: bool = False) -> str:
     """A name from what is run and when; a number behind it where several runs start within one second."""
-    workload, arguments = split_words(words)
-    base = store.new_name(workload or stem(arguments), datetime.now())
-    home = store.home(os.environ)
-    return next(name for name in [base, *(f"{base}-{n}" for n in range(2, 1000))] if not places.taken(home, name))
-
-
-def framework(image: str | None, given: str | None, workload: str) -> str | None:
-    """What ranks expect of the launcher: what was given, else what the catalog says of the image.
-
-    Of an image that the catalog does not know that it means torch is said; a name that may be a slip of the pen is
-    none of ours and has no tag.
-
-    Raises:
-        InvalidInput: A workload has its own, or the image's name is nearly one of the catalog.
-    """
-    if workload and given:
-        raise InvalidInput(f"the workload {workload!r} has its own", where=f"--framework {given}", hint="leave it out")
-    if not image:
-        return given
-    from stackctl.images import catalog
-
-    rows = catalog.load().images
-    if image in rows:
-        return given or rows[image].launcher
-    if not set("/:@") & set(image) and (guess := did_you_mean(image, rows)).startswith("did"):
-        raise InvalidInput("is no image of the catalog", where=f"--image {image}", hint=f"{guess} Or add its tag")
-    if not (given or workload):
-        click.echo(f"note: {image} is not of the catalog: its ranks get torch's variables (--framework)", err=True)
-    return given
+    return asking.free_name(*split_words(words), for_cluster=for_cluster)
 
 
 def job(words: tuple[str, ...], name: str, given: Mapping[str, Any], *, containers: bool) -> Job:
@@ -282,7 +243,7 @@ def job(words: tuple[str, ...], name: str, given: Mapping[str, Any], *, containe
         workload=workload,
         arguments=arguments,
         device=given.get("device") or ("cpu" if containers and not given["gpus"] else None),
-        framework=framework(given["image"], given["framework"], workload),
+        framework=asking.framework(given["image"], given["framework"], workload, following.tell),
         env=environment(given["env"]),
         **plain,
     )

@@ -123,11 +123,8 @@ def submit(
 
 
 def _asked(words: tuple[str, ...], name: str | None, given: Mapping[str, Any]) -> Request:
-    job = options.job(words, _free_name(words) if name is None else name, given, containers=True)
+    job = options.job(
+        words, options.free_name(words, for_cluster=True) if name is None else name, given, containers=True
+    )
     cluster = ClusterOptions(**{field: given[field] for field in ClusterOptions.__struct_fields__})
     return Request(job=job, folder=store.home(os.environ) / job.name, cluster=cluster)
-
-
-def _free_name(words: tuple[str, ...]) -> str:
-    name = options.free_name(words)
-    return name if name[0].isalpha() else f"run-{name}"

@@ -30,7 +30,7 @@ _PATIENT_STOPS = 3
 """After so many stops a further one does not wait for the engine."""
 
 
-def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool = False) -> list[int]:
+def run(file: Path, project: str, secrets: Mapping[str, str], streams: tuple[int, int] = (1, 2)) -> list[int]:
     """Start a project, follow its output, wait until all its containers have ended, and remove it.
 
     Returns:
@@ -41,7 +41,7 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
 
     Args:
         secrets: Environment variables that the file refers to.
-        to_stderr: Send the containers' output to our standard error.
+        streams: Descriptors for the containers' output and errors.
 
     Raises:
         CommandFailed: Compose could not start the project; nothing of it is left.
@@ -72,7 +72,7 @@ def run(file: Path, project: str, secrets: Mapping[str, str], *, to_stderr: bool
             if stops:
                 stops.append(_start([*base, "stop"], env))  # the first saw only the containers that were there
             with docker_api.connected(patient=True) as client:
-                return _watched(client, project, 2 if to_stderr else 1)
+                return _watched(client, project, streams)
     except CommandFailed as error:
         if stops:
             raise KeyboardInterrupt from None  # Ctrl-C ended a docker command of ours as well
@@ -110,7 +110,7 @@ def _of(project: str) -> dict[str, str]:
     return {"label": f"com.docker.compose.project={project}"}
 
 
-def _watched(client: APIClient, project: str, stdout: int) -> list[int]:
+def _watched(client: APIClient, project: str, streams: tuple[int, int]) -> list[int]:
     """Show what the containers of a project print, and wait until all have ended; returns their exit codes.
 
     Once one has failed, the others get a while and are killed.
@@ -128,7 +128,7 @@ def _watched(client: APIClient, project: str, stdout: int) -> list[int]:
     ended: dict[str, int] = {}
     kill_at: float | None = None
     try:
-        with _shown(client, keys, stdout):
+        with _shown(client, keys, streams):
             for row in client.containers(all=True, filters=_of(project)):
                 if row["State"] not in _ALIVE:  # the engine keeps but the last few events of all that it runs
                     ended[row["Id"]] = client.inspect_container(row["Id"])["State"]["ExitCode"]
@@ -152,7 +152,7 @@ def _watched(client: APIClient, project: str, stdout: int) -> list[int]:
 
 
 @contextmanager
-def _shown(client: APIClient, containers: Sequence[str], stdout: int) -> Iterator[None]:
+def _shown(client: APIClient, containers: Sequence[str], into: tuple[int, int]) -> Iterator[None]:
     """Within the block, what containers print is printed, each by a thread; after it, for a while, what is left.
 
     `compose logs` would add its own lines and terminal codes; each line already names its rank.
@@ -172,11 +172,12 @@ def _shown(client: APIClient, containers: Sequence[str], stdout: int) -> Iterato
                 with turn:
                     if error.explanation not in told:
                         told.add(error.explanation)
-                        docker_api.write(2, f"note: no output comes: the engine says: {error.explanation}\n".encode())
+                        said = f"note: no output comes: the engine says: {error.explanation}\n"
+                        docker_api.write(into[1], said.encode())
                 return
             for kind, data in docker_api.whole_lines(streams[-1]):
                 with turn:
-                    docker_api.write(stdout if kind == 1 else 2, data)
+                    docker_api.write(into[kind != 1], data)
 
     # Not an executor's: one that waits for a slow reader of our output would keep us from ending.
     threads = [threading.Thread(target=show, args=(container,), daemon=True) for container in containers]

@@ -11,7 +11,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -170,6 +170,22 @@ class Cluster:
             response.close()
             response.release_conn()
 
+    def opened(
+        self, path: str, query: Sequence[tuple[str, str]], headers: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer to one request, unread, its connection with it.
+
+        Raises:
+            ApiError: The request was refused, or there was no answer.
+        """
+        try:
+            response = self._send("GET", path, query, None, self._patience, "*/*", headers)
+            if response.status >= 400:
+                raise self._error(response.status, response.data)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._unreachable(error) from error
+        return response
+
     def _json(
         self,
         method: str,
@@ -214,15 +230,22 @@ class Cluster:
             pause *= 2
 
     def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Object | None, read: float, accept: str = JSON
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | Sequence[tuple[str, str]],
+        body: Object | None,
+        read: float,
+        accept: str = JSON,
+        extra: Mapping[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """One request; if it is refused for its credentials, once more with new ones: they may have been rotated."""
         login = self._login
-        response = self._sent(login, method, path, query, body, read, accept)
+        response = self._sent(login, method, path, query, body, read, accept, extra)
         if response.status != 401:
             return response
         response.close()
-        return self._sent(self._renewed(login), method, path, query, body, read, accept)
+        return self._sent(self._renewed(login), method, path, query, body, read, accept, extra)
 
     def _renewed(self, refused: Login) -> Login:
         """The credentials read anew, by the first of several requests that are refused at once."""
@@ -239,12 +262,13 @@ class Cluster:
         login: Login,
         method: str,
         path: str,
-        query: Mapping[str, str],
+        query: Mapping[str, str] | Sequence[tuple[str, str]],
         body: Object | None,
         read: float,
         accept: str,
+        extra: Mapping[str, str] | None,
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"User-Agent": f"stackctl/{__version__}", "Accept": accept}
+        headers = {"User-Agent": f"stackctl/{__version__}", "Accept": accept, **(extra or {})}
         token = login.token()
         if token:
             headers["Authorization"] = token

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,14 @@ class Command(msgspec.Struct, frozen=True):
     env: dict[str, str]
 
 
-def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False, keep: Sequence[int] = ()) -> list[int]:
+def run(
+    commands: Sequence[Command],
+    *,
+    cwd: Path,
+    to_stderr: bool = False,
+    into: int | None = None,
+    keep: Sequence[int] = (),
+) -> list[int]:
     """Start every command, wait for all, return their exit codes (negative: minus the signal's number).
 
     Stop signals go on to each command, and we then wait for them to end in their own time; so do SIGUSR1 and SIGUSR2.
@@ -44,6 +51,7 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False, keep
 
     Args:
         to_stderr: Send their output to our standard error, so that our own stays data.
+        into: A descriptor for all that they print, in place of our own streams.
         keep: Descriptors that stay open in them.
 
     Raises:
@@ -73,7 +81,8 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False, keep
                         env=command.env,
                         cwd=cwd,
                         stdin=subprocess.DEVNULL,
-                        stdout=2 if to_stderr else None,
+                        stdout=2 if to_stderr and into is None else into,
+                        stderr=into,
                         start_new_session=True,
                         pass_fds=keep,
                         preexec_fn=_prepare,  # noqa: PLW1509
@@ -89,6 +98,27 @@ def run(commands: Sequence[Command], *, cwd: Path, to_stderr: bool = False, keep
             for process in started:
                 if process.poll() is None:
                     process.kill()
+
+
+def beside(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> int:
+    """Run a program with our own standard streams until its end; its exit code, 128 + n for signal n.
+
+    Ctrl-C in the terminal reaches it by itself, and is its matter alone.
+    """
+
+    def usual() -> None:
+        for number in NOTICES:
+            signal.signal(number, signal.SIG_DFL)
+
+    child = subprocess.Popen(argv, env=env, cwd=cwd, preexec_fn=usual)  # noqa: PLW1509
+
+    def pass_on(number: int) -> None:
+        if number not in (signal.SIGINT, signal.SIGQUIT):
+            child.send_signal(number)
+
+    with handled(pass_on):
+        code = child.wait()
+    return 128 - code if code < 0 else code
 
 
 def _wait(started: Sequence[subprocess.Popen[bytes]]) -> list[int]:
@@ -184,13 +214,14 @@ def has_module(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def environment(program: str = "") -> dict[str, str]:
+def environment(program: str = "", tell: Callable[[str], None] = lambda _text: None) -> dict[str, str]:
     """Our environment, with the interpreter's own folder first on PATH, so that `python` is the one that runs us.
 
     Where a virtual or conda environment is active, a program of the user's own is that one's.
 
     Args:
-        program: What the user asked for, if it is theirs; if this has another `python` than their shell, that is said.
+        program: What the user asked for, if it is theirs.
+        tell: Is told if this has another `python` than their shell.
     """
     env = dict(os.environ)
     ours, path = str(Path(sys.executable).parent), env.get("PATH") or os.defpath
@@ -202,5 +233,5 @@ def environment(program: str = "") -> dict[str, str]:
     if program.startswith("python"):
         theirs, found = shutil.which(program, path=path), shutil.which(program, path=env["PATH"])
         if theirs and found and os.path.realpath(Path(theirs).parent) != os.path.realpath(Path(found).parent):
-            print(f"note: {program} is {found}, not {theirs}: no environment is active", file=sys.stderr)
+            tell(f"note: {program} is {found}, not {theirs}: no environment is active")
     return env

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -21,12 +22,13 @@ from stackctl.runs import (
     objects,
     observe,
     places,
+    reach,
     store,
     summary,
     watch,
 )
 from stackctl.runs.claim_reader import Kept, Source
-from stackctl.runs.handle import Lines, Outcome, Tell, Told
+from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
 from stackctl.runs.observe import View
 from stackctl.runs.progress import Progress
 from stackctl.runs.states import ENDED, WAITS
@@ -133,6 +135,33 @@ class ClusterRun:
         over = now.state in ENDED
         remember(self._folder, now if over else msgspec.structs.replace(now, state="stopped"), self._run.uid)
         return f"{self.name}: {'removed' if over else 'cancelled'}"
+
+    def execute(self, rank: int, command: Sequence[str] = (), *, tty: bool = False) -> int:
+        """Run a command beside a rank in its pod, or a shell."""
+        return self._pod(rank).execute(self._run.job, rank, command, tty=tty)
+
+    def forward(self, rank: int, port: int, *, local: int | None = None) -> AbstractContextManager[Forwarded]:
+        """Within the block, a port of a rank's pod can be reached on this machine."""
+        where = reach.Port(self.name, rank, port, local)
+        return reach.forwarded(
+            where, self._pod(rank), self._run.job, lambda: watch.view(self._run).state not in ENDED, self._tell
+        )
+
+    def _pod(self, rank: int) -> reach.Pod:
+        """The way into a rank's pod, which must run."""
+        run = self._run
+        (node,) = Lines(rank=rank).nodes(run.job)
+        job, pods = watch.look(run)
+        now = observe.view(job, pods)
+        if now.state in ENDED:
+            raise reach.has_ended(self.name, now.state)
+        alive = [pod for pod in pods if pod.index == node and pod.state.running and not pod.overdue]
+        if not alive:
+            state = next((row.state for row in now.nodes if row.node == node), now.state)
+            hint = f"`stackctl explain {self.name}` says why"
+            raise InvalidInput(f"node {node} does not run: it is {state}", where=self.name, hint=hint)
+        newest = max(alive, key=lambda pod: pod.own_attempt)
+        return reach.Pod(run.cluster, run.namespace, newest.metadata.name)
 
     def _followed(self, nodes: set[int], rank: int | None, seen: Callable[[View], None]) -> Iterator[bytes]:
         """Logs as they come until the run has ended, kept in its folder if it has one."""

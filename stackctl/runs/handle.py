@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import msgspec
@@ -60,6 +61,18 @@ class Lines(msgspec.Struct, frozen=True):
         return set(range(job.nodes)) if node is None else {node}
 
 
+class Forwarded(msgspec.Struct, frozen=True):
+    """A port of a rank that can be reached from here.
+
+    `address` is where, as `127.0.0.1:6006`, and `text` says it to a person; `stay` returns when the run has ended, or
+    at once where nothing has to stay for it.
+    """
+
+    address: str
+    text: str
+    stay: Callable[[], None]
+
+
 class RunHandle(Protocol):
     """One run. Each method looks anew at how it fares, and writes down in the run store what it learns."""
 
@@ -99,4 +112,31 @@ class RunHandle(Protocol):
 
         Raises:
             InvalidInput: Only the shell that started it can.
+        """
+
+    def execute(self, rank: int, command: Sequence[str] = (), *, tty: bool = False) -> int:
+        """Run a command beside a rank: its environment, its working folder, our standard streams.
+
+        Args:
+            command: Without one it is a shell.
+            tty: Give it a terminal, where we have one.
+
+        Returns:
+            The command's exit code; 127 where there is no such command, 3 where the rank has no process.
+
+        Raises:
+            InvalidInput: There is no such rank, or the run does not run.
+            StackError: It is not allowed, or the connection broke off.
+        """
+
+    def forward(self, rank: int, port: int, *, local: int | None = None) -> AbstractContextManager[Forwarded]:
+        """Within the block, a port of a rank's node can be reached on this machine.
+
+        Args:
+            local: Under which number; the same by default, 0 for any that is free.
+
+        Raises:
+            InvalidInput: There is no such rank, or the run does not run.
+            MissingHere: The port of this machine is in use.
+            StackError: It is not allowed, or there is no connection.
         """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster
 from stackctl.errors import InvalidInput
 from stackctl.jobs.kubernetes import MANAGED, RUN_LABEL, Manifest
-from stackctl.runs.handle import Lines, Outcome, Tell, Told
+from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
 
 KINDS = ("Secret", "Service", "NetworkPolicy")
 """What belongs to a run beside its Job."""
@@ -91,6 +92,14 @@ class LeftRun:
     def cancel(self) -> str:
         """Remove what is there."""
         return told(self.name, remove(self._cluster, self.name, self._namespace, self._tell))
+
+    def execute(self, rank: int, command: Sequence[str] = (), *, tty: bool = False) -> int:
+        """Nothing of it runs."""
+        raise InvalidInput(self._sentence([left.kind for left in self._found]), where=self.name)
+
+    def forward(self, rank: int, port: int, *, local: int | None = None) -> AbstractContextManager[Forwarded]:
+        """Nothing of it runs."""
+        raise InvalidInput(self._sentence([left.kind for left in self._found]), where=self.name)
 
     def _sentence(self, kinds: list[str]) -> str:
         what = f"the namespace {self._namespace} has its {_and(kinds)}, and no Job"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 
 from stackctl.errors import InvalidInput
 from stackctl.jobs.job import Job
-from stackctl.runs import store, summary
-from stackctl.runs.handle import Lines, Outcome, Tell, Told
+from stackctl.runs import reach, store, summary
+from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
+from stackctl.runs.reach import Inside
 from stackctl.runs.store import Record
 
 
@@ -23,6 +25,7 @@ class StoredRun:
         where: What its nodes are, in a person's words: `processes`.
         goes_on: Tells whether anything of it still runs.
         job: If it is at hand; its folder may have been removed meanwhile.
+        inside: The way into its nodes, where there is one.
     """
 
     def __init__(
@@ -34,9 +37,10 @@ class StoredRun:
         where: str,
         goes_on: Callable[[], bool],
         job: Job | None = None,
+        inside: Inside | None = None,
     ) -> None:
         self.folder, self.record, self.tell, self.where = folder, record, tell, where
-        self._goes_on, self._job = goes_on, job
+        self._goes_on, self._job, self._inside = goes_on, job, inside
 
     @property
     def name(self) -> str:
@@ -101,6 +105,23 @@ class StoredRun:
         if self.settle().state != "running":
             return f"{self.name} has ended already"
         raise InvalidInput("runs on this machine: stop it with Ctrl-C in the shell that started it", where=self.name)
+
+    def execute(self, rank: int, command: Sequence[str] = (), *, tty: bool = False) -> int:
+        """Run a command beside a rank, or a shell."""
+        return self._way_in(rank).execute(self.job, rank, command, tty=tty)
+
+    def forward(self, rank: int, port: int, *, local: int | None = None) -> AbstractContextManager[Forwarded]:
+        """Within the block, a port of a rank's node can be reached on this machine."""
+        where = reach.Port(self.name, rank, port, local)
+        return reach.forwarded(where, self._way_in(rank), self.job, self._goes_on, self.tell)
+
+    def _way_in(self, rank: int) -> Inside:
+        Lines(rank=rank).nodes(self.job)
+        if self.settle().state != "running":
+            raise reach.has_ended(self.name, self.record.state)
+        if self._inside is None:
+            raise InvalidInput(f"there is no way into {self.where}", where=self.name)
+        return self._inside
 
     def _newest_attempt(self, chosen: Lines) -> int:
         """The newest attempt, once the lines that are chosen are in the folder."""

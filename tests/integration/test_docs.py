@@ -69,6 +69,12 @@ RUN_ELSEWHERE = {
     "stackctl wait gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
     "stackctl cancel gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
     "stackctl logs -f gpt-1122-031500 --rank 3": "../cluster/test_access.py::test_the_role_is_enough",
+    "stackctl exec gpt-1122-031500 --rank 3 -- nvidia-smi": "test_enter.py::test_processes_are_entered",
+    'stackctl exec -t gpt-1122-031500 -- sh -c tensorboard --logdir "$STACK_OUT"': (
+        "../cluster/test_exec.py::test_a_shell_has_a_terminal_that_follows_ours"
+    ),
+    "stackctl shell gpt-1122-031500 --rank 3": "test_enter.py::test_containers_are_entered",
+    "stackctl forward gpt-1122-031500 6006": "../cluster/test_exec.py::test_a_port_of_the_pods_loopback_is_reached",
     "stackctl explain gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
     "stackctl submit -f job.toml": "../cluster/test_options.py::test_the_cluster_takes_every_option",
     "stackctl submit -f job.toml --nodes 4 --env NCCL_DEBUG=INFO": (

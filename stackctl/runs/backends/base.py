@@ -17,6 +17,7 @@ from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
 from stackctl.runs.store import Record
 
 if TYPE_CHECKING:  # a dry run needs none
+    from stackctl.runs.reach import Inside
     from stackctl.runs.stored import StoredRun
 
 
@@ -56,6 +57,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         port: Of node 0's launcher; None for the first free one.
         resume: Go on with the run that the folder holds.
         quiet: Send the ranks' output to standard error.
+        into: A descriptor for all that nodes print, in place of our own streams.
     """
 
     job: Job
@@ -64,6 +66,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     resume: bool = False
     quiet: bool = False
+    into: int | None = None
     cluster: ClusterOptions = ClusterOptions()
 
 
@@ -139,7 +142,12 @@ class Foreground(Backend):
         def goes_on() -> bool:
             return self.goes_on(folder, record.name)
 
-        return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, job=job)
+        inside = self.inside(folder, record.name)
+        return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, job=job, inside=inside)
+
+    def inside(self, folder: Path, name: str) -> Inside | None:
+        """The way into a run's nodes, for `exec`, `shell` and `forward`; None if there is none."""
+        return None
 
     def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
         """The handle of a run by its folder in the store."""

@@ -17,6 +17,7 @@ from stackctl.runs.store import Record
 
 if TYPE_CHECKING:
     from stackctl.engines.docker import ImageInfo
+    from stackctl.runs.reach import Inside
 
 ROOTLESS = "0:0"
 """The user that a rootless engine maps to the caller."""
@@ -65,8 +66,15 @@ class Compose(Foreground):
                 workdir=str(workdir),
             )
             with recorded(begun, folder, tell) as ended:
-                record = ended(engine.run(file, job.name, {"STACK_TOKEN": new_token()}, to_stderr=asked.quiet))
+                streams = (2 if asked.quiet else 1, 2) if asked.into is None else (asked.into, asked.into)
+                record = ended(engine.run(file, job.name, {"STACK_TOKEN": new_token()}, streams))
         return self.stored(folder, record, tell, job)
+
+    def inside(self, folder: Path, name: str) -> Inside:
+        """The way into a run's containers."""
+        from stackctl.runs.reach import Containers
+
+        return Containers(name)
 
     def goes_on(self, folder: Path, name: str) -> bool:
         """Whether anything of a run still runs: containers do without their stackctl, or may if no engine answers."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stackctl.engines import local as engine
 from stackctl.errors import InvalidInput, MissingHere
@@ -14,6 +16,9 @@ from stackctl.runs.backends.base import Foreground, Request
 from stackctl.runs.handle import RunHandle, Tell, Told
 from stackctl.runs.store import Record, now
 from stackrt.contract import PORT
+
+if TYPE_CHECKING:
+    from stackctl.runs.reach import Inside
 
 
 class Local(Foreground):
@@ -41,7 +46,7 @@ class Local(Foreground):
         from stackctl.runs.backends.foreground import announcement, claimed, new_token, recorded
 
         job, folder, workdir = asked.job, asked.folder, asked.workdir
-        env = engine.environment(job.command[0] if not job.workload else "")
+        env = engine.environment(job.command[0] if not job.workload else "", tell)
         _need_packages(job)
         if not engine.has_program(job.command[0], job.env.get("PATH", env["PATH"]), workdir):
             raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
@@ -59,9 +64,15 @@ class Local(Foreground):
             begun = Record(name=job.name, backend="local", attempt=attempt, started=now(), workdir=str(workdir))
             with recorded(begun, folder, tell) as ended:
                 # The launchers hold the folder as well: if we are killed, the run goes on until they have ended.
-                codes = engine.run(commands, cwd=workdir, to_stderr=asked.quiet, keep=[hold])
+                codes = engine.run(commands, cwd=workdir, to_stderr=asked.quiet, into=asked.into, keep=[hold])
                 record = ended([128 - code if code < 0 else code for code in codes])
         return self.stored(folder, record, tell, job)
+
+    def inside(self, folder: Path, name: str) -> Inside:
+        """The way into a run's processes."""
+        from stackctl.runs.reach import Processes
+
+        return Processes(folder)
 
 
 def _need_packages(job: Job) -> None:

@@ -1,0 +1,1 @@
+"""stackctl from Python: what `from stackctl import …` gives."""
