@@ -130,11 +130,11 @@ def status_of(name: str, told: Told) -> Status:
     return Status(
         name=name,
         state=about["state"],
-        attempt=about["attempt"],
+        attempt=about.get("attempt", 1),
         text=told.text,
         nodes=nodes,
-        result=data["result"],
-        failure=data["failure"],
+        result=data.get("result"),
+        failure=data.get("failure"),
     )
 
 

@@ -52,7 +52,7 @@ class Run:
         """
         told = self._handle.explain()
         data = msgspec.to_builtins(told.data)
-        return Explanation(str(data["cause"]), told.text, data)
+        return Explanation(str(data.get("cause") or data.get("state")), told.text, data)
 
     def logs(
         self, *, rank: int | None = None, node: int | None = None, attempt: int | None = None, follow: bool = False
