@@ -19,7 +19,7 @@ if __name__ == "__main__":
     lm_options.check_early(sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's own log
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's own log
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
 
 import math
