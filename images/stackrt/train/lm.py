@@ -34,7 +34,7 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-from stackrt.train import flops, mesh, models, profiling, report, samples, sharded, weights
+from stackrt.train import flops, mesh, models, profiling, report, samples, sharded, tracking, weights
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
 from stackrt.train.lm_options import Options, describe, micro_batch, on_ranks
 from stackrt.train.options import flag
@@ -175,6 +175,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     with ranks.together():
         if ranks.first:
             metrics = report.Metrics(o.out, start if resumed else -1)
+            tracker = tracking.Tracker(o.track, o.out, describe(o), say, resumed=bool(resumed))
             say(f"model   {o.model}: {size.layers} layers, {size.heads} heads, width {size.width}, context "
                 f"{o.context}; {parameters:,} parameters, {o.dtype}")  # fmt: skip
             say(f"text    {data.about}")
@@ -225,6 +226,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         with ranks.together():
             if metrics:
                 metrics.add(row | extra)
+                tracker.add(row | extra)
                 say(report.progress(row, o.steps, (o.steps - step) * tokens_per_step / max(speed.recent, 1e-9)))
         extra.clear()
 
@@ -324,6 +326,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         name = signal.Signals(signal_number).name
         again = f"goes on from {o.out / newest}" if newest else "begins anew, as there is no checkpoint"
         say(f"stopped by {name} after step {done}; the same command {again}")
+        tracker.finish()
         return INTERRUPTED + signal_number
     title = f"{o.model}, {parameters:,} parameters"
     report.plot_loss(o.out / "loss.png", metrics.rows, data.bigram, title)
@@ -348,6 +351,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     say(f"loss    validation {history['first_val_loss']:.3f} -> {last:.3f}, perplexity {math.exp(last):.2f}; "
         f"bigram model {data.bigram:.3f}")  # fmt: skip
     say(f"files   {o.out}: result.json, loss.png, metrics.jsonl, tensorboard/" + (f", {newest}" if newest else ""))
+    tracker.finish([o.out / name for name in ("loss.png", "result.json")])
     return 0
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from stackrt.train import models
+from stackrt.train import models, tracking
 from stackrt.train.errors import BadInputError, complain
 from stackrt.train.options import DEFAULT_TEXT, Parser, flag
 
@@ -58,6 +58,7 @@ class Options:
     resume: str
     save: str
     on_save_error: str
+    track: str
     # instead of training, beside it, and after it
     evaluate: bool
     profile: str
@@ -71,7 +72,7 @@ DEFAULTS: dict[str, Any] = {
     "steps": 1000, "seed": 0, "batch_size": 32, "micro_batch": 4, "lr": 3e-4, "warmup": 100,
     "weight_decay": 0.1, "clip": 1.0, "dtype": "fp32", "threads": 0,
     "log_every": 10, "eval_every": 50, "eval_tokens": 65536, "checkpoint_every": 100, "keep": 2, "resume": "auto",
-    "save": "async", "on_save_error": "stop", "evaluate": False, "profile": "", "export": "",
+    "save": "async", "on_save_error": "stop", "track": "", "evaluate": False, "profile": "", "export": "",
 }  # fmt: skip
 
 
@@ -128,6 +129,8 @@ def check(options: Options) -> None:
     for name, holds, requirement in rules:
         if not holds:  # NaN fails every comparison, so it is caught here too
             raise BadInputError(f"{flag(name)} {getattr(o, name)}: {requirement}")
+    if o.track:
+        tracking.check(o.track)
 
 
 def on_ranks(options: Options, world_size: int) -> Options:
@@ -240,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         "or a checkpoint's path", metavar="auto|none|PATH")  # fmt: skip
     add("save", str, "write checkpoints beside the training, or let it wait", choices=("async", "sync"))
     add("on_save_error", str, "when a checkpoint cannot be written", choices=("stop", "go-on"))
+    add("track", str, "also send what is logged to MLflow or Weights & Biases", choices=("mlflow", "wandb"))
 
     group = parser.add_argument_group("beside training")
     switch("evaluate", "only give loss and perplexity of the validation text, of a checkpoint or --init")

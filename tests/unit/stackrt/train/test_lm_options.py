@@ -58,6 +58,7 @@ def test_a_batch_is_computed_in_equal_parts(
         (4, "--tp 4", "--tp 4: must divide the 2 key-value heads of llama-tiny"),
         (3, "--tp 3", "--tp 3: must divide the 4 attention heads of llama-tiny"),
         (1, "--context 4096", "--context 4096: llama-tiny has 1,024 positions"),
+        (1, "--track mlflow", "--track mlflow: "),
         (1, "--model llama-9b", "--model llama-9b: neither a preset (llama-tiny, "),
         (1, "--steps 0", "--steps 0: must be 1 or more"),
         (1, "--lr nan", "--lr nan"),
