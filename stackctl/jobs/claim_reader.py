@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stackctl.jobs import mesh
+from stackctl.jobs.job import INIT
 from stackctl.jobs.kubernetes import CONTAINER, MANAGED, Manifest, confined, security
 from stackctl.jobs.placement import OUT
 
@@ -38,7 +39,7 @@ def manifest(
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": [word.replace("$", "$$") for word in command],
+        "command": [word.replace("$", "$$") for word in (*INIT, *command)],
         "resources": amounts or AMOUNTS,
         "securityContext": confined(),
         "volumeMounts": [{"name": "out", "mountPath": OUT, "readOnly": True}],

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from stackctl.jobs.job import STOP_MARGIN, Job, contract, launcher
+from stackctl.jobs.job import INIT, STOP_MARGIN, Job, contract, launcher
 from stackrt.contract import PORT
 
 TOKEN = "${STACK_TOKEN:?}"  # noqa: S105 - Compose fills it in
@@ -94,8 +94,7 @@ def _service(
     row: dict[str, Any] = {
         "image": image,
         "hostname": f"node-{node}",
-        # None: an image built on ours may have one of its own, and the command is no argument of that.
-        "entrypoint": [],
+        "entrypoint": list(INIT),
         "command": [_literal(word) for word in launcher("python", job)],
         "environment": {**environment, "STACK_TOKEN": token},
         "user": user,

@@ -12,6 +12,12 @@ from stackctl.jobs import workloads
 from stackrt.contract import MOST_NODES, MOST_PROCS, PREFIX, TIMEOUT, Bind, Device
 from stackrt.frameworks import DEFAULT
 
+INIT = ("/usr/bin/tini", "--")
+"""Process 1 of a container: a signal that comes before the launcher hears signals would be lost on it as process 1.
+
+It is the entrypoint of our images, and given anyway: an image built on ours may have another.
+"""
+
 STOP_MARGIN = 10
 """Seconds that a backend waits longer than the launcher, which kills the ranks when the job's own grace is over."""
 

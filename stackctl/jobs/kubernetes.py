@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from stackctl.jobs import lengths, mesh, mounts, patch, pod_options, yaml_text
-from stackctl.jobs.job import STOP_MARGIN, Job, contract, launcher
+from stackctl.jobs.job import INIT, STOP_MARGIN, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
 from stackctl.jobs.pod_options import USER, PodSettings
 from stackrt.contract import CONFIG, PORT, STOPPED
@@ -218,8 +218,7 @@ def _container(job: Job, placement: Placement) -> Manifest:
         "name": CONTAINER,
         "image": placement.image,
         "imagePullPolicy": placement.pods.pull_policy,
-        # In place of what the image starts by itself: an image built on ours may have an entrypoint of its own.
-        "command": [_literal(word) for word in launcher("python", job)],
+        "command": [_literal(word) for word in (*INIT, *launcher("python", job))],
         **({"workingDir": WORKSPACE} if placement.code else {}),
         **ports,
         "env": _environment(job, placement),

@@ -61,7 +61,7 @@ def test_gpus_are_dealt_out_and_memlock_is_raised() -> None:
 
 def test_a_dollar_sign_reaches_the_rank() -> None:
     row = node(document(workload="", arguments=["sh", "-c", "echo $RANK"], env={"X": "$HOME"}))
-    assert row["entrypoint"] == []
+    assert row["entrypoint"] == ["/usr/bin/tini", "--"]
     assert row["command"][-1] == "echo $$RANK"  # type: ignore[index]
     assert row["environment"]["X"] == "$$HOME"  # type: ignore[index]
 
