@@ -11,10 +11,11 @@ The same seed and number of ranks give the same weights, bit for bit, however th
 import os
 import sys
 
+from stackrt.train import command_line
 from stackrt.train import options as gpt_options
 
 if __name__ == "__main__":
-    gpt_options.check_early(sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
+    command_line.check_early(gpt_options.parse, sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything here is local; a look at the network would only delay
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -39,8 +40,9 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
 from stackrt.train import checkpoint, prepared, report, resume, tracking
 from stackrt.train import text as texts
+from stackrt.train.command_line import DEFAULT_TEXT, describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
-from stackrt.train.options import DEFAULT_TEXT, Options, describe, flag
+from stackrt.train.options import Options
 from stackrt.train.process import ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 

@@ -13,10 +13,10 @@ mesh gives the same but for rounding.
 import os
 import sys
 
-from stackrt.train import lm_options
+from stackrt.train import command_line, lm_options
 
 if __name__ == "__main__":
-    lm_options.check_early(sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
+    command_line.check_early(lm_options.parse, sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's own log
@@ -35,9 +35,9 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from stackrt.train import flops, mesh, models, profiling, report, samples, sharded, tracking, weights
+from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
-from stackrt.train.lm_options import Options, describe, micro_batch, on_ranks
-from stackrt.train.options import flag
+from stackrt.train.lm_options import Options, micro_batch, on_ranks
 from stackrt.train.process import ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 from stackrt.train.text import Batch, mix

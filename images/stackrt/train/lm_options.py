@@ -4,18 +4,16 @@ Standard library only: a mistyped option must cost a tenth of a second, not the 
 """
 
 import argparse
-import math
 import os
 import re
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stackrt.train import models, tracking
-from stackrt.train.errors import BadInputError, complain
-from stackrt.train.options import DEFAULT_TEXT, Parser, flag
+from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
+from stackrt.train.errors import BadInputError
 
 
 @dataclass(frozen=True)
@@ -99,14 +97,6 @@ def parse(argv: Sequence[str]) -> Options:
     return options
 
 
-def check_early(argv: Sequence[str]) -> None:
-    """Check a command line and end the process if it is wrong; for a script, before its slow imports."""
-    try:
-        parse(argv)
-    except BadInputError as error:
-        sys.exit(complain(error))
-
-
 def check(options: Options) -> None:
     """Refuse values that cannot work, whatever the ranks and the model are.
 
@@ -114,21 +104,12 @@ def check(options: Options) -> None:
         BadInputError: Names the first such option, its value and what is allowed.
     """
     o = options
-    rules: list[tuple[str, bool, str]] = [
-        *((f.name, getattr(o, f.name) >= 1, "must be 1 or more") for f in fields(o) if f.name in _COUNTS),
-        *((f.name, 0 <= getattr(o, f.name) < math.inf, "must be 0 or more") for f in fields(o) if f.name in _AMOUNTS),
-        ("context", o.context >= 2, "must be 2 or more"),
-        ("lr", o.lr > 0, "must be more than 0"),
-        ("min_lr", o.min_lr <= o.lr, f"must not exceed --lr ({o.lr:g})"),
-        ("warmup", o.warmup < o.steps, f"must be fewer than --steps ({o.steps})"),
-        ("val_fraction", 0 < o.val_fraction < 1, "must be between 0 and 1, such as 0.05"),
-        ("seed", o.seed < 2**32, "must be below 4294967296"),
+    rules: list[Rule] = [
+        *shared_rules(o, _COUNTS, _AMOUNTS),
         ("profile", _window_fits(o.profile, o.steps), f"must be FROM:STEPS, such as 10:3, within {o.steps} steps"),
         ("export", not o.export or not Path(o.export).is_file(), "is a file; name a folder"),
     ]
-    for name, holds, requirement in rules:
-        if not holds:  # NaN fails every comparison, so it is caught here too
-            raise BadInputError(f"{flag(name)} {getattr(o, name)}: {requirement}")
+    refuse(o, rules)
     if o.track:
         tracking.check(o.track)
 
@@ -160,20 +141,15 @@ def micro_batch(options: Options) -> tuple[int, int]:
     return size, each // size
 
 
-def describe(options: Options) -> dict[str, Any]:
-    """Options as plain values for JSON."""
-    return asdict(options) | {"out": str(options.out), "data": [str(path) for path in options.data]}
-
-
 def _window_fits(window: str, steps: int) -> bool:
     found = _WINDOW.fullmatch(window)
     return not window or bool(found and int(found[1]) + int(found[2]) - 1 <= steps)
 
 
 _WINDOW = re.compile(r"([1-9]\d*):([1-9]\d*)")
-_COUNTS = {"replicate", "tp", "steps", "batch_size", "micro_batch", "log_every", "eval_every", "eval_tokens",
-           "checkpoint_every", "keep"}  # fmt: skip
-_AMOUNTS = {"shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "threads"}
+_COUNTS = ("replicate", "tp", "steps", "batch_size", "micro_batch", "log_every", "eval_every", "eval_tokens",
+           "checkpoint_every", "keep")  # fmt: skip
+_AMOUNTS = ("shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "threads")
 
 
 def _parser() -> argparse.ArgumentParser:

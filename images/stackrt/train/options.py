@@ -4,18 +4,15 @@ Standard library only: a mistyped option must cost a tenth of a second, not the 
 """
 
 import argparse
-import math
 import os
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from stackrt.train import tracking
-from stackrt.train.errors import BadInputError, complain, say_once
+from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
 
-DEFAULT_TEXT = Path(__file__).parent / "data" / "shakespeare.txt"
 BYTES = 256  # ids a byte-level vocabulary needs
 
 
@@ -113,14 +110,6 @@ def parse(argv: Sequence[str]) -> Options:
     return options
 
 
-def check_early(argv: Sequence[str]) -> None:
-    """Check a command line and end the process if it is wrong; for a script, before its slow imports."""
-    try:
-        parse(argv)
-    except BadInputError as error:
-        sys.exit(complain(error))
-
-
 def check(options: Options) -> None:
     """Refuse values that cannot work.
 
@@ -128,52 +117,24 @@ def check(options: Options) -> None:
         BadInputError: Names the first such option, its value and what is allowed.
     """
     o = options
-    rules: list[tuple[str, bool, str]] = [
-        *((f.name, getattr(o, f.name) >= 1, "must be 1 or more") for f in fields(o) if f.name in _COUNTS),
-        *((f.name, 0 <= getattr(o, f.name) < math.inf, "must be 0 or more") for f in fields(o) if f.name in _AMOUNTS),
-        ("context", o.context >= 2, "must be 2 or more"),
+    rules: list[Rule] = [
+        *shared_rules(o, _COUNTS, _AMOUNTS),
         ("heads", o.width % max(o.heads, 1) == 0, f"must divide --width ({o.width})"),
-        ("lr", o.lr > 0, "must be more than 0"),
-        ("min_lr", o.min_lr <= o.lr, f"must not exceed --lr ({o.lr:g})"),
-        ("warmup", o.warmup < o.steps, f"must be fewer than --steps ({o.steps})"),
         ("dropout", o.dropout < 1, "must be below 1"),
-        ("val_fraction", 0 < o.val_fraction < 1, "must be between 0 and 1, such as 0.05"),
-        ("seed", o.seed < 2**32, "must be below 4294967296"),
         ("vocab_size", o.vocab_size >= BYTES + (o.tokenizer == "bpe"), _VOCABULARY[o.tokenizer]),
     ]
-    for name, holds, requirement in rules:
-        if not holds:  # NaN fails every comparison, so it is caught here too
-            raise BadInputError(f"{flag(name)} {getattr(o, name)}: {requirement}")
+    refuse(o, rules)
     if o.track:
         tracking.check(o.track)
 
 
-def flag(name: str) -> str:
-    """The command-line form of an option's name, `batch_size` -> `--batch-size`."""
-    return "--" + name.replace("_", "-")
-
-
-def describe(options: Options) -> dict[str, Any]:
-    """Options as plain values for JSON."""
-    return asdict(options) | {"out": str(options.out), "data": [str(path) for path in options.data]}
-
-
-_COUNTS = {"layers", "heads", "width", "steps", "batch_size", "grad_accum", "log_every", "eval_every", "eval_tokens",
-           "checkpoint_every", "keep"}  # fmt: skip
-_AMOUNTS = {"seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "dropout", "threads", "sample_tokens"}
+_COUNTS = ("layers", "heads", "width", "steps", "batch_size", "grad_accum", "log_every", "eval_every", "eval_tokens",
+           "checkpoint_every", "keep")  # fmt: skip
+_AMOUNTS = ("seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "dropout", "threads", "sample_tokens")
 _VOCABULARY = {
     "byte": "byte tokens need 256 or more",
     "bpe": "must be 257 or more: all 256 bytes and at least one merged pair",
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser whose usage error is one line, and appears once, not once a rank."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and end."""
-        say_once(f"{message}; `{self.prog} --help` lists the options")
-        sys.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:

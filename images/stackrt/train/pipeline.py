@@ -12,10 +12,12 @@ same seed gives the same weights on any number of ranks, but for rounding. What 
 import os
 import sys
 
-from stackrt.train import pipeline_options
+from stackrt.train import command_line, pipeline_options
 
 if __name__ == "__main__":
-    pipeline_options.check_early(sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
+    command_line.check_early(
+        pipeline_options.parse, sys.argv[1:]
+    )  # a wrong option costs 0.1 s, not the import of torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything here is local
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
@@ -35,9 +37,9 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleIn
 
 from stackrt.train import mesh, models, report, sharded
 from stackrt.train import text as texts
+from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
-from stackrt.train.options import flag
-from stackrt.train.pipeline_options import Options, config_of, describe, idle_share, split
+from stackrt.train.pipeline_options import Options, config_of, idle_share, split
 from stackrt.train.process import ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 

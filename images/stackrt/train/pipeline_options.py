@@ -5,17 +5,15 @@ Standard library only: a mistyped option must cost a tenth of a second, not the 
 
 import argparse
 import itertools
-import math
 import os
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stackrt.train import models
-from stackrt.train.errors import BadInputError, complain
-from stackrt.train.options import DEFAULT_TEXT, Parser, flag
+from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
+from stackrt.train.errors import BadInputError
 
 CHUNKS = {"1f1b": 1, "interleaved": 2}
 """Stages of each rank, by schedule."""
@@ -81,36 +79,21 @@ def parse(argv: Sequence[str]) -> Options:
     return options
 
 
-def check_early(argv: Sequence[str]) -> None:
-    """Check a command line and end the process if it is wrong; for a script, before its slow imports."""
-    try:
-        parse(argv)
-    except BadInputError as error:
-        sys.exit(complain(error))
-
-
 def check(o: Options) -> None:
     """Refuse values that cannot work, whatever the ranks are.
 
     Raises:
         BadInputError: Names the first such option, its value and what is allowed.
     """
-    rules: list[tuple[str, bool, str]] = [
-        *((name, getattr(o, name) >= 1, "must be 1 or more") for name in _COUNTS),
-        *((name, 0 <= getattr(o, name) < math.inf, "must be 0 or more") for name in _AMOUNTS),
-        ("context", o.context >= 2, "must be 2 or more"),
-        ("lr", o.lr > 0, "must be more than 0"),
-        ("warmup", o.warmup < o.steps, f"must be fewer than --steps ({o.steps})"),
-        ("val_fraction", 0 < o.val_fraction < 1, "must be between 0 and 1, such as 0.05"),
+    rules: list[Rule] = [
+        *shared_rules(o, _COUNTS, _AMOUNTS),
         (
             "batch_size",
             o.batch_size % max(o.microbatches, 1) == 0,
             f"must be a multiple of --microbatches ({o.microbatches})",
         ),
     ]
-    for name, holds, requirement in rules:
-        if not holds:
-            raise BadInputError(f"{flag(name)} {getattr(o, name)}: {requirement}")
+    refuse(o, rules)
     models.fits(o.model, config_of(o), o.context, 1)
 
 
@@ -151,11 +134,6 @@ def idle_share(o: Options, world_size: int) -> float:
     (p - 1) / (v m + p - 1) for p ranks, v stages a rank and m micro-batches (Narayanan et al. 2021, section 2.2).
     """
     return (world_size - 1) / (CHUNKS[o.schedule] * o.microbatches + world_size - 1)
-
-
-def describe(o: Options) -> dict[str, Any]:
-    """Options as plain values for JSON."""
-    return asdict(o) | {"out": str(o.out), "data": [str(path) for path in o.data]}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,10 +12,10 @@ and need neither torch nor a network.
 import os
 import sys
 
-from stackrt.train import prepare_options
+from stackrt.train import command_line, prepare_options
 
 if __name__ == "__main__":
-    prepare_options.check_early(sys.argv[1:])
+    command_line.check_early(prepare_options.parse, sys.argv[1:])
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the ranks are what runs in parallel
 

@@ -1,14 +1,12 @@
 """Options of `prepare`. Standard library only: a mistyped option must cost a tenth of a second."""
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from stackrt.train.errors import BadInputError, complain, say_once
+from stackrt.train.command_line import Parser
+from stackrt.train.errors import BadInputError
 
 
 @dataclass(frozen=True)
@@ -25,14 +23,6 @@ class Options:
     verify: bool
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argparse parser whose usage error is one line, and appears once, not once a rank."""
-
-    def error(self, message: str) -> NoReturn:
-        say_once(f"{message}; `{self.prog} --help` lists the options")
-        sys.exit(2)
-
-
 def parse(argv: Sequence[str]) -> Options:
     """Turn a command line into checked options.
 
@@ -40,7 +30,7 @@ def parse(argv: Sequence[str]) -> Options:
         BadInputError: A value that cannot work, named together with its option.
         SystemExit: A usage error (code 2) or `--help` (code 0), from argparse.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="python -m stackrt.train.prepare",
         description="Tokenize text, JSONL or parquet into shards that trainers read memory-mapped. Several processes "
         "share the work, and write the same bytes as one; what was stopped goes on when it is started again.",
@@ -73,11 +63,3 @@ def parse(argv: Sequence[str]) -> Options:
         if not holds:
             raise BadInputError(f"{flag}: {requirement}")
     return options
-
-
-def check_early(argv: Sequence[str]) -> None:
-    """Check a command line and end the process if it is wrong; for a script, before its slow imports."""
-    try:
-        parse(argv)
-    except BadInputError as error:
-        sys.exit(complain(error))

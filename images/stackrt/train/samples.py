@@ -9,9 +9,9 @@ from torch import Tensor
 
 from stackrt.train import prepared
 from stackrt.train import text as texts
+from stackrt.train.command_line import DEFAULT_TEXT
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
-from stackrt.train.options import DEFAULT_TEXT
 from stackrt.train.ranks import Ranks
 from stackrt.train.text import Batch, Tokenizer
 

@@ -8,8 +8,9 @@ import torch
 
 from stackrt.train import gpt, ranks
 from stackrt.train import text as texts
+from stackrt.train.command_line import flag
 from stackrt.train.errors import BadInputError
-from stackrt.train.options import flag, parse
+from stackrt.train.options import parse
 from stackrt.train.process import learning_rate
 
 TINY = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "8"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stackrt.train import options
+from stackrt.train import command_line, options
 from stackrt.train.errors import BadInputError
 from stackrt.train.options import PRESETS, parse
 
@@ -102,11 +102,11 @@ def test_help_names_every_option_and_every_preset(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert caught.value.code == 0
     for field in dataclasses.fields(options.Options):
-        assert options.flag(field.name) in text
+        assert command_line.flag(field.name) in text
     assert all(name in text for name in PRESETS)
 
 
 def test_a_description_is_plain_values() -> None:
-    described = options.describe(parse(["--data", "a", "b"]))
+    described = command_line.describe(parse(["--data", "a", "b"]))
     assert described["data"] == ["a", "b"]
     assert isinstance(described["out"], str)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from stackrt.train import text as texts
+from stackrt.train.command_line import DEFAULT_TEXT
 from stackrt.train.errors import BadInputError
-from stackrt.train.options import DEFAULT_TEXT
 
 SENTENCES = "To be, or not to be: that is the question.\nWhether 'tis nobler — ça va? 日本\n" * 40
 

@@ -1,0 +1,96 @@
+"""What the trainers' command lines share: how they parse, which values none of them takes, how a wrong one is told.
+
+Standard library only: a mistyped option must cost a tenth of a second, not the import of torch.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from stackrt.train.errors import BadInputError, complain, say_once
+
+DEFAULT_TEXT = Path(__file__).parent / "data" / "shakespeare.txt"
+
+Rule = tuple[str, bool, str]
+"""A field of the options, whether its value can work, and what it must be."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose usage error is one line, and appears once, not once a rank."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end."""
+        say_once(f"{message}; `{self.prog} --help` lists the options")
+        sys.exit(2)
+
+
+class Training(Protocol):
+    """The options of every trainer of a language model."""
+
+    @property
+    def context(self) -> int: ...  # noqa: D102
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def lr(self) -> float: ...  # noqa: D102
+    @property
+    def min_lr(self) -> float: ...  # noqa: D102
+    @property
+    def warmup(self) -> int: ...  # noqa: D102
+    @property
+    def val_fraction(self) -> float: ...  # noqa: D102
+
+
+def check_early(parse: Callable[[Sequence[str]], object], argv: Sequence[str]) -> None:
+    """Check a command line and end the process if it is wrong; for a script, before its slow imports."""
+    try:
+        parse(argv)
+    except BadInputError as error:
+        sys.exit(complain(error))
+
+
+def shared_rules(o: Training, counts: Iterable[str], amounts: Iterable[str]) -> list[Rule]:
+    """The rules of every trainer.
+
+    Args:
+        o: The options.
+        counts: Fields that must be 1 or more.
+        amounts: Fields that must be 0 or more, and finite.
+    """
+    return [
+        *((name, getattr(o, name) >= 1, "must be 1 or more") for name in counts),
+        *((name, 0 <= getattr(o, name) < math.inf, "must be 0 or more") for name in amounts),
+        ("context", o.context >= 2, "must be 2 or more"),
+        ("lr", o.lr > 0, "must be more than 0"),
+        ("min_lr", o.min_lr <= o.lr, f"must not exceed --lr ({o.lr:g})"),
+        ("warmup", o.warmup < o.steps, f"must be fewer than --steps ({o.steps})"),
+        ("val_fraction", 0 < o.val_fraction < 1, "must be between 0 and 1, such as 0.05"),
+        ("seed", o.seed < 2**32, "must be below 4294967296"),
+    ]
+
+
+def refuse(options: object, rules: Iterable[Rule]) -> None:
+    """Hold options against rules.
+
+    Raises:
+        BadInputError: Names the first option that breaks one, its value and what is allowed.
+    """
+    for name, holds, requirement in rules:
+        if not holds:  # NaN fails every comparison, so it is caught here too
+            raise BadInputError(f"{flag(name)} {getattr(options, name)}: {requirement}")
+
+
+def flag(name: str) -> str:
+    """The command-line form of an option's name, `batch_size` -> `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def describe(options: Any) -> dict[str, Any]:
+    """A trainer's options as plain values for JSON."""
+    return asdict(options) | {"out": str(options.out), "data": [str(path) for path in options.data]}
