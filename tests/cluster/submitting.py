@@ -90,6 +90,11 @@ class Submitter:
         selector = f"stackctl.io/run={name}" if name else "app.kubernetes.io/managed-by=stackctl"
         return self.kubectl("get", kinds, "--output=name", "--selector", selector).split()
 
+    def folder(self, name: str) -> Path:
+        """A run's folder in the run store."""
+        [found] = self.store.glob(f"{name}@{self.namespace}@*")
+        return found
+
     def cancel(self, name: str) -> None:
         """Cancel a run, which must go well, and wait until nothing of it is left."""
         done = self.stackctl("cancel", name)

@@ -27,6 +27,7 @@ SMALL = ["--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "-
 FOUR_RANKS = ["--nodes", "2", "--procs", "2", "--seed", "5"]
 TWO_RANKS = ["--nodes", "2", "--procs", "1", "--seed", "5"]
 SHORT = ["--", "--steps", "12", *SMALL]
+LM = ["--", "--steps", "8", "--context", "32", "--batch-size", "8", "--micro-batch", "2", "--eval-tokens", "2000"]
 CHECKPOINTED = ["--", "--steps", "80", "--checkpoint-every", "4", *SMALL]
 
 
@@ -35,9 +36,9 @@ def parameters(path: Path) -> str:
     return str(json.loads(path.read_text())["params_sha256"])
 
 
-def here(stackctl: Stackctl, folder: Path, *words: str) -> str:
+def here(stackctl: Stackctl, folder: Path, *words: str, workload: str = "gpt") -> str:
     """The parameters of the job on this machine."""
-    done = stackctl("run", "gpt", "--out", str(folder), *words)
+    done = stackctl("run", workload, "--out", str(folder), *words)
     assert done.returncode == 0, done.stderr
     return parameters(folder / "result.json")
 
@@ -75,7 +76,7 @@ def test_two_nodes_of_eight_gpus_train_the_gpt(submitter: Submitter) -> None:
     words = ["gpt", "--nodes", "2", "--gpus", "8", "--device", "cpu", "--follow", "--image", submitter.image]
     done = submitter.stackctl("submit", "--name", "train", *words, "--", "--steps", "20", *SMALL, timeout=400)
     assert done.returncode == 0, done.stderr
-    folder = submitter.store / "train"
+    folder = submitter.folder("train")
     result = json.loads((folder / "result.json").read_text())
     assert result["world_size"] == 16
     assert result["last_train_loss"] < result["first_train_loss"]
@@ -88,14 +89,16 @@ def test_two_nodes_of_eight_gpus_train_the_gpt(submitter: Submitter) -> None:
     assert submitter.explain("train").cause == "succeeded"
 
 
+@pytest.mark.parametrize(("workload", "arguments"), [("gpt", SHORT), ("lm", LM)])
 def test_the_same_job_gives_the_same_parameters_on_every_backend(
-    submitter: Submitter, image: str, stackctl: Stackctl, tmp_path: Path
+    workload: str, arguments: list[str], submitter: Submitter, image: str, stackctl: Stackctl, tmp_path: Path
 ) -> None:
-    submitter.submit("parity", "gpt", *FOUR_RANKS, "--wait", *SHORT)
+    submitter.submit("parity", workload, *FOUR_RANKS, "--wait", *arguments)
+    compose = ["--on", "compose", *FOUR_RANKS, *arguments]
     found = {
-        "kubernetes": parameters(submitter.store / "parity" / "result.json"),
-        "compose": here(stackctl, tmp_path / "compose", "--on", "compose", *FOUR_RANKS, *SHORT),
-        "local": here(stackctl, tmp_path / "local", *FOUR_RANKS, *SHORT),
+        "kubernetes": parameters(submitter.folder("parity") / "result.json"),
+        "compose": here(stackctl, tmp_path / "compose", *compose, workload=workload),
+        "local": here(stackctl, tmp_path / "local", *FOUR_RANKS, *arguments, workload=workload),
     }
     assert len(set(found.values())) == 1, found
 
