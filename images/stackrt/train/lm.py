@@ -49,7 +49,7 @@ from stackrt.train.text import Batch, mix
 def load_config(o: Options, ranks: Ranks) -> tuple[models.Config, Path | None]:
     """The model's configuration, and its folder if it has one."""
     if not models.is_hub_name(o.model):
-        return models.config_of(o.model), Path(o.model) if Path(o.model).is_dir() else None
+        return models.config_of(o.model), models.folder_of(o.model)
     folder = weights.fetch(o.model, "--model", False, ranks)
     config = models.read_config(folder, f"--model {o.model}")
     models.fits(o.model, config, o.context, o.tp)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stackrt.train import models, tracking
+from stackrt.train import models, paths, tracking
 from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
 from stackrt.train.errors import BadInputError
 
@@ -107,7 +107,7 @@ def check(options: Options) -> None:
     rules: list[Rule] = [
         *shared_rules(o, _COUNTS, _AMOUNTS),
         ("profile", _window_fits(o.profile, o.steps), f"must be FROM:STEPS, such as 10:3, within {o.steps} steps"),
-        ("export", not o.export or not Path(o.export).is_file(), "is a file; name a folder"),
+        ("export", not o.export or not paths.is_file(o.export), "is a file; name a folder"),
     ]
     refuse(o, rules)
     if o.track:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stackrt.train import paths
 from stackrt.train.errors import BadInputError
 
 Config = dict[str, Any]
@@ -47,7 +48,7 @@ def presets() -> dict[str, Config]:
 
 def is_hub_name(model: str) -> bool:
     """Whether a model is looked for on the hub: `owner/name`, and neither a preset nor a folder here."""
-    return model not in presets() and not Path(model).exists() and bool(_HUB_NAME.fullmatch(model))
+    return model not in presets() and not paths.is_there(model) and bool(_HUB_NAME.fullmatch(model))
 
 
 def preset_settings(model: str) -> dict[str, Any]:
@@ -65,11 +66,16 @@ def config_of(model: str) -> Config:
     if model in presets():
         shape_only = {key: value for key, value in presets()[model].items() if key != "train"}
         return shape_only | {"bos_token_id": None, "eos_token_id": None}  # whatever the tokenizer is
-    if not Path(model).is_dir():
+    if not paths.is_folder(model):
         raise BadInputError(
             f"--model {model}: neither a preset ({', '.join(presets())}), nor a folder, nor a hub's OWNER/NAME"
         )
     return read_config(Path(model), f"--model {model}")
+
+
+def folder_of(model: str) -> Path | None:
+    """The folder that a model is; None for a preset, whatever lies about under its name."""
+    return Path(model) if model not in presets() and paths.is_folder(model) else None
 
 
 def read_config(folder: Path, told: str) -> Config:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stackrt.train import paths, vocabulary
 from stackrt.train import text as texts
-from stackrt.train import vocabulary
 from stackrt.train.errors import BadInputError
 from stackrt.train.shards import Samples, Shards
 
@@ -51,7 +51,7 @@ class PreparedCorpus(texts.Corpus):
 
 def is_prepared(data: Sequence[Path]) -> bool:
     """Whether `--data` is a folder, and no text."""
-    return any(path.is_dir() for path in data)
+    return any(paths.is_folder(path) for path in data)
 
 
 def load(

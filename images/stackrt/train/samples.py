@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stackrt.train import prepared
+from stackrt.train import paths, prepared
 from stackrt.train import text as texts
 from stackrt.train.command_line import DEFAULT_TEXT
 from stackrt.train.errors import BadInputError
@@ -97,7 +97,7 @@ def tokenizer_of(o: Options, folder: Path | None) -> tuple[Tokenizer, Path | Non
         folder = Path(o.tokenizer)
     path = folder / "tokenizer.json" if folder and o.tokenizer != "byte" else None
     tokenizer: Tokenizer = texts.ByteTokenizer()
-    if path and (path.exists() or o.tokenizer):
+    if path and (paths.is_there(path) or o.tokenizer):
         try:
             tokenizer = texts.BpeTokenizer(path.read_text(encoding="utf-8"))
         except OSError as error:

@@ -6,6 +6,7 @@ How files are cut depends on them and on `--shard-bytes` alone, never on how man
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,10 @@ def find(given: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in given:
-        if not path.exists():
-            raise BadInputError(f"--data {path}: No such file or directory")
+        try:
+            path.stat()
+        except OSError as error:
+            raise BadInputError(f"--data {path}: {error.strerror}") from None
         if path.is_dir():
             if not (inside := _inside(path)):
                 raise BadInputError(f"--data {path}: no file in it ends in {', '.join(SOUGHT)}; name the files")
@@ -80,8 +83,17 @@ def _inside(folder: Path) -> list[Path]:
     for above, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(above, name) for name in names if not name.startswith(".")]
-    chosen = [path for path in found if path.suffix.lower() in SOUGHT and path.is_file()]
+    chosen = [path for path in found if path.suffix.lower() in SOUGHT and _is_file(path)]
     return sorted(chosen, key=lambda path: path.relative_to(folder).parts)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:  # a link that leads nowhere
+        return False
+    except OSError as error:
+        raise BadInputError(f"--data {path}: {error.strerror}; make it readable") from None
 
 
 def plan(files: Sequence[Path], shard_bytes: int) -> list[Part]:

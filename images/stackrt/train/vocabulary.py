@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stackrt.train import paths
 from stackrt.train.errors import BadInputError
 from stackrt.train.shard_files import TOKENIZER, Tokens
 
@@ -113,7 +114,7 @@ def given(choice: str) -> Vocabulary:
     if choice == BYTE:
         return Vocabulary(BYTE)
     path = Path(choice)
-    file = path / TOKENIZER if path.is_dir() else path
+    file = path / TOKENIZER if paths.is_folder(path) else path
     try:
         definition = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

@@ -97,3 +97,20 @@ def test_a_hub_s_name_waits_for_the_hub() -> None:
     assert models.is_hub_name("meta-llama/Llama-3.2-1B")
     assert not models.is_hub_name("llama-1b")
     assert parse(["--model", "meta-llama/Llama-3.2-1B", "--tp", "1"]).model == "meta-llama/Llama-3.2-1B"
+
+
+def test_a_working_folder_that_may_not_be_searched_is_no_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root's is for the ranks of a container: a preset's name is looked for nowhere, and other names are refused."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    monkeypatch.chdir(closed)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.stat", forbidden)
+    assert models.folder_of(parse(["--model", "llama-tiny"]).model) is None
+    with pytest.raises(BadInputError, match="--model elsewhere: neither a preset"):
+        parse(["--model", "elsewhere"])

@@ -1,0 +1,19 @@
+"""What is at a path that a person named, also where a folder above it may not be searched: pathlib raises there."""
+
+import os
+from pathlib import Path
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is anything, as far as we may look."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether it is a folder, as far as we may look."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether it is a file, as far as we may look."""
+    return os.path.isfile(path)  # noqa: PTH113
