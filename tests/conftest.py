@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import re
 import subprocess
@@ -71,9 +72,23 @@ class ModuleWithoutTorch(pytest.Module):
         pytest.skip(lacks_torch(), allow_module_level=True)
 
 
+@functools.cache
+def imports_torch(path: Path) -> bool:
+    """Whether a module imports torch or numpy as it is imported, by itself or through modules of the payload."""
+    text = path.read_text()
+    if re.search(r"^(import|from) (torch|numpy)\b", text, re.MULTILINE):
+        return True
+    found = re.findall(r"^from (stackrt[\w.]*) import (\([^)]*\)|.*)$", text, re.MULTILINE)
+    names = [f"{package}.{name}" for package, listed in found for name in re.findall(r"\w+", listed)]
+    modules = {
+        ROOT / "images" / f"{name.replace('.', '/')}.py" for name in [*names, *(package for package, _ in found)]
+    }
+    return any(imports_torch(module) for module in modules if module.exists())
+
+
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Skip, by name and with the reason, modules that import torch or numpy where they are not installed."""
-    if lacks_torch() and re.search(r"^(import|from) (torch|numpy)\b", module_path.read_text(), re.MULTILINE):
+    if lacks_torch() and imports_torch(module_path):
         return ModuleWithoutTorch.from_parent(parent, path=module_path)
     return None
 
