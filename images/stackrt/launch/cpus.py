@@ -59,12 +59,13 @@ def threads(nodes: Sequence[tuple[int, Cpus]]) -> list[int]:
     return found
 
 
-SPINS = {"GenuineIntel": 400, "AuthenticAMD": 1100}
-"""Maker of a CPU -> how often a thread of libgomp looks for its peers at a barrier before it sleeps: for some 20 us.
-Between two looks it pauses, for about 140 cycles on Intel's since Skylake, and for about 65 on AMD's. By default it
-looks for milliseconds on end: beside one other busy process training is then 20 to 30 times slower. Where it sleeps at
-once, training alone is slower. Both measured with `python bench/load.py`."""
-USUAL_SPINS = SPINS["GenuineIntel"]
+SPINS = {("GenuineIntel", ""): 400, ("AuthenticAMD", ""): 1100, ("AuthenticAMD", "26"): 700}
+"""Maker and family of a CPU (none: all others) -> how often a thread of libgomp looks for its peers at a barrier before
+it sleeps: for some 20 us. Between two looks it pauses, for about 140 cycles on Intel's since Skylake, for about 65 on
+AMD's, and for half as long again since Zen 5 (family 26). By default it looks for milliseconds on end: beside one other
+busy process training is then 20 to 30 times slower. Where it sleeps at once, training alone is slower. All measured
+with `python -m bench.load`."""
+USUAL_SPINS = SPINS["GenuineIntel", ""]
 """For CPUs of makers that are not known."""
 
 
@@ -74,11 +75,12 @@ def spins(proc: Path = Path("/proc")) -> int:
     Args:
         proc: where procfs is mounted.
     """
-    for line in _read(proc / "cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "vendor_id":
-            return SPINS.get(value.strip(), USUAL_SPINS)
-    return USUAL_SPINS
+    rows = (line.partition(":") for line in _read(proc / "cpuinfo").splitlines())
+    about: dict[str, str] = {}
+    for name, _, value in rows:
+        about.setdefault(name.strip(), value.strip())
+    maker, family = about.get("vendor_id", ""), about.get("cpu family", "")
+    return SPINS.get((maker, family)) or SPINS.get((maker, "")) or USUAL_SPINS
 
 
 def _smallest_quota(proc: Path) -> tuple[float | None, str]:

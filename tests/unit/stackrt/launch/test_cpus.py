@@ -87,6 +87,7 @@ def test_each_rank_gets_its_share(nodes: list[tuple[int, Cpus]], expected: list[
     [
         ("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\n", 400),
         ("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\n", 1100),
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\n", 700),
         ("processor\t: 0\nBogoMIPS\t: 50.00\n", 400),
     ],
 )
