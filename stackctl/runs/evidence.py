@@ -162,6 +162,8 @@ def disrupted(facts: Facts) -> Found | None:
         why = pod.disruption
         if why and why.reason not in observe.NODE_GONE:
             return Found(f"node {pod.index}, pod {pod.metadata.name} on {_host(pod)}", [why.message or why.reason])
+    if facts.report and facts.job.failing:
+        return None  # with the first failure of a job the cluster ends the pods that are left
     for pod in facts.last:
         if pod.state.terminated and pod.state.terminated.exit_code == STOPPED and not pod.failure:
             return Found(f"node {pod.index} was told to stop with the others, as SIGTERM to any launcher does")

@@ -34,6 +34,7 @@ def test_a_gang_that_cannot_be_placed_whole_gives_its_gpus_back(submitter: Submi
     submitter.submit("next", *NODE, "--", "true")  # which is refused where there is no room
     submitter.wait_for("next", "succeeded", 60)
     assert submitter.explain("gang").cause == "peers missing"
+    submitter.cancel("large")  # the next test wants its node
 
 
 def test_a_node_that_fails_runs_is_named(submitter: Submitter, tmp_path: Path) -> None:

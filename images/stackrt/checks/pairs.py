@@ -1,7 +1,8 @@
-"""The two passes that isolate a slow node: who measures with whom, and whom the figures accuse. Pure.
+"""The passes that isolate a slow node: who measures with whom, and whom the figures accuse. Pure.
 
 Pass 1 measures every node once, in pairs side by side; a node with no fast pair is a suspect. In pass 2 each suspect is
-measured with a node that is known to be fast: who is still slow is bad, and its partner of pass 1 is cleared.
+measured with a node that is known to be fast: its partner of pass 1 is cleared. Who is still slow is measured once more
+in pass 3, and bad if that is slow, too.
 """
 
 import statistics
@@ -50,8 +51,8 @@ def second_rounds(suspected: Sequence[int], good: Sequence[int]) -> list[list[Pa
     ]
 
 
-def bad(first: Mapping[Pair, float], second: Mapping[Pair, float]) -> list[int]:
-    """After pass 2: the suspects that are slow with a good node, too."""
+def bad(first: Mapping[Pair, float], *later: Mapping[Pair, float]) -> list[int]:
+    """The suspects that were slow with a good node each time: other work slows a measurement for a moment only."""
     suspected, _ = suspects(first)
-    slow = [pair for pair, rate in second.items() if rate < least(first)]
-    return sorted(node for pair in slow for node in pair if node in suspected)
+    seen = {node: [rate for rates in later for pair, rate in rates.items() if node in pair] for node in suspected}
+    return sorted(node for node, rates in seen.items() if rates and max(rates) < least(first))

@@ -301,6 +301,20 @@ def test_a_failed_run_is_not_said_to_wait() -> None:
     assert explain(facts(found)).cause == "rank failed"
 
 
+def test_a_pod_that_ends_with_its_failed_job_was_not_interrupted() -> None:
+    found = recorded("peers-missing")
+    [first] = [pod for pod in found["pods"] if pod["status"].get("containerStatuses")]
+    other = copy.deepcopy(first)
+    other["metadata"]["name"] += "-2"
+    over = other["status"]["containerStatuses"][0]["state"]["terminated"]
+    other["status"]["containerStatuses"][0]["state"]["terminated"] = {**over, "exitCode": 143, "message": ""}
+    found["pods"].append(other)
+    found["job"]["status"]["conditions"] = []
+    assert explain(facts(found)).cause == "disrupted"
+    found["job"]["status"]["conditions"] = [{"type": "Failed", "status": "True", "reason": "FailedIndexes"}]
+    assert explain(facts(found)).cause == "peers missing"
+
+
 REFUSED = 'Error creating: pods "a" is forbidden: exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4'
 LIMITED = 'Error creating: pods "a" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi'
 

@@ -40,6 +40,14 @@ def test_a_healthy_cluster_has_no_suspect() -> None:
     assert isolate(8, set()) == []
 
 
+def test_who_is_slow_for_a_moment_is_cleared_by_another_measurement() -> None:
+    first = {(0, 1): 9.0, (2, 3): 1.0}
+    second = {(0, 2): 1.0, (1, 3): 1.0}
+    assert pairs.bad(first, second) == [2, 3]
+    assert pairs.bad(first, second, {(0, 2): 1.0, (1, 3): 9.0}) == [2]
+    assert pairs.bad(first, {(0, 2): 1.0, (1, 3): 9.0}) == [2]
+
+
 def test_second_rounds_use_each_good_node_once_a_round() -> None:
     assert pairs.second_rounds([4, 5, 6], [0, 1]) == [[(0, 4), (1, 5)], [(0, 6)]]
     assert pairs.second_rounds([4, 5], []) == []
