@@ -15,6 +15,22 @@ NODE = ["--gpus", "8", "--device", "cpu"]
 """A whole node of the tests' cluster."""
 
 
+@pytest.fixture(autouse=True)
+def free_nodes(submitter: Submitter) -> None:
+    """Wait until what earlier tests ran has gone: they do not wait for the end of their namespaces."""
+
+    def holding() -> list[str]:
+        pods = submitter.cluster.get("pods", "--all-namespaces", "--field-selector=spec.nodeName!=")["items"]
+        return [
+            pod["metadata"]["name"]
+            for pod in pods
+            if pod["status"]["phase"] in ("Pending", "Running")
+            and any("nvidia.com/gpu" in row["resources"].get("limits", {}) for row in pod["spec"]["containers"])
+        ]
+
+    until(lambda: not holding(), 90, holding)
+
+
 def test_a_gang_that_cannot_be_placed_whole_gives_its_gpus_back(submitter: Submitter) -> None:
     submitter.submit("large", *NODE, "--", "sleep", "600")
     submitter.wait_for("large", "running", 60)
@@ -34,7 +50,6 @@ def test_a_gang_that_cannot_be_placed_whole_gives_its_gpus_back(submitter: Submi
     submitter.submit("next", *NODE, "--", "true")  # which is refused where there is no room
     submitter.wait_for("next", "succeeded", 60)
     assert submitter.explain("gang").cause == "peers missing"
-    submitter.cancel("large")  # the next test wants its node
 
 
 def test_a_node_that_fails_runs_is_named(submitter: Submitter, tmp_path: Path) -> None:
