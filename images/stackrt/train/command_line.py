@@ -44,6 +44,8 @@ class Training(Protocol):
     @property
     def warmup(self) -> int: ...  # noqa: D102
     @property
+    def weight_decay(self) -> float: ...  # noqa: D102
+    @property
     def val_fraction(self) -> float: ...  # noqa: D102
 
 

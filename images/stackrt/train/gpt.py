@@ -43,7 +43,7 @@ from stackrt.train import text as texts
 from stackrt.train.command_line import DEFAULT_TEXT, describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
 from stackrt.train.options import Options
-from stackrt.train.process import ended, learning_rate, leave, say, set_up_compute
+from stackrt.train.process import build_optimizer, ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -143,14 +143,6 @@ def sample(model: nn.Module, prompt: Tensor, o: Options, vocabulary: int) -> lis
 # Optimizer
 
 
-def build_optimizer(model: nn.Module, o: Options) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) that decays matrices, not biases and norms."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Identity
 
@@ -185,7 +177,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     if resumed:
         model.load_state_dict(resumed.state["model"])
     ddp = DistributedDataParallel(model, process_group=ranks.gradients, gradient_as_bucket_view=True)
-    optimizer = build_optimizer(model, o)
+    optimizer = build_optimizer(model.parameters(), o)
 
     # Data
     windows = corpus.windows(o.context, o.seed)

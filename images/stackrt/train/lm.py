@@ -38,7 +38,7 @@ from stackrt.train import flops, mesh, models, profiling, report, samples, shard
 from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
 from stackrt.train.lm_options import Options, micro_batch, on_ranks
-from stackrt.train.process import ended, learning_rate, leave, say, set_up_compute
+from stackrt.train.process import build_optimizer, ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 from stackrt.train.text import Batch, mix
 
@@ -92,16 +92,6 @@ def evaluate(model: nn.Module, windows: Batch, size: int, place: mesh.Place, ran
 # Optimizer and state
 
 
-def build_optimizer(model: nn.Module, o: Options) -> torch.optim.AdamW:
-    """AdamW that decays matrices, not biases and norms. Parameters of another mesh are updated by themselves."""
-    groups: dict[tuple[bool, int], list[Tensor]] = {}
-    for parameter in model.parameters():
-        key = (parameter.dim() >= 2, id(getattr(parameter, "device_mesh", None)))
-        groups.setdefault(key, []).append(parameter)
-    rows = [{"params": held, "weight_decay": o.weight_decay * matrix} for (matrix, _), held in groups.items()]
-    return torch.optim.AdamW(rows, lr=o.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
-
-
 def fingerprint(o: Options, config: models.Config, digest: str) -> dict[str, Any]:
     """What a resumed run must share. Neither ranks nor mesh: another one rounds otherwise, and goes on."""
     names = ("init", "context", "steps", "seed", "batch_size", "lr", "min_lr", "warmup", "weight_decay", "clip",
@@ -134,7 +124,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     # Model: made on the meta device, filled and sharded block by block
     place = mesh.lay_out(o, ranks)
     model = mesh.build(config, o, place, ranks, first_weights.fill if first_weights else None)
-    optimizer = build_optimizer(model, o)
+    optimizer = build_optimizer(model.parameters(), o)
     start, history = 0, dict[str, Any]()
     if resumed:
         start, history = resumed.note["step"], resumed.note["history"]

@@ -243,11 +243,20 @@ def copies_of(parameter: Tensor, world_size: int) -> int:
 
 
 @torch.no_grad()
-def clip_by_norm(parameters: Iterable[Tensor], most: float, ranks: Ranks) -> Tensor:
-    """Scale gradients down to a norm over all ranks' parts, each counted once; returns the norm before."""
+def clip_by_norm(
+    parameters: Iterable[Tensor], most: float, ranks: Ranks, copies: Callable[[Tensor, int], int] = copies_of
+) -> Tensor:
+    """Scale gradients down to a norm over all ranks' parts, each counted once; returns the norm before.
+
+    Args:
+        parameters: This rank's.
+        most: The largest norm; 0 scales nothing.
+        ranks: All of them take part.
+        copies: How many ranks hold the same part of a parameter, of so many.
+    """
     held = [(p, local(p.grad)) for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm([gradient for _, gradient in held])).double()
-    shares = torch.tensor([1 / copies_of(p, ranks.world_size) for p, _ in held], dtype=torch.float64)
+    shares = torch.tensor([1 / copies(p, ranks.world_size) for p, _ in held], dtype=torch.float64)
     total = (norms.square() * shares.to(norms.device)).sum()
     dist.all_reduce(total, group=ranks.gradients)
     norm = total.sqrt()

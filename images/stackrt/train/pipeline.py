@@ -26,7 +26,7 @@ import hashlib
 import math
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ from stackrt.train import text as texts
 from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
 from stackrt.train.pipeline_options import Options, config_of, idle_share, split
-from stackrt.train.process import ended, learning_rate, leave, say, set_up_compute
+from stackrt.train.process import build_optimizer, ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -161,18 +161,6 @@ def evaluate(pipeline: Pipeline, windows: texts.Batch, size: int) -> float:
 # Over all ranks
 
 
-@torch.no_grad()
-def clip(parameters: Iterable[nn.Parameter], most: float) -> float:
-    """Scale gradients down to a norm over all stages; returns the norm before."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    total = torch.stack(torch._foreach_norm(gradients)).double().square().sum().cpu()
-    dist.all_reduce(total)
-    norm = math.sqrt(float(total))
-    if most and norm > most:
-        torch._foreach_mul_(gradients, most / (norm + 1e-6))
-    return norm
-
-
 def params_sha256(parameters: dict[str, nn.Parameter], ranks: Ranks) -> str:
     """`report.params_sha256` of the whole model, on every rank; one parameter at a time is sent to the first."""
     digest = hashlib.sha256()
@@ -226,10 +214,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     with ranks.together():
         stages, parameters = build(o, ranks)
     pipeline = Pipeline(stages, o, ranks)
-    matrices = [p for p in parameters.values() if p.dim() >= 2]
-    vectors = [p for p in parameters.values() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    optimizer = build_optimizer(parameters.values(), o)
     start, history = 0, dict[str, Any]()
     if resumed:
         start, history = resumed.note["step"], resumed.note["history"]
@@ -239,13 +224,14 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     sharing = sharded.shared_by_all(o.out / "checkpoints", ranks)
     saver = sharded.Saver(o.out / "checkpoints", o.keep, True, ranks)
     count = sum(ranks.gather(sum(p.numel() for p in parameters.values())))
-    spread = ranks.gather([list(map(str, (stage, *_ends(split(o, ranks.world_size)[stage])))) for stage in stages])
+    shares = split(o, ranks.world_size)
     with ranks.together():
         if ranks.first:
             metrics = report.Metrics(o.out, start if resumed else -1)
             say(f"model   {o.model}: {o.layers} layers, context {o.context}; {count:,} parameters")
-            for rank, rows in enumerate(spread):
-                told = ", ".join(f"stage {stage}: layers {first} to {last}" for stage, first, last in rows)
+            for rank in range(ranks.world_size):
+                held = range(rank, len(shares), ranks.world_size)
+                told = ", ".join(f"stage {stage}: layers {shares[stage][0]} to {shares[stage][-1]}" for stage in held)
                 say(f"rank {rank:<2} {told}")
             say(f"ranks   {ranks.world_size} on {ranks.device.type}; {o.schedule}, {o.microbatches} micro-batches: a "
                 f"rank waits {idle_share(o, ranks.world_size):.0%} of a step if stages take equally long")  # fmt: skip
@@ -293,7 +279,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         for group in optimizer.param_groups:
             group["lr"] = lr
         loss = pipeline.step(train.batch(step * o.batch_size, o.batch_size))
-        norm = clip(parameters.values(), o.clip)
+        norm = float(mesh.clip_by_norm(parameters.values(), o.clip, ranks, copies=lambda *_: 1))  # each is on one rank
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainerError(f"step {step + 1}: the loss is {loss} and the gradient's norm {norm}; try a lower --lr")
         optimizer.step()
@@ -321,7 +307,9 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     if signal_number:
         say(f"stopped by {signal.Signals(signal_number).name} after step {done}; the same command goes on from there")
         return INTERRUPTED + signal_number
-    report.plot_loss(o.out / "loss.png", metrics.rows, bigram, f"{o.model}, {o.layers} layers in {len(spread)} ranks")
+    report.plot_loss(
+        o.out / "loss.png", metrics.rows, bigram, f"{o.model}, {o.layers} layers in {ranks.world_size} ranks"
+    )
     last = history["last_val_loss"]
     report.write_result(o.out / "result.json", {
         "workload": "pipeline", "steps": done, "seed": o.seed, "world_size": ranks.world_size,
@@ -335,10 +323,6 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     say(f"loss    validation {history['first_val_loss']:.3f} -> {last:.3f}; bigram model {bigram:.3f}")
     say(f"files   {o.out}: result.json, loss.png, metrics.jsonl, tensorboard/")
     return 0
-
-
-def _ends(layers: range) -> tuple[int, int]:
-    return layers.start, layers.stop - 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

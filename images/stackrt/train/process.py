@@ -3,28 +3,17 @@
 import math
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn, Protocol
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from stackrt.launch import cpus
+from stackrt.train.command_line import Training
 from stackrt.train.errors import PeersGoneError, TrainerError, complain
 from stackrt.train.ranks import Ranks, lost_peers
 from stackrt.train.text import mix
-
-
-class Schedule(Protocol):
-    """The options that say how the learning rate goes."""
-
-    @property
-    def steps(self) -> int: ...  # noqa: D102
-    @property
-    def warmup(self) -> int: ...  # noqa: D102
-    @property
-    def lr(self) -> float: ...  # noqa: D102
-    @property
-    def min_lr(self) -> float: ...  # noqa: D102
 
 
 def set_up_compute(wanted_threads: int, seed: int, ranks: Ranks) -> int:
@@ -42,7 +31,20 @@ def set_up_compute(wanted_threads: int, seed: int, ranks: Ranks) -> int:
     return threads
 
 
-def learning_rate(step: int, o: Schedule) -> float:
+def build_optimizer(parameters: Iterable[Tensor], o: Training) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) that decays matrices, not biases and norms.
+
+    Sharded parameters of another mesh are updated by themselves.
+    """
+    groups: dict[tuple[bool, int], list[Tensor]] = {}
+    for parameter in parameters:
+        key = (parameter.dim() >= 2, id(getattr(parameter, "device_mesh", None)))
+        groups.setdefault(key, []).append(parameter)
+    rows = [{"params": held, "weight_decay": o.weight_decay * matrix} for (matrix, _), held in groups.items()]
+    return torch.optim.AdamW(rows, lr=o.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
+
+
+def learning_rate(step: int, o: Training) -> float:
     """The rate of step 0, 1, …: linear warm-up to `--lr`, then half a cosine down to `--min-lr` at the last step."""
     if step < o.warmup:
         return o.lr * (step + 1) / o.warmup

@@ -25,7 +25,6 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load as read_state
 from torch.distributed.checkpoint.state_dict_saver import save as write_state
-from torch.distributed.tensor import DTensor
 
 from stackrt.train import checkpoint
 from stackrt.train.errors import BadInputError, TrainerError
@@ -236,8 +235,7 @@ def state_of(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer,
     for name, parameter in parameters.items():
         held = optimizer.state[parameter]
         if not held:
-            device = parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
-            count = torch.tensor(float(step), device=device)
+            count = torch.tensor(float(step), device=parameter.device)
             held |= {"step": count, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
         state["exp_avg"][name], state["exp_avg_sq"][name] = held["exp_avg"], held["exp_avg_sq"]
     return state

@@ -11,7 +11,7 @@ from stackrt.train import text as texts
 from stackrt.train.command_line import flag
 from stackrt.train.errors import BadInputError
 from stackrt.train.options import parse
-from stackrt.train.process import learning_rate
+from stackrt.train.process import build_optimizer, learning_rate
 
 TINY = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "8"]
 
@@ -34,7 +34,7 @@ def test_the_schedule_of_very_short_runs(steps: int) -> None:
 
 def test_weight_decay_is_for_matrices() -> None:
     model = gpt.build_model(parse(TINY))
-    decayed, kept = gpt.build_optimizer(model, parse(TINY)).param_groups
+    decayed, kept = build_optimizer(model.parameters(), parse(TINY)).param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
     assert {p.dim() for p in kept["params"]} == {1}
     assert sum(len(group["params"]) for group in (decayed, kept)) == len(list(model.parameters()))
