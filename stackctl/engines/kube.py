@@ -65,6 +65,16 @@ class ApiError(StackError):
             self.exit_code = 2
 
 
+@contextmanager
+def where_allowed() -> Iterator[None]:
+    """End the block quietly where a person may not do what it asks for: what it would have found is then not known."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != 403:
+            raise
+
+
 class BrokenOff(ApiError):
     """A stream ended before its end, perhaps within a line; whoever reads it asks for the rest again."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster, where_allowed
 from stackctl.errors import MissingHere, StackError
 from stackctl.jobs import claim_reader, pod_options
 from stackctl.jobs.placement import OUT
@@ -146,12 +146,9 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
 
 def _ranges(cluster: Cluster, namespace: str) -> list[LimitRange]:
     """The namespace's limit ranges; none where we may not see them."""
-    try:
+    with where_allowed():
         return cluster.items("LimitRange", LimitRange, namespace)
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        return []
+    return []
 
 
 def program() -> str:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import ApiError, Cluster, where_allowed
 from stackctl.errors import InvalidInput
 from stackctl.jobs.kubernetes import MANAGED, RUN_LABEL, Manifest
 from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
@@ -35,12 +35,9 @@ def find(cluster: Cluster, name: str, namespace: str) -> list[Left]:
     """What of a run no Job owns."""
     found = []
     for kind in KINDS:
-        try:
+        there = None
+        with where_allowed():  # with less than the role in k8s/base nothing can be known of these
             there = cluster.get(kind, name, namespace)
-        except ApiError as error:
-            if error.status != 403:
-                raise
-            continue  # with less than the role in k8s/base nothing can be known of these
         if there is not None and is_left(there, name):
             found.append(Left(kind, there["metadata"]["uid"]))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import ApiError, Cluster, where_allowed
 from stackctl.errors import InvalidInput, MissingHere, did_you_mean
 from stackctl.jobs import kubernetes
 from stackctl.jobs.pod_options import PodSettings
@@ -55,11 +55,8 @@ def judge(submission: Submission, answers: Answers) -> list[str]:
     """
     placement, said = submission.placement, []
     pod = kubernetes.pod_of(submission.manifests[0])
-    try:
+    with where_allowed():
         said += admitted(answers.of("Namespace") or {}, pod, placement.pods)
-    except ApiError as error:
-        if error.status != 403:
-            raise
     for kind, name, where in _named(placement.pods):
         try:
             found = answers.of(_key(kind, name))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster, Object, address
+from stackctl.engines.kube import ApiError, Cluster, Object, address, where_allowed
 from stackctl.errors import InvalidInput, MissingHere, did_you_mean
 from stackctl.jobs import kubernetes
 from stackctl.jobs.placement import Placement, Volume
@@ -55,24 +55,19 @@ class _Answers:
 
     def ranges(self) -> list[LimitRange] | None:
         """The namespace's limit ranges; None where we may not see them."""
-        try:
+        with where_allowed():
             found: list[LimitRange] = self.of("ranges")
-        except ApiError as error:
-            if error.status != 403:
-                raise
-            return None
-        return found
+            return found
+        return None
 
     def pod(self, submission: Submission) -> PodSpec:
         """A pod of the job, with what its runtime class takes for itself."""
         spec = submission.manifests[0]["spec"]["template"]["spec"]
-        runtime = self.of("runtime") if "runtime" in self._futures and not self._forbidden("runtime") else None
+        runtime = None
+        with where_allowed():
+            runtime = self.of("runtime") if "runtime" in self._futures else None
         overhead = ((runtime or {}).get("overhead") or {}).get("podFixed") or {}
         return msgspec.structs.replace(msgspec.convert(spec, PodSpec), overhead=overhead)
-
-    def _forbidden(self, key: str) -> bool:
-        error = self._futures[key].exception()
-        return isinstance(error, ApiError) and error.status == 403
 
 
 class _Check(NamedTuple):
@@ -126,12 +121,11 @@ def _lacking(error: ApiError) -> str:
 
 
 def _check_namespace(cluster: Cluster, name: str) -> None:
-    try:
+    missing = False
+    with (
+        where_allowed()
+    ):  # a submitter may be allowed nothing outside their namespace; where there is none, not even in it
         missing = cluster.get("Namespace", name) is None
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        return  # a submitter may be allowed nothing outside their namespace; where there is none, not even in it
     if missing:
         raise MissingHere(
             "the cluster has no such namespace",
@@ -261,13 +255,10 @@ def _quotas(cluster: Cluster, placement: Placement) -> tuple[list[Quota], str]:
 
 def _default_priority(cluster: Cluster) -> str:
     """The class of pods that name none."""
-    try:
+    with where_allowed():
         rows = cluster.items("PriorityClass", dict)
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        return ""
-    return next((str(row["metadata"]["name"]) for row in rows if row.get("globalDefault")), "")
+        return next((str(row["metadata"]["name"]) for row in rows if row.get("globalDefault")), "")
+    return ""
 
 
 def _judge_quota(submission: Submission, answers: _Answers) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import ApiError, Cluster, where_allowed
 from stackctl.runs import queues
 from stackctl.runs.objects import KubeJob
 from stackctl.runs.queue_objects import ClusterQueue, Kueue, LocalQueue, Workload
@@ -35,12 +35,9 @@ def look(cluster: Cluster, job: KubeJob) -> Picture | None:
     name = job.metadata.labels.get(queues.QUEUE_LABEL)
     if not (name and job.spec.suspend):
         return None
-    try:
+    root = ""
+    with where_allowed():
         root = _root(cluster)
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        return None
     if not root:
         return None
     namespace = f"{root}/namespaces/{job.metadata.namespace}"
@@ -96,8 +93,9 @@ def _shared(cluster: Cluster, root: str, name: str) -> ClusterQueue | None:
 def _readable(cluster: Cluster, path: str, of: type[T]) -> T | None:
     """What is there, or None where there is nothing, or the person may not read it."""
     try:
-        return cluster.read(path, of)
+        with where_allowed():
+            return cluster.read(path, of)
     except ApiError as error:
-        if error.status in (403, 404):
-            return None
-        raise
+        if error.status != 404:
+            raise
+    return None

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster, Silent
+from stackctl.engines.kube import ApiError, Cluster, Silent, where_allowed
 from stackctl.errors import JobFailed
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import RUN_LABEL, SELECTOR
@@ -75,12 +75,9 @@ def _may_end_with_its_namespace(job: objects.KubeJob, pods: Sequence[objects.Pod
 
 def namespace_ends(cluster: Cluster, name: str) -> bool:
     """Whether a namespace is being deleted; asked in a way that who may only submit there may, too."""
-    try:
+    with where_allowed():
         found = cluster.get("Namespace", name)
         return bool(found and found["metadata"].get("deletionTimestamp"))
-    except ApiError as error:
-        if error.status != 403:
-            raise
     probe = {"apiVersion": "v1", "kind": "Secret", "metadata": {"generateName": "stackctl-", "namespace": name}}
     try:
         cluster.create(probe, dry_run=True)
@@ -119,14 +116,11 @@ def _unprovided(run: Run, job: objects.KubeJob) -> list[objects.Claim]:
     """The run's claims that have no volume yet, as far as one may look."""
     volumes = (job.spec.template.get("spec") or {}).get("volumes") or []
     names = [row["persistentVolumeClaim"]["claimName"] for row in volumes if "persistentVolumeClaim" in row]
-    try:
+    with where_allowed():
         found = [run.cluster.get("PersistentVolumeClaim", name, run.namespace) for name in dict.fromkeys(names)]
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        return []
-    claims = [msgspec.convert(row, objects.Claim) for row in found if row]
-    return [claim for claim in claims if claim.status.phase == "Pending"]
+        claims = [msgspec.convert(row, objects.Claim) for row in found if row]
+        return [claim for claim in claims if claim.status.phase == "Pending"]
+    return []
 
 
 def failed_nodes(cluster: Cluster, namespace: str) -> list[NodeFailure]:
@@ -138,11 +132,8 @@ def failed_nodes(cluster: Cluster, namespace: str) -> list[NodeFailure]:
 
 def _placed(run: Run) -> list[holders.Placed]:
     """The pods that hold what a pod of the run waits for: of the cluster, or of as much of it as may be seen."""
-    try:
+    with where_allowed():
         return run.cluster.items("Pod", holders.Placed, fieldSelector=holders.PLACED, resourceVersion="0")
-    except ApiError as error:
-        if error.status != 403:
-            raise
     return run.cluster.items("Pod", holders.Placed, run.namespace, fieldSelector=holders.PLACED)
 
 
