@@ -247,10 +247,18 @@ def resolve_tools(rows: catalog.Catalog, settings: Settings, images: Path) -> di
 
 
 def _sizes(target: Target, noted: str, locks: Mapping[str, str], settings: Settings, images: Path) -> dict[str, int]:
-    """The sizes of the packages' files; an index is asked only for locks that hold a package of unknown size."""
+    """The sizes of the packages' files; an index is asked only for locks that hold a package of unknown size.
+
+    And for those with a package that another lock had: whether a source archive will do depends on the lock.
+    """
     path = images / "locks" / noted
-    known = sums.sizes(path.read_text(encoding="utf-8")) if path.exists() else {}
-    fresh = {name: text for name, text in locks.items() if any(pin.digest not in known for pin in lockfile.parse(text))}
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    known = sums.sizes(before)
+    fresh = {
+        name: text
+        for name, text in locks.items()
+        if any(pin.digest not in known or pin.name not in sums.versions(before, name) for pin in lockfile.parse(text))
+    }
     if not fresh:
         return known
     # With it comes all that fetches files, which a build that only checks locks does not need.
