@@ -73,9 +73,8 @@ def skeleton(config: models.Config, told: str) -> nn.Module:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    values = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
     try:
-        made = AutoConfig.for_model(config["model_type"], **(values | {"use_cache": False}))
+        made = AutoConfig.for_model(config["model_type"], **(models.plain(config) | {"use_cache": False}))
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation="sdpa")
     except Exception as error:  # whatever a configuration class has against its values

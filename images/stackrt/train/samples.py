@@ -10,9 +10,9 @@ from torch import Tensor
 from stackrt.train import paths, prepared
 from stackrt.train import text as texts
 from stackrt.train.command_line import DEFAULT_TEXT
-from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
 from stackrt.train.ranks import Ranks
+from stackrt.train.shard_files import TOKENIZER
 from stackrt.train.text import Batch, Tokenizer
 
 ANY_SIZE = 1 << 62  # for `prepared.load`, whose own check is of another trainer's option
@@ -69,10 +69,7 @@ def load(o: Options, folder: Path | None, vocabulary: int, ranks: Ranks) -> tupl
             tokenizer, tokenizer_folder = tokenizer_of(o, folder)
             fits(tokenizer, f"--tokenizer {o.tokenizer or tokenizer_folder or 'byte'}", vocabulary, o)
             corpus = texts.tokenize(texts.read_text(o.data), tokenizer, o.val_fraction, o.context)
-    digests = ranks.gather(corpus.digest)
-    other = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
-    if other is not None:
-        raise BadInputError(f"--data: rank {other} reads another text than rank 0; give every node the same files")
+    texts.see_that_same(corpus.digest, ranks)
     held_out = texts.validation_windows(corpus.val, o.context, o.eval_tokens)
     bigram = texts.bigram_loss(corpus.train, corpus.val[: held_out.inputs.numel() + 1], tokenizer.size)
     shipped = o.data == (DEFAULT_TEXT,)
@@ -95,29 +92,15 @@ def tokenizer_of(o: Options, folder: Path | None) -> tuple[Tokenizer, Path | Non
     """
     if o.tokenizer and o.tokenizer != "byte":
         folder = Path(o.tokenizer)
-    path = folder / "tokenizer.json" if folder and o.tokenizer != "byte" else None
-    tokenizer: Tokenizer = texts.ByteTokenizer()
-    if path and (paths.is_there(path) or o.tokenizer):
-        try:
-            tokenizer = texts.BpeTokenizer(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise BadInputError(f"--tokenizer {path}: {error.strerror}; name a folder with a tokenizer.json") from None
-        except Exception as error:  # the library has one kind for all
-            raise BadInputError(f"--tokenizer {path}: not a tokenizer: {error}") from None
-    return tokenizer, path.parent if path and tokenizer.name != "byte" else None
+    asked = bool(o.tokenizer)
+    if folder is None or o.tokenizer == "byte" or not (asked or paths.is_there(folder / TOKENIZER)):
+        return texts.ByteTokenizer(), None
+    return texts.tokenizer_in(folder), folder
 
 
 def fits(tokenizer: Tokenizer, told: str, vocabulary: int, o: Options) -> None:
-    """See that a model has embeddings for all tokens.
-
-    Raises:
-        BadInputError: It has not.
-    """
-    if tokenizer.size > vocabulary:
-        raise BadInputError(
-            f"{told}: it has {tokenizer.size:,} tokens, and {o.model} has embeddings for {vocabulary:,}; use the "
-            "tokenizer that belongs to the model"
-        )
+    """See that the model has embeddings for all tokens."""
+    texts.check_vocabulary(tokenizer, told, vocabulary, o.model)
 
 
 def held_out_part(windows: Batch, number: int, size: int, reader: int, readers: int) -> tuple[Batch, Tensor]:

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from stackrt.train import vocabulary
+from stackrt.train import tokenizer_files, vocabulary
 from stackrt.train.errors import BadInputError
+from stackrt.train.ranks import Ranks
+from stackrt.train.shard_files import TOKENIZER
 
 FEWEST_WINDOWS = 4  # a split shorter than this many contexts is a mistake rather than a data set
 
@@ -73,6 +75,35 @@ class BpeTokenizer:
 
 
 train_bpe = vocabulary.train_bpe
+
+
+def tokenizer_in(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder with a `tokenizer.json`; the one that exported models of bytes have is that of bytes.
+
+    Raises:
+        BadInputError: There is none.
+    """
+    path = folder / TOKENIZER
+    try:
+        definition = path.read_text(encoding="utf-8")
+        return ByteTokenizer() if tokenizer_files.is_bytes(definition) else BpeTokenizer(definition)
+    except OSError as error:
+        raise BadInputError(f"--tokenizer {path}: {error.strerror}; name a folder with a tokenizer.json") from None
+    except Exception as error:  # the library has one kind for all
+        raise BadInputError(f"--tokenizer {path}: not a tokenizer: {error}") from None
+
+
+def check_vocabulary(tokenizer: Tokenizer, told: str, vocabulary: int, model: str) -> None:
+    """See that a model has embeddings for all tokens; `told` begins the error.
+
+    Raises:
+        BadInputError: It has not.
+    """
+    if tokenizer.size > vocabulary:
+        raise BadInputError(
+            f"{told}: it has {tokenizer.size:,} tokens, and {model} has embeddings for {vocabulary:,}; use the "
+            "tokenizer that belongs to the model"
+        )
 
 
 def read_text(files: Iterable[Path]) -> bytes:
@@ -145,6 +176,18 @@ def tokenize(text: bytes, tokenizer: Tokenizer, val_fraction: float, context: in
     check_length(len(train), len(val), context)
     digest = hashlib.sha256(f"{tokenizer.name} {len(train)} {len(val)} ".encode() + text).hexdigest()
     return Corpus(train, val, digest)
+
+
+def see_that_same(digest: str, ranks: Ranks) -> None:
+    """See that all ranks read the same text.
+
+    Raises:
+        BadInputError: One does not.
+    """
+    digests = ranks.gather(digest)
+    other = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
+    if other is not None:
+        raise BadInputError(f"--data: rank {other} reads another text than rank 0; give every node the same files")
 
 
 def check_length(train: int, val: int, context: int) -> None:

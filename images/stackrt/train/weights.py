@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stackrt.train import mesh
+from stackrt.train import mesh, models, tokenizer_files
 from stackrt.train.errors import BadInputError
 from stackrt.train.ranks import Ranks
 from stackrt.train.report import write_atomically, writing
 
 INDEX = "model.safetensors.index.json"
 FILE_BYTES = 4 << 30
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 class Weights:
@@ -76,6 +74,18 @@ class Weights:
         return next((held for held in (name, name.removeprefix(self._prefix)) if held in self._where), None)
 
 
+@torch.no_grad()
+def load(model: nn.Module, folder: Path) -> None:
+    """Fill a model that is whole on this rank.
+
+    Raises:
+        BadInputError: The folder has not its weights.
+    """
+    held = Weights(folder, str(getattr(model, "base_model_prefix", "")))
+    held.check(model)
+    held.fill("", model)
+
+
 def whole_tensors(model: nn.Module, names: Iterable[str], keep: bool) -> Iterator[tuple[str, Tensor]]:
     """Each parameter, whole and on the CPU, one after another; where `keep` is false, empty. A collective each."""
     parameters = dict(model.named_parameters())
@@ -93,8 +103,14 @@ def params_sha256(model: nn.Module, ranks: Ranks) -> str:
     return ranks.from_first(digest.hexdigest())
 
 
-def export(model: nn.Module, folder: Path, tokenizer: Path | None, ranks: Ranks) -> None:
+def export(model: nn.Module, folder: Path, tokenizer: Path | str | None, ranks: Ranks) -> None:
     """Write a folder that `from_pretrained` loads: fp32 weights in files of 4 GiB, configuration, tokenizer.
+
+    Args:
+        model: Sharded or not; all ranks take part.
+        folder: It is made, and an earlier export in it replaced.
+        tokenizer: The folder that the tokenizer came from, its definition, or None for bytes.
+        ranks: The first one writes.
 
     Raises:
         TrainerError: The disk is full or failing.
@@ -117,11 +133,7 @@ def export(model: nn.Module, folder: Path, tokenizer: Path | None, ranks: Ranks)
                     _save(tensors, folder / file)
     with ranks.together():
         if ranks.first:
-            _describe(model, folder, dict(zip(names, files, strict=True)))
-            with writing(folder):
-                for extra in _TOKENIZER_FILES:
-                    if tokenizer and (tokenizer / extra).is_file() and tokenizer.resolve() != folder.resolve():
-                        shutil.copyfile(tokenizer / extra, folder / extra)
+            _describe(model, folder, dict(zip(names, files, strict=True)), tokenizer)
 
 
 def split_by_size(sizes: dict[str, int], most: int) -> list[list[str]]:
@@ -144,7 +156,7 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(0, str(error)) from None
 
 
-def _describe(model: nn.Module, folder: Path, files: dict[str, list[str]]) -> None:
+def _describe(model: nn.Module, folder: Path, files: dict[str, list[str]], tokenizer: Path | str | None) -> None:
     if len(files) > 1:
         total = sum(p.numel() * 4 for p in model.parameters())
         weight_map = {name: file for file, names in files.items() for name in names}
@@ -154,7 +166,14 @@ def _describe(model: nn.Module, folder: Path, files: dict[str, list[str]]) -> No
     values = config.to_dict() | {
         "architectures": [type(model).__name__.removeprefix("FSDP")], "dtype": "float32", "use_cache": True,
     }  # fmt: skip
+    end = tokenizer_files.write(folder, tokenizer, models.shape(values).positions)
+    if values.get("eos_token_id") is None:
+        values["eos_token_id"] = end
     write_atomically(folder / "config.json", json.dumps(values, indent=2, default=str) + "\n")
+    if not (folder / tokenizer_files.GENERATION).exists():
+        ids = {name: values.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        known = {name: number for name, number in ids.items() if number is not None}
+        write_atomically(folder / tokenizer_files.GENERATION, json.dumps(known, indent=2) + "\n")
 
 
 def fetch(name: str, option: str, with_weights: bool, ranks: Ranks) -> Path:

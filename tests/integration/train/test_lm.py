@@ -120,9 +120,13 @@ def test_a_rank_of_four_holds_a_quarter(runs: dict[str, Path]) -> None:
 def test_the_export_has_the_same_logits(runs: dict[str, Path], trainers: Trainers, tmp_path: Path) -> None:
     """transformers reads it, and so does --init: its loss is the run's last."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     models = [AutoModelForCausalLM.from_pretrained(runs[name] / "export") for name in ("one", "fsdp-tp")]
+    reader = AutoTokenizer.from_pretrained(runs["fsdp"] / "export")
+    assert reader("a → fox").input_ids == list("a → fox".encode())
+    assert reader.decode(reader("a → fox").input_ids) == "a → fox"
+    assert (runs["fsdp"] / "export" / "generation_config.json").is_file()
     ids = torch.arange(16)[None]
     first, second = (model.eval()(input_ids=ids).logits for model in models)
     assert first.shape == (1, 16, 256)
