@@ -27,6 +27,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from stackrt.finetune import lora
 from stackrt.train import models
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
@@ -99,8 +100,10 @@ def build(config: models.Config, o: Options, place: Place, ranks: Ranks, fill: F
         BadInputError: The model has no plan for `--tp`.
     """
     model = skeleton(config, f"--model {o.model}")
-    plan = tensor_plan(model, o) if o.tp > 1 else {}
     names, blocks = find_blocks(model, models.shape(config).layers)
+    if o.lora:
+        lora.put_in(model, o, names)
+    plan = tensor_plan(model, o) if o.tp > 1 else {}
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if o.dtype == "bf16" else None, reduce_dtype=torch.float32)
     copies = place.mesh["replicate", "shard"] if o.replicate > 1 else place.mesh["shard"]
 
@@ -108,6 +111,7 @@ def build(config: models.Config, o: Options, place: Place, ranks: Ranks, fill: F
         first_values(model, name, module, o.seed, ranks.device, recurse=recurse)
         if fill:
             fill(name, module)
+        lora.first_values(name, module, o.seed)
 
     def split(prefix: str, module: nn.Module) -> None:
         own = {name.removeprefix(prefix): style for name, style in plan.items() if name.startswith(prefix)}
@@ -181,14 +185,14 @@ def tensor_plan(model: nn.Module, o: Options) -> dict[str, ParallelStyle]:
     config: Any = model.config
     tied = config.tie_word_embeddings
     plan: dict[str, ParallelStyle] = {}
-    for name, _ in model.named_modules():
+    for name, module in model.named_modules():
         way = next((way for pattern, way in wanted.items() if fnmatchcase(name, pattern)), None)
         # The embeddings stay whole within a tp group, as does an output layer that is tied to them: FSDP shards them.
         if way in (None, "embedding_rowwise") or (tied and name == "lm_head"):
             continue
         if way not in _STYLES:
             raise BadInputError(f"--tp {o.tp}: {o.model} wants {name} split as {way!r}, which is not known here")
-        plan[name] = _STYLES[way]()
+        plan |= lora.split(name, _STYLES[way](), module)
     return plan
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stackrt.finetune import lora
 from stackrt.train import mesh
 from stackrt.train.errors import BadInputError
 from stackrt.train.ranks import Ranks
@@ -19,7 +20,8 @@ from stackrt.train.report import write_atomically, writing
 
 INDEX = "model.safetensors.index.json"
 FILE_BYTES = 4 << 30
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TEMPLATE = "chat_template.jinja"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", TEMPLATE)
 
 
 class Weights:
@@ -68,38 +70,80 @@ class Weights:
     def fill(self, prefix: str, module: nn.Module) -> None:
         """Copy the tensors of a module that is known by its name in the model."""
         for name, parameter in module.named_parameters(recurse=True):
-            held = self._name(f"{prefix}.{name}" if prefix else name)
+            held = self._name(lora.plain(f"{prefix}.{name}" if prefix else name))
             if held is not None and not parameter.is_meta:
                 parameter.copy_(self._open[self._where[held]].get_tensor(held))
+
+    def identity(self) -> str:
+        """Tells these weights from others of the same shapes: a digest of each tensor's name, shape and first row.
+
+        Training changes all of them; to read all of a large model for this would take minutes.
+        """
+        digest = hashlib.sha256()
+        for name in sorted(self._where):
+            part = self._open[self._where[name]].get_slice(name)
+            first = part[:1] if part.get_shape() else self._open[self._where[name]].get_tensor(name)
+            digest.update(f"{name} {part.get_dtype()} {part.get_shape()} ".encode())
+            digest.update(first.flatten().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def _name(self, name: str) -> str | None:
         return next((held for held in (name, name.removeprefix(self._prefix)) if held in self._where), None)
 
 
-def whole_tensors(model: nn.Module, names: Iterable[str], keep: bool) -> Iterator[tuple[str, Tensor]]:
+def whole_tensors(parameters: Mapping[str, Tensor], names: Iterable[str], keep: bool) -> Iterator[tuple[str, Tensor]]:
     """Each parameter, whole and on the CPU, one after another; where `keep` is false, empty. A collective each."""
-    parameters = dict(model.named_parameters())
     for name in names:
         tensor = mesh.whole(parameters[name].detach())
         yield name, tensor.float().cpu().contiguous() if keep else tensor.new_empty(0)
 
 
 def params_sha256(model: nn.Module, ranks: Ranks) -> str:
-    """`report.params_sha256` of a sharded model, on every rank."""
+    """`report.params_sha256` of what is trained of a sharded model, on every rank."""
     digest = hashlib.sha256()
-    for name, tensor in whole_tensors(model, sorted(dict(model.named_parameters())), ranks.first):
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, tensor in whole_tensors(trained, sorted(trained), ranks.first):
         digest.update(name.encode())
         digest.update(tensor.numpy().tobytes() if ranks.first else b"")
     return ranks.from_first(digest.hexdigest())
 
 
-def export(model: nn.Module, folder: Path, tokenizer: Path | None, ranks: Ranks) -> None:
+class _Merged:
+    """A model's parameters under the names of the model without adapters, which are merged into them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._all = dict(model.named_parameters())
+        self._adapters = {adapter.weight: adapter for adapter in lora.adapters(model)}
+        self.names = {lora.plain(name): name for name in self._all if not lora.is_adapter(name)}
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each parameter as fp32."""
+        return {name: self._all[held].numel() * 4 for name, held in self.names.items()}
+
+    def whole(self, names: Iterable[str], keep: bool) -> Iterator[tuple[str, Tensor]]:
+        """As `whole_tensors`."""
+        for name in names:
+            adapter = self._adapters.get(name)
+            parts = [self.names[name], *((adapter.a, adapter.b) if adapter else ())]
+            tensor, *matrices = (found for _, found in whole_tensors(self._all, parts, keep))
+            yield name, (tensor + adapter.delta(*matrices)).contiguous() if adapter and keep else tensor
+
+
+def export(model: nn.Module, folder: Path, tokenizer: Path | None, ranks: Ranks, template: str = "") -> None:
     """Write a folder that `from_pretrained` loads: fp32 weights in files of 4 GiB, configuration, tokenizer.
+
+    Args:
+        model: The sharded model; adapters are merged into its weights.
+        folder: Where to.
+        tokenizer: The folder that has the tokenizer, if any.
+        ranks: All of them take part.
+        template: The chat template to leave beside the model, where its tokenizer has none.
 
     Raises:
         TrainerError: The disk is full or failing.
     """
-    files = split_by_size({name: p.numel() * 4 for name, p in model.named_parameters()}, FILE_BYTES)
+    merged = _Merged(model)
+    files = split_by_size(merged.sizes(), FILE_BYTES)
     names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
     if len(files) == 1:
         names = ["model.safetensors"]
@@ -110,18 +154,20 @@ def export(model: nn.Module, folder: Path, tokenizer: Path | None, ranks: Ranks)
                 for old in (*folder.glob("*.safetensors"), folder / INDEX):
                     old.unlink(missing_ok=True)
     for file, held in zip(names, files, strict=True):
-        tensors = dict(whole_tensors(model, held, ranks.first))
+        tensors = dict(merged.whole(held, ranks.first))
         with ranks.together():
             if ranks.first:
                 with writing(folder / file):
                     _save(tensors, folder / file)
     with ranks.together():
         if ranks.first:
-            _describe(model, folder, dict(zip(names, files, strict=True)))
+            _describe(model, folder, dict(zip(names, files, strict=True)), sum(merged.sizes().values()))
             with writing(folder):
                 for extra in _TOKENIZER_FILES:
                     if tokenizer and (tokenizer / extra).is_file() and tokenizer.resolve() != folder.resolve():
                         shutil.copyfile(tokenizer / extra, folder / extra)
+                if template:
+                    (folder / TEMPLATE).write_text(template, encoding="utf-8")
 
 
 def split_by_size(sizes: dict[str, int], most: int) -> list[list[str]]:
@@ -144,9 +190,8 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(0, str(error)) from None
 
 
-def _describe(model: nn.Module, folder: Path, files: dict[str, list[str]]) -> None:
+def _describe(model: nn.Module, folder: Path, files: dict[str, list[str]], total: int) -> None:
     if len(files) > 1:
-        total = sum(p.numel() * 4 for p in model.parameters())
         weight_map = {name: file for file, names in files.items() for name in names}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
