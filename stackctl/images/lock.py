@@ -142,8 +142,8 @@ def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str,
     locks = locks_of(target)
     held = {lock.kind: _written(images, target, lock) for lock in locks} if kept else {}
     parts = _parts(target, locks, pins, ask, held)
-    # What compiles for a GPU has no say in the versions of an image.
-    told = [lock for lock in locks if lock.kind != "toolkit"]
+    # What compiles for a GPU, or makes wheels, has no say in the versions of an image.
+    told = [lock for lock in locks if lock.kind not in ("toolkit", "wheels")]
     before = _versions(images, target, *told)
     after = {pin.name: pin.version for lock in told for pin in parts[lock.kind]}
     made = f"{target.name} ({target.variant_name}). Made by `stackctl lock {target.name}`; do not edit."
@@ -179,7 +179,8 @@ def _parts(
     """
     parts: dict[Kind, list[Pin]] = {}
     parts["framework"], others = lockfile.split(pins, target.image.framework_layer)
-    parts["horovod"], parts["packages"] = lockfile.split(others, ["horovod"])
+    parts["horovod"], others = lockfile.split(others, ["horovod"])
+    parts["sources"], parts["packages"] = lockfile.split(others, target.image.sources)
     has = {pin.name: f"{pin.name}=={pin.version}" for pin in pins}
     for lock in locks:
         if lock.kind == "builder" and target.horovod:
@@ -188,7 +189,7 @@ def _parts(
             bounds = [version for name, version in has.items() if name not in tools]
             needed = ask(lock.requirements, kept=held.get(lock.kind, {}), constraints=bounds)
             parts[lock.kind] = lockfile.split(needed, [*target.image.framework_layer, "horovod"])[1]
-        elif lock.kind == "toolkit":
+        elif lock.kind in ("toolkit", "wheels"):
             parts[lock.kind] = ask(lock.requirements)
         elif lock.kind == "devel":
             needed = ask(lock.requirements, kept=held.get(lock.kind, {}), constraints=[*has.values()])

@@ -57,14 +57,14 @@ def load_config(o: Options, ranks: Ranks) -> tuple[models.Config, Path | None]:
     return config, folder
 
 
-def load_weights(o: Options, config: models.Config, ranks: Ranks) -> weights.Weights | None:
+def load_weights(o: Options, skeleton: nn.Module, ranks: Ranks) -> weights.Weights | None:
     """The weights to begin with, held against the model's shapes; None for random ones."""
     if not o.init:
         return None
     folder = weights.fetch(o.init, "--init", True, ranks) if models.is_hub_name(o.init) else Path(o.init)
-    skeleton = mesh.skeleton(config, f"--model {o.model}")
-    held = weights.Weights(folder, str(getattr(skeleton, "base_model_prefix", "")))
-    held.check(skeleton)
+    with ranks.together():
+        held = weights.Weights(folder, str(getattr(skeleton, "base_model_prefix", "")))
+        held.check(skeleton)
     return held
 
 
@@ -120,16 +120,21 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     config, folder = load_config(o, ranks)
     size = models.shape(config)
     data, tokenizer_folder = samples.load(o, folder, size.vocabulary, ranks)
-    with ranks.together():  # a checkpoint holds what is trained: beside adapters, the base is always read
-        base = load_weights(o, config, ranks) if o.lora else None
+
+    # Model and checkpoint: on the meta device, so what cannot work is said by all ranks
+    with ranks.together():
+        skeleton = mesh.skeleton(config, f"--model {o.model}")
+        plan = mesh.plan(skeleton, config, o)
+    base = load_weights(o, skeleton, ranks) if o.lora else None  # a checkpoint holds what is trained, and no more
     wanted = fingerprint(o, config, data.digest, base)
     resumed = sharded.find(o.out / "checkpoints", o.resume, ranks, wanted, say)
-    with ranks.together():
-        first_weights = base or (None if resumed else load_weights(o, config, ranks))
+    if o.evaluate and not resumed and not o.init:
+        raise BadInputError(f"--evaluate: no checkpoint in {o.out}, and no --init: there are no weights to evaluate")
+    first_weights = base or (None if resumed else load_weights(o, skeleton, ranks))
 
-    # Model: made on the meta device, filled and sharded block by block
+    # Model: filled and sharded block by block
     place = mesh.lay_out(o, ranks)
-    model = mesh.build(config, o, place, ranks, first_weights.fill if first_weights else None)
+    model = mesh.build(skeleton, plan, o, place, ranks, first_weights.fill if first_weights else None)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = build_optimizer(trained.values(), o)
     start, history = 0, dict[str, Any]()
@@ -147,10 +152,6 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             lora.export(model, o, ranks)
 
     if o.evaluate:
-        if not resumed and not o.init:
-            raise BadInputError(
-                f"--evaluate: no checkpoint in {o.out}, and no --init: there are no weights to evaluate"
-            )
         held_out = evaluate(model, data.held_out, micro_size, place, ranks)
         export()
         dist.destroy_process_group()

@@ -52,12 +52,13 @@ class Weights:
                 raise BadInputError(f"--init {file}: damaged or not readable: {error}") from None
 
     def check(self, model: nn.Module) -> None:
-        """See that there is a tensor of the right shape for each parameter of a model, which may be on meta.
+        """See that there is a tensor of the right shape for each parameter of a model but its adapters'.
 
         Raises:
             BadInputError: Names the first that is missing or has another shape.
         """
-        for name, parameter in model.named_parameters():
+        own = {lora.plain(name): p for name, p in model.named_parameters() if not lora.is_adapter(name)}
+        for name, parameter in own.items():
             held = self._name(name)
             if held is None:
                 raise BadInputError(f"--init {self._folder}: it has no {name}, which the model needs")
