@@ -27,6 +27,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from stackrt.finetune import lora
 from stackrt.train import models
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
@@ -106,13 +107,16 @@ class Plan:
 
 
 def plan(model: nn.Module, config: models.Config, o: Options) -> Plan:
-    """How to cut a model; every rank comes to the same, without the others.
+    """How to cut a model, into which adapters are put where they are wanted; every rank comes to the same.
 
     Raises:
-        BadInputError: The model has no plan for `--tp`, or no list of blocks.
+        BadInputError: The model has no plan for `--tp`, no list of blocks, or not the layers to adapt.
     """
+    blocks = find_blocks(model, models.shape(config).layers)
+    if o.lora:
+        lora.put_in(model, o, blocks)
     styles = tensor_plan(model, o) if o.tp > 1 else {}
-    return Plan(find_blocks(model, models.shape(config).layers), styles)
+    return Plan(blocks, styles)
 
 
 def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, fill: Fill | None) -> nn.Module:
@@ -134,6 +138,7 @@ def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, 
         first_values(model, name, module, o.seed, ranks.device, recurse=recurse)
         if fill:
             fill(name, module)
+        lora.first_values(name, module, o.seed)
 
     def split(module: nn.Module, own: dict[str, ParallelStyle]) -> None:
         if own:
@@ -200,14 +205,14 @@ def tensor_plan(model: nn.Module, o: Options) -> dict[str, ParallelStyle]:
     config: Any = model.config
     tied = config.tie_word_embeddings
     plan: dict[str, ParallelStyle] = {}
-    for name, _ in model.named_modules():
+    for name, module in model.named_modules():
         way = next((way for pattern, way in wanted.items() if fnmatchcase(name, pattern)), None)
         # The embeddings stay whole within a tp group, as does an output layer that is tied to them: FSDP shards them.
         if way in (None, "embedding_rowwise") or (tied and name == "lm_head"):
             continue
         if way not in _STYLES:
             raise BadInputError(f"--tp {o.tp}: {o.model} wants {name} split as {way!r}, which is not known here")
-        plan[name] = _STYLES[way]()
+        plan |= lora.split(name, _STYLES[way](), module)
     return plan
 
 
