@@ -90,7 +90,8 @@ def _document(asked: Request, image: str, user: str, attempt: int) -> compose.Do
     job = asked.job
     volumes = compose.mounts(job, out=str(asked.folder), workdir=str(asked.workdir))
     gpus = gpu_ids(job.nodes * job.gpus, check=False)  # Docker's own daemon knows better
-    return compose.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
+    made = compose.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
+    return compose.published(made, asked.publish, asked.reads) if asked.publish else made
 
 
 def _need(image: str, name: str) -> ImageInfo:
