@@ -30,6 +30,7 @@ COMMANDS = {
     "render": ("stackctl.cli.render", "Write the Dockerfiles and Compose files from their data."),
     "run": ("stackctl.cli.run", "Run a job here, as processes or in Compose."),
     "sbom": ("stackctl.cli.sbom", "Print the bill of materials of an image, as CycloneDX JSON."),
+    "serve": ("stackctl.cli.serve", "Answer requests for a trained model, here, in Compose or on Kubernetes."),
     "shell": ("stackctl.cli.reach", "Open a shell beside a rank of a run: its environment, its working folder."),
     "status": ("stackctl.cli.watch", "Show how a run fares: its state and attempt, and each node's."),
     "submit": ("stackctl.cli.submit", "Run a job on a Kubernetes cluster."),

@@ -43,8 +43,11 @@ _QUOTED = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 """A warning of a header."""
 
 _GROUPS = {
+    "Deployment": "apis/apps/v1",
+    "HorizontalPodAutoscaler": "apis/autoscaling/v2",
     "Job": "apis/batch/v1",
     "NetworkPolicy": "apis/networking.k8s.io/v1",
+    "PodDisruptionBudget": "apis/policy/v1",
     "PriorityClass": "apis/scheduling.k8s.io/v1",
     "RuntimeClass": "apis/node.k8s.io/v1",
     "SelfSubjectAccessReview": "apis/authorization.k8s.io/v1",
@@ -143,6 +146,14 @@ class Cluster:
         path = address(manifest["kind"], manifest["metadata"].get("namespace", ""))
         return self._json("POST", path, query, manifest, warnings), warnings
 
+    def apply(self, manifest: Object) -> Object:
+        """Create an object, or make the one that is there as it says; return it as it is then."""
+        metadata = manifest["metadata"]
+        path = address(manifest["kind"], metadata["namespace"], metadata["name"])
+        query = {"fieldManager": "stackctl", "fieldValidation": "Strict", "force": "true"}
+        kind = {"Content-Type": "application/apply-patch+yaml"}  # of which JSON is a part
+        return _decode(self._request("PATCH", path, query, manifest, extra=kind))
+
     def delete(self, kind: str, name: str, namespace: str, *, uid: str = "") -> bool:
         """Delete an object and, in the background, what it owns; False if there is none.
 
@@ -214,13 +225,14 @@ class Cluster:
         body: Object | None = None,
         warnings: list[str] | None = None,
         accept: str = JSON,
+        extra: Mapping[str, str] | None = None,
     ) -> bytes:
         """One request with its retries, and what it is answered with."""
         begun, pause, tried = time.monotonic(), _FIRST_PAUSE, 0
         while True:
             tried, wait = tried + 1, 0.0
             try:
-                response = self._send(method, path, query or {}, body, self._patience, accept)
+                response = self._send(method, path, query or {}, body, self._patience, accept, extra)
                 data = response.data
             except urllib3.exceptions.HTTPError as error:
                 failure, tries = self._unreachable(error), TRIES if self._answered else FIRST_TRIES
@@ -283,7 +295,7 @@ class Cluster:
         if token:
             headers["Authorization"] = token
         if body is not None:
-            headers["Content-Type"] = JSON
+            headers.setdefault("Content-Type", JSON)
         self.calls += 1
         url = f"{self.host}/{path}" + (f"?{urlencode(query)}" if query else "")
         return login.pool.request(

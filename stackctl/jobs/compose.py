@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from stackctl.jobs import serving
 from stackctl.jobs.job import INIT, STOP_MARGIN, Job, contract, launcher
 from stackrt.contract import PORT
 
@@ -83,6 +84,28 @@ def document(
             for node in range(job.nodes)
         },
     }
+
+
+def published(made: Document, port: int, reads: Mapping[str, str]) -> Document:
+    """The document of a service: this machine's programs reach it, and it sees its model.
+
+    Args:
+        port: Of this machine, on its loopback interface alone.
+        reads: Files and folders of the host, by absolute paths, and where the service sees them.
+    """
+    ((name, row),) = made["services"].items()
+    more = [Mount(source, target, read_only=True).entry for source, target in reads.items()]
+    # Beside its model a service needs nothing of this machine but the folder for its logs.
+    volumes = [volume for volume in row["volumes"] if volume["target"] != "/workspace"]
+    address = f"http://127.0.0.1:{serving.PORT}{serving.SERVERS['stack'].ready}"
+    ask = ["CMD", "python", "-c", f"import urllib.request as u; u.urlopen({address!r}, timeout=3)"]
+    service = {
+        **row,
+        "volumes": [*volumes, *more],
+        "ports": [f"127.0.0.1:{port}:{serving.PORT}"],
+        "healthcheck": {"test": ask, "interval": "5s", "timeout": "5s", "start_period": "60s"},
+    }
+    return {**made, "services": {name: service}}
 
 
 def _service(

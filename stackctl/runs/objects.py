@@ -118,7 +118,10 @@ class ContainerStatus(Camel, frozen=True):
 
     name: str
     image: str = ""
+    ready: bool = False
+    restart_count: int = 0
     state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
 
 
 class PodSpec(Camel, frozen=True):

@@ -58,6 +58,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         resume: Go on with the run that the folder holds.
         quiet: Send the ranks' output to standard error.
         into: A descriptor for all that nodes print, in place of our own streams.
+        publish: Of a service: the port of this machine at which containers are reached.
+        reads: Of a service: what its containers see of this machine, and where.
     """
 
     job: Job
@@ -67,6 +69,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool = False
     quiet: bool = False
     into: int | None = None
+    publish: int = 0
+    reads: dict[str, str] = {}
     cluster: ClusterOptions = ClusterOptions()
 
 
@@ -163,10 +167,15 @@ class Foreground(Backend):
 
 def image_of(job: Job) -> str:
     """The full name of a job's image: of the catalog's, in the variant that fits; another name stays as it is."""
+    return variant_of(job.image, gpus=bool(job.gpus and job.device != "cpu"))
+
+
+def variant_of(image: str, *, gpus: bool) -> str:
+    """The full name of an image of the catalog, for CPUs or for GPUs; another name stays as it is."""
     from stackctl.images import catalog
 
     rows = catalog.load()
-    if job.image not in rows.images:
-        return job.image
+    if image not in rows.images:
+        return image
     prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
-    return catalog.targets(rows, job.image, "cuda" if job.gpus and job.device != "cpu" else "cpu", prefix)[0].tag
+    return catalog.targets(rows, image, "cuda" if gpus else "cpu", prefix)[0].tag

@@ -94,7 +94,8 @@ def _document(asked: Request, image: str, user: str, attempt: int) -> compose.Do
     volumes = compose.mounts(job, out=str(asked.folder), workdir=str(asked.workdir), data=sets)
     more = {known.FOLDER: compose.DATA} if sets else {}
     gpus = gpu_ids(job.nodes * job.gpus, check=False)  # Docker's own daemon knows better
-    return compose.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus, more=more)
+    made = compose.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus, more=more)
+    return compose.published(made, asked.publish, asked.reads) if asked.publish else made
 
 
 def _sets(job: Job) -> str:

@@ -67,7 +67,7 @@ class Kubernetes(Backend):
     def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
         """The run on its cluster, or what is left of it where the cluster has it no more."""
         from stackctl.engines.kube import Cluster
-        from stackctl.runs import leftovers, watch
+        from stackctl.runs import leftovers, services, watch
         from stackctl.runs.cluster import ClusterRun, GoneRun
 
         context = _context_of(name, record, where)
@@ -79,6 +79,9 @@ class Kubernetes(Backend):
             return ClusterRun(watch.find(cluster, name, namespace), tell)
         except NoSuchRun as error:
             if record is None:
+                service = services.find(cluster, name, namespace)
+                if service is not None:
+                    return services.ServiceRun(cluster, service, tell)
                 found = leftovers.find(cluster, name, namespace)
                 if not found:
                     raise
@@ -101,7 +104,7 @@ class Kubernetes(Backend):
         if lacking:
             tell(f"note: no cluster is asked for its runs: {lacking}")
             return [_as_last_seen(record) for record in mine]
-        from stackctl.runs import listing
+        from stackctl.runs import listing, services
 
         namespace = where.namespace or context.namespace
         try:
@@ -109,6 +112,7 @@ class Kubernetes(Backend):
                 there = listing.everywhere(context.name)
             else:
                 there = {namespace: listing.states(context.name, namespace)}
+            served = services.states(context.name, "" if where.everywhere else namespace)
         except StackError as error:
             tell(f"note: {error.message}; {_LAST_SEEN}")
             return [_as_last_seen(record) for record in mine]
@@ -116,7 +120,8 @@ class Kubernetes(Backend):
             name="", backend="kubernetes", attempt=1, started="",
             namespace=namespace, context=context.name, server=context.server,
         )  # fmt: skip
-        return _merged(mine, there, asked, everywhere=where.everywhere)
+        both = {place: {**served.get(place, {}), **there.get(place, {})} for place in {*there, *served}}
+        return _merged(mine, both, asked, everywhere=where.everywhere)
 
 
 _LAST_SEEN = "states are those last seen"
