@@ -240,11 +240,11 @@ def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
     return rows
 
 
-def answered(starts: Sequence[int], answers: Iterable[tuple[int, int]]) -> Iterator[bool]:
-    """For each token, by the character it begins at, whether it is the assistant's."""
+def answered(tokens: Iterable[tuple[int, int]], answers: Iterable[tuple[int, int]]) -> Iterator[bool]:
+    """For each token, given from where to where in the text it reaches, whether any of it is the assistant's."""
     spans = list(answers)
     at = 0
-    for start in starts:
-        while at < len(spans) and start >= spans[at][1]:
+    for begin, end in tokens:
+        while at < len(spans) and begin >= spans[at][1]:
             at += 1
-        yield at < len(spans) and start >= spans[at][0]
+        yield at < len(spans) and end > spans[at][0]

@@ -115,11 +115,11 @@ def load(o: Options, tokenizer: Tokenizer, folder: Path | None) -> Chats:
 
 def _encode(tokenizer: Tokenizer, document: chat.Document) -> Tokens:
     if isinstance(tokenizer, BpeTokenizer):
-        ids, starts = tokenizer.encode_with_starts(document.text)
+        ids, places = tokenizer.encode_with_places(document.text)
     else:
         ids = list(document.text.encode())
-        starts = [at for at, character in enumerate(document.text) for _ in character.encode()]
-    return Tokens(torch.tensor(ids, dtype=torch.int32), torch.tensor(list(chat.answered(starts, document.answers))))
+        places = [(at, at + 1) for at, character in enumerate(document.text) for _ in character.encode()]
+    return Tokens(torch.tensor(ids, dtype=torch.int32), torch.tensor(list(chat.answered(places, document.answers))))
 
 
 def _fitting(documents: Sequence[Tokens], context: int) -> list[Tokens]:

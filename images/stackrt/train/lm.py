@@ -38,7 +38,7 @@ from stackrt.finetune import lora
 from stackrt.train import flops, mesh, models, profiling, report, samples, sharded, tracking, weights
 from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
-from stackrt.train.lm_options import Options, cures, micro_batch, on_ranks
+from stackrt.train.lm_options import Options, cures, micro_batch, on_mesh, on_ranks, sizes
 from stackrt.train.process import build_optimizer, ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 from stackrt.train.text import Batch, Packed, mix
@@ -68,11 +68,11 @@ def load_weights(o: Options, skeleton: nn.Module, ranks: Ranks) -> weights.Weigh
     return held
 
 
-def token_losses(model: nn.Module, batch: Batch | Packed, device: torch.device) -> Tensor:
+def token_losses(model: nn.Module, part: mesh.Part, device: torch.device) -> Tensor:
     """Cross-entropy of each next token in nats, always fp32: [batch * context]."""
-    packed = {"position_ids": batch.positions.to(device)} if isinstance(batch, Packed) else {}
-    logits = model(input_ids=batch.inputs.to(device), **packed).logits
-    return F.cross_entropy(logits.float().flatten(0, 1), batch.targets.to(device).flatten(), reduction="none")
+    beside = {name: tensor.to(device) for name, tensor in part.beside.items()}
+    logits = model(input_ids=part.inputs.to(device), **beside).logits
+    return F.cross_entropy(logits.float().flatten(0, 1), part.targets.to(device).flatten(), reduction="none")
 
 
 @torch.no_grad()
@@ -82,9 +82,10 @@ def evaluate(model: nn.Module, windows: Batch | Packed, size: int, place: mesh.P
     total, count = 0.0, 0
     for number in range(math.ceil(len(windows.inputs) / (size * place.readers))):
         batch, counts = samples.held_out_part(windows, number, size, place.reader, place.readers)
-        losses = token_losses(model, batch, ranks.device).view(batch.targets.shape)
+        part = mesh.part_of(batch, place)
+        losses = token_losses(model, part, ranks.device).view(part.targets.shape)
         total += float(losses.double().sum(1)[counts.to(losses.device)].sum())
-        count += int((batch.targets[counts] >= 0).sum())
+        count += int((part.targets[counts] >= 0).sum())
     model.train()
     mesh.shard_again(model)
     return ranks.mean(total, count)
@@ -185,9 +186,9 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             say(f"model   {o.model}: {size.layers} layers, {size.heads} heads, width {size.width}, context "
                 f"{o.context}; {parameters:,} parameters{told_of}, {o.dtype}")  # fmt: skip
             say(f"text    {data.about}")
-            say(f"ranks   {ranks.world_size} on {ranks.device.type}: replicate {o.replicate} x shard {o.shard} x tp "
-                f"{o.tp}; {threads} CPU threads each; {tokens_per_step:,} tokens a step in {micro_steps} parts of "
-                f"{micro_size} sequences a rank, seed {o.seed}")  # fmt: skip
+            say(f"ranks   {ranks.world_size} on {ranks.device.type}: {on_mesh(o)}; {threads} CPU threads each; "
+                f"{tokens_per_step:,} tokens a step in {micro_steps} parts of {micro_size} sequences a rank, seed "
+                f"{o.seed}")  # fmt: skip
             say(
                 f"bigram  validation loss {data.bigram:.3f}: a model of the same tokens that sees one of them at a time"
             )
@@ -217,7 +218,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             if metrics:
                 metrics.sync()
             note = {"step": step, "fingerprint": wanted, "options": describe(o), "history": history,
-                    "world_size": ranks.world_size, "mesh": [o.replicate, o.shard, o.tp]}  # fmt: skip
+                    "world_size": ranks.world_size, "mesh": sizes(o)}  # fmt: skip
             extra.update(told(saver.start(step, sharded.state_of(trained, optimizer, step), note)))
 
     def log(step: int, row: report.Row) -> None:
@@ -268,7 +269,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         lr = learning_rate(step, o)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        torch.manual_seed(mix(o.seed, "dropout", step, place.reader))  # so nothing of it has to be saved
+        stream = place.reader * place.parts + place.part
+        torch.manual_seed(mix(o.seed, "dropout", step, stream))  # so nothing of it has to be saved
         loss = torch.zeros((), device=ranks.device)
         counted = data.counted(step * o.batch_size, o.batch_size)  # targets of this step, over all ranks
         for micro in range(micro_steps):
@@ -278,9 +280,10 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             reading += time.perf_counter() - began_reading
             # Gradients add up; only the last part sums them over the ranks.
             mesh.sync_gradients(model, micro == micro_steps - 1)
-            part = token_losses(model, batch, ranks.device).sum() * (place.readers / counted)
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
+            losses = token_losses(model, mesh.part_of(batch, place), ranks.device)
+            share_of_loss = losses.sum() * (place.readers * place.parts / counted)  # FSDP takes the mean over them
+            share_of_loss.backward()  # type: ignore[no-untyped-call]
+            loss += share_of_loss.detach()
         norm = mesh.clip_by_norm(model.parameters(), o.clip, ranks)
         optimizer.step()
         share = share or mesh.share_bytes(model, optimizer)
@@ -339,7 +342,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     stalls = history.get("save_stalls", [])
     report.write_result(o.out / "result.json", {
         "workload": "lm", "steps": done, "seed": o.seed, "world_size": ranks.world_size,
-        "mesh": {"replicate": o.replicate, "shard": o.shard, "tp": o.tp}, "device": ranks.device.type,
+        "mesh": sizes(o), "device": ranks.device.type,
         "dtype": o.dtype, "threads": threads, "parameters": parameters,
         "trained_parameters": learning, "tokens": done * tokens_per_step,
         "first_train_loss": history["first_loss"], "last_train_loss": history["last_loss"],

@@ -35,6 +35,7 @@ class Options:
     # mesh
     replicate: int
     shard: int
+    context_parallel: int
     tp: int
     ac: str
     compile: bool
@@ -74,7 +75,7 @@ ALL_LINEAR = "all-linear"  # peft's word for all linear layers but the output la
 DEFAULTS: dict[str, Any] = {
     "model": "llama-tiny", "init": "", "data": (DEFAULT_TEXT,), "tokenizer": "", "val_fraction": 0.05, "context": 1024,
     "lora": 0, "lora_targets": (ALL_LINEAR,),
-    "replicate": 1, "shard": 0, "tp": 1, "ac": "none", "compile": False,
+    "replicate": 1, "shard": 0, "context_parallel": 1, "tp": 1, "ac": "none", "compile": False,
     "steps": 1000, "seed": 0, "batch_size": 32, "micro_batch": 4, "lr": 3e-4, "warmup": 100,
     "weight_decay": 0.1, "clip": 1.0, "dtype": "fp32", "threads": 0,
     "log_every": 10, "eval_every": 50, "eval_tokens": 65536, "checkpoint_every": 100, "keep": 2, "resume": "auto",
@@ -120,6 +121,7 @@ def check(options: Options) -> None:
         ("profile", _window_fits(o.profile, o.steps), f"must be FROM:STEPS, such as 10:3, within {o.steps} steps"),
         *((name, not paths.is_file(getattr(o, name) or "."), "is a file; name a folder")
           for name in ("export", "export_adapter")),
+        ("context_parallel", o.context % max(o.context_parallel, 1) == 0, f"must divide --context ({o.context})"),
         ("lora", not o.lora or bool(o.init), "needs --init: adapters are trained beside weights that have learned"),
         ("lora_alpha", bool(o.lora) or not o.lora_alpha, _LORA),
         ("lora_targets", bool(o.lora) or o.lora_targets == (ALL_LINEAR,), _LORA),
@@ -138,9 +140,10 @@ def on_ranks(options: Options, world_size: int) -> Options:
         BadInputError: The mesh does not multiply to the ranks, or the batch cannot be dealt to them.
     """
     o = options
-    shard = o.shard or world_size // (o.replicate * o.tp)
-    if o.replicate * shard * o.tp != world_size:
-        told = f"--replicate {o.replicate} x --shard {o.shard or 'the rest'} x --tp {o.tp}"
+    shard = o.shard or world_size // (o.replicate * o.context_parallel * o.tp)
+    if o.replicate * shard * o.context_parallel * o.tp != world_size:
+        context = f"--context-parallel {o.context_parallel} x " * (o.context_parallel > 1)
+        told = f"--replicate {o.replicate} x --shard {o.shard or 'the rest'} x {context}--tp {o.tp}"
         raise BadInputError(f"{told} does not make {world_size} ranks, the world size; leave --shard out to fill it in")
     readers = o.replicate * shard
     if o.batch_size % readers:
@@ -149,6 +152,17 @@ def on_ranks(options: Options, world_size: int) -> Options:
             f"({o.replicate} x {shard})"
         )
     return replace(o, shard=shard)
+
+
+def sizes(options: Options) -> dict[str, int]:
+    """The mesh of the ranks."""
+    return {name: getattr(options, name) for name in ("replicate", "shard", "context_parallel", "tp")}
+
+
+def on_mesh(options: Options) -> str:
+    """The same for a person."""
+    rows = [(name, size) for name, size in sizes(options).items() if name != "context_parallel" or size > 1]
+    return " x ".join(f"{name.replace('_', '-')} {size}" for name, size in rows)
 
 
 def micro_batch(options: Options) -> tuple[int, int]:
@@ -165,7 +179,7 @@ def cures(o: Options) -> str:
         ("the memory of activations with --ac selective", o.ac == "none"),
         ("that of activations with --ac full", o.ac != "full"),
         ("the size of numbers with --dtype bf16", o.dtype == "fp32"),
-        (f"--context (it is {o.context})", True),
+        (f"--context (it is {o.context}), or share it with --context-parallel", True),
         ("each rank's share: use more ranks for --shard or --tp", True),
     ]
     return ", or ".join(told for told, helps in smaller if helps)
@@ -183,8 +197,8 @@ def are_dialogues(data: Sequence[Path]) -> bool:
 
 _WINDOW = re.compile(r"([1-9]\d*):([1-9]\d*)")
 _LORA = "needs --lora RANK"
-_COUNTS = ("replicate", "tp", "steps", "batch_size", "micro_batch", "log_every", "eval_every", "eval_tokens",
-           "checkpoint_every", "keep")  # fmt: skip
+_COUNTS = ("replicate", "context_parallel", "tp", "steps", "batch_size", "micro_batch", "log_every", "eval_every",
+           "eval_tokens", "checkpoint_every", "keep")  # fmt: skip
 _AMOUNTS = ("shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "threads",
             "lora", "lora_alpha")  # fmt: skip
 
@@ -233,9 +247,10 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a line an option
     add("lora_alpha", int, "their scale is this over the rank (default twice the rank)", metavar="N")
     add("lora_targets", str, "names of the layers that get one, such as q_proj v_proj", nargs="+", metavar="NAME")
 
-    group = parser.add_argument_group("ranks: replicate x shard x tp is their number")
+    group = parser.add_argument_group("ranks: replicate x shard x context-parallel x tp is their number")
     add("replicate", int, "copies of the sharded model", metavar="R")
     add("shard", int, "ranks that a copy is sharded over (default: all that are left)", metavar="S")
+    add("context_parallel", int, "ranks that share each sequence, for a long --context", metavar="N")
     add("tp", int, "ranks that compute each layer together, by the model's own plan", metavar="T")
     add("ac", str, "activations computed again in the backward pass", choices=("none", "selective", "full"))
     switch("compile", "compile each block with torch.compile")

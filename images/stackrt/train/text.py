@@ -69,10 +69,10 @@ class BpeTokenizer:
             ids.extend(line.ids)
         return torch.tensor(ids, dtype=torch.int32)
 
-    def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
-        """Token ids of a text, and the character that each begins at."""
+    def encode_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a text, and from where to where in it each reaches, in characters."""
         found = self._library.encode(text, add_special_tokens=False)
-        return list(found.ids), [begin for begin, _ in found.offsets]
+        return list(found.ids), list(found.offsets)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some token ids."""

@@ -135,7 +135,12 @@ def test_adapters_go_on_bit_equal_and_on_another_mesh(
     whole = lm.result(runs["lora"])
     start = str(runs["lora"] / "checkpoints" / "step-000012")
     theirs = load_file(runs["lora"] / "export" / "model.safetensors")
-    for name, ranks, mesh in (("same", 2, []), ("tp", 4, ["--tp", "2", "--replicate", "2"])):
+    meshes: tuple[tuple[str, int, list[str]], ...] = (
+        ("same", 2, []),
+        ("tp", 4, ["--tp", "2", "--replicate", "2"]),
+        ("context", 2, ["--context-parallel", "2"]),
+    )
+    for name, ranks, mesh in meshes:
         out = tmp_path / name
         argv = command(base, chats, out, *LORA, *mesh, "--resume", start, "--export", str(out / "export"))
         printed = lm.run(trainers, ranks, argv, tmp_path / f"{name}.logs", TEST_PROGRAM=PROGRAM)

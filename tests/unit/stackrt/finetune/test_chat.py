@@ -134,5 +134,6 @@ def test_texts_are_packed_whole_and_closely() -> None:
     assert chat.pack([], 8) == []
 
 
-def test_a_token_counts_where_it_begins_within_an_answer() -> None:
-    assert list(chat.answered([0, 2, 4, 4, 7, 9, 12], [(2, 5), (9, 10)])) == [0, 1, 1, 1, 0, 1, 0]
+def test_a_token_counts_where_it_reaches_into_an_answer() -> None:
+    tokens = [(0, 2), (2, 4), (4, 7), (7, 8), (7, 10), (10, 12), (12, 12)]
+    assert list(chat.answered(tokens, [(2, 5), (9, 10)])) == [False, True, True, False, True, False, False]

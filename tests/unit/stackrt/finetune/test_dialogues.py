@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stackrt.finetune import dialogues
+from stackrt.finetune import chat, dialogues
 from stackrt.train import models, text
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import parse
@@ -79,6 +79,49 @@ def test_what_is_longer_than_the_context_is_cut_or_left_out(tmp_path: Path) -> N
         load(written(tmp_path / "my.jsonl", 8), "--context", "32")
     with pytest.raises(BadInputError, match=r"my\.jsonl: give two dialogues or more"):
         load(written(tmp_path / "my.jsonl", 1))
+
+
+def test_a_shared_sequence_is_read_as_a_whole_one(tmp_path: Path) -> None:
+    """Each part attends, in the masks that it is given, to what comes before it in its own dialogues."""
+    import torch
+
+    from stackrt.train import mesh
+
+    batch = load(written(tmp_path / "my.jsonl", 20)).train.batch(0, 3)
+    places = [mesh.Place(None, 0, 1, part, 4, None) for part in range(4)]  # type: ignore[arg-type]
+    parts = [mesh.part_of(batch, place) for place in places]
+    assert torch.equal(torch.cat([part.inputs for part in parts], 1), batch.inputs)
+    assert torch.equal(torch.cat([part.targets for part in parts], 1), batch.targets)
+    mask = torch.cat([part.beside["attention_mask"] for part in parts], 2)[:, 0]
+    seen = mask.sum(-1)  # as many as there are tokens before it in its dialogue, and itself
+    assert torch.equal(seen, batch.positions + 1)
+    assert not mask.triu(1).any()
+
+
+def test_a_dialogue_reads_as_transformers_writes_it(tmp_path: Path) -> None:
+    """The same tokens, and the same of them the assistant's, as its tokenizer gives for a template with marks."""
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    corpus = b"What do you know? I know that two and two make four, and so do you.\n" * 9
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(text.train_bpe(corpus, 320)), bos_token="<s>", eos_token="</s>"
+    )
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {% if m.role == 'assistant' %}{% generation %}"
+        "{{ m.content + eos_token }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}\n{% endfor %}"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    messages = [{"role": "user", "content": "What is 2 \u00d7 2?"}, {"role": "assistant", "content": "I know: four."}]
+    theirs = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    template = chat.template_of(tmp_path)
+    assert template.own
+    (document,) = template.documents(chat.Dialogue("x:1", messages))
+    mine = dialogues._encode(text.BpeTokenizer((tmp_path / "tokenizer.json").read_text()), document)
+    assert mine.ids.tolist() == list(theirs["input_ids"])
+    assert mine.answered.tolist() == [bool(mark) for mark in theirs["assistant_masks"]]
+    assert 0 < int(mine.answered.sum()) < len(torch.as_tensor(mine.ids))
 
 
 def test_tokens_of_a_learned_vocabulary_are_marked_by_their_place_in_the_text(tmp_path: Path) -> None:
