@@ -276,16 +276,20 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         for micro in range(micro_steps):
             began_reading = time.perf_counter()
             number = step * o.batch_size + (micro * place.readers + place.reader) * micro_size
-            batch = data.train.batch(number, micro_size)
+            with profiler.part(profiling.DATA):
+                batch = data.train.batch(number, micro_size)
             reading += time.perf_counter() - began_reading
             # Gradients add up; only the last part sums them over the ranks.
             mesh.sync_gradients(model, micro == micro_steps - 1)
-            losses = token_losses(model, mesh.part_of(batch, place), ranks.device)
-            share_of_loss = losses.sum() * (place.readers * place.parts / counted)  # FSDP takes the mean over them
-            share_of_loss.backward()  # type: ignore[no-untyped-call]
+            with profiler.part("forward"):
+                losses = token_losses(model, mesh.part_of(batch, place), ranks.device)
+                share_of_loss = losses.sum() * (place.readers * place.parts / counted)  # FSDP takes the mean over them
+            with profiler.part("backward"):
+                share_of_loss.backward()  # type: ignore[no-untyped-call]
             loss += share_of_loss.detach()
-        norm = mesh.clip_by_norm(model.parameters(), o.clip, ranks)
-        optimizer.step()
+        with profiler.part("optimizer"):
+            norm = mesh.clip_by_norm(model.parameters(), o.clip, ranks)
+            optimizer.step()
         share = share or mesh.share_bytes(model, optimizer)
         optimizer.zero_grad()
         done = step + 1

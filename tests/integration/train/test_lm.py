@@ -279,9 +279,15 @@ def test_a_profile_shows_where_a_step_s_time_goes(trainers: Trainers, base: Path
     for row in found["seconds_a_step"]:
         assert 0 < row["compute"] < row["step"]
         assert 0 < row["communication"] < row["step"]
+        assert 0 < row["data"] < row["step"]
+        parts = row["data"] + row["compute"] + row["communication"] + row["rest"]
+        assert parts == pytest.approx(row["step"], rel=0.01)
+    assert "profile on a CPU there is no snapshot of memory" in printed
     for rank in (0, 1):
         with gzip.open(tmp_path / "profile" / f"rank-{rank}.json.gz") as file:
-            assert any("gloo:" in str(event.get("name")) for event in json.load(file)["traceEvents"])
+            names = {str(event.get("name")) for event in json.load(file)["traceEvents"]}
+        assert any("gloo:" in name for name in names)
+        assert {"data", "forward", "backward", "optimizer"} <= names
 
 
 def wait_for(path: Path, text: str) -> None:
