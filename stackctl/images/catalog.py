@@ -271,6 +271,14 @@ def _image(row: object, families: Mapping[str, Family], file: str, name: str) ->
             where=f"{where}.framework",
         )
     family = families[image.framework]
+    shared = (*map(words.package, family.packages), *family.compiler)
+    for number, word in enumerate(image.without):
+        if word not in shared:
+            raise InvalidInput(
+                f"[families.{image.framework}] has no {word!r} to leave out",
+                where=f"{where}.without[{number}]",
+                hint=did_you_mean(word, shared),
+            )
     first, *_ = variants.values()
     for key, variant in variants.items():
         place = f"{where}.variants.{key}.framework_packages"

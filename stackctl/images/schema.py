@@ -69,6 +69,8 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: tuple[str, ...] = ()
     framework_layer: tuple[str, ...] = ()
     compiler: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    """What of its family's `packages` and `compiler` it has no use for, by name."""
     horovod: bool = False
     """Whether Horovod is compiled against the framework and installed."""
     mpi: bool = False
@@ -83,7 +85,10 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def with_family(self, family: Family) -> Image:
         """The image with its family's lists before its own; of a package that both name, it has its own version."""
-        packages = {words.package(requirement): requirement for requirement in (*family.packages, *self.packages)}
+        shared = [requirement for requirement in family.packages if words.package(requirement) not in self.without]
+        packages = {words.package(requirement): requirement for requirement in (*shared, *self.packages)}
+        compiler = tuple(name for name in family.compiler if name not in self.without)
+        family = msgspec.structs.replace(family, compiler=compiler)
         lists = {
             key: tuple(dict.fromkeys((*getattr(family, key), *getattr(self, key))))
             for key in ("apt", "framework_layer", "compiler")

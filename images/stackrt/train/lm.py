@@ -56,14 +56,14 @@ def load_config(o: Options, ranks: Ranks) -> tuple[models.Config, Path | None]:
     return config, folder
 
 
-def load_weights(o: Options, config: models.Config, ranks: Ranks) -> weights.Weights | None:
+def load_weights(o: Options, skeleton: nn.Module, ranks: Ranks) -> weights.Weights | None:
     """The weights to begin with, held against the model's shapes; None for random ones."""
     if not o.init:
         return None
     folder = weights.fetch(o.init, "--init", True, ranks) if models.is_hub_name(o.init) else Path(o.init)
-    skeleton = mesh.skeleton(config, f"--model {o.model}")
-    held = weights.Weights(folder, str(getattr(skeleton, "base_model_prefix", "")))
-    held.check(skeleton)
+    with ranks.together():
+        held = weights.Weights(folder, str(getattr(skeleton, "base_model_prefix", "")))
+        held.check(skeleton)
     return held
 
 
@@ -118,12 +118,16 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     data, tokenizer_folder = samples.load(o, folder, size.vocabulary, ranks)
     wanted = fingerprint(o, config, data.digest)
     resumed = sharded.find(o.out / "checkpoints", o.resume, ranks, wanted, say)
-    with ranks.together():
-        first_weights = None if resumed else load_weights(o, config, ranks)
+    if o.evaluate and not resumed and not o.init:
+        raise BadInputError(f"--evaluate: no checkpoint in {o.out}, and no --init: there are no weights to evaluate")
 
     # Model: made on the meta device, filled and sharded block by block
+    with ranks.together():
+        skeleton = mesh.skeleton(config, f"--model {o.model}")
+        plan = mesh.plan(skeleton, config, o)
+    first_weights = None if resumed else load_weights(o, skeleton, ranks)
     place = mesh.lay_out(o, ranks)
-    model = mesh.build(config, o, place, ranks, first_weights.fill if first_weights else None)
+    model = mesh.build(skeleton, plan, o, place, ranks, first_weights.fill if first_weights else None)
     optimizer = build_optimizer(model.parameters(), o)
     start, history = 0, dict[str, Any]()
     if resumed:
@@ -134,10 +138,6 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     tokens_per_step = o.batch_size * o.context
 
     if o.evaluate:
-        if not resumed and not o.init:
-            raise BadInputError(
-                f"--evaluate: no checkpoint in {o.out}, and no --init: there are no weights to evaluate"
-            )
         held_out = evaluate(model, data.held_out, micro_size, place, ranks)
         if o.export:
             weights.export(model, Path(o.export), tokenizer_folder, ranks)

@@ -136,11 +136,11 @@ def test_nodes_that_do_not_share_a_folder_are_told_and_train(trainers: Trainers,
 
 
 def test_out_of_memory_says_what_to_lower(trainers: Trainers, tmp_path: Path, shape: Path) -> None:
-    argv = [*lm.SETTINGS, "--model", str(shape), "--batch-size", "16384", "--micro-batch", "16384"]
-    ranks = lm.start(trainers, 2, [*argv, "--out", str(tmp_path)], tmp_path / "logs", TEST_MEMORY=str(600 << 20))
+    argv = [*lm.SETTINGS, "--model", str(shape), "--batch-size", "131072", "--micro-batch", "131072"]
+    ranks = lm.start(trainers, 2, [*argv, "--out", str(tmp_path)], tmp_path / "logs", TEST_MEMORY=str(2 << 30))
     assert {rank.wait() for rank in ranks} <= {1, 75}
     output = "".join(rank.output for rank in ranks)
-    assert re.search(r"^error: rank \d: out of memory; lower --micro-batch \(it is 16384\), or", output, re.MULTILINE)
+    assert re.search(r"^error: rank \d: out of memory; lower --micro-batch \(it is 131072\), or", output, re.MULTILINE)
 
 
 def test_what_the_model_or_its_files_cannot_do(trainers: Trainers, tmp_path: Path, shape: Path) -> None:

@@ -72,7 +72,7 @@ def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
     launchers = {name: image.launcher for name, image in catalog.load().images.items()}
     assert launchers == {
         "pytorch": "torch", "tensorflow": "tensorflow", "horovod-pytorch": "horovod", "horovod-tensorflow": "horovod",
-        "pytorch-next": "torch", "pytorch-trixie": "torch", "horovod-pytorch-mpi": "horovod",
+        "serve": "torch", "pytorch-next": "torch", "pytorch-trixie": "torch", "horovod-pytorch-mpi": "horovod",
     }  # fmt: skip
 
 
@@ -218,9 +218,20 @@ def test_an_image_adds_to_what_its_family_has() -> None:
     assert (target.template, target.image.framework_layer) == ("pytorch.dockerfile.j2", ("torch",))
 
 
+def test_an_image_leaves_out_what_its_family_has_and_it_does_not_need() -> None:
+    own = 'base = "bookworm"\nwithout = ["transformers"]'
+    (target,) = catalog.targets(parse(VALID.replace('base = "bookworm"', own)))
+    assert target.requirements == ("torch==2.13.0+cpu",)
+    with pytest.raises(InvalidInput, match=r"images\.pytorch\.without\[0\]: \[families\.torch\] has no 'einops'"):
+        parse(VALID.replace('base = "bookworm"', own.replace("transformers", "einops")))
+    serving = catalog.load().images["serve"]
+    assert not serving.compiler
+    assert not {"peft", "tensorboard"} & {requirement.split("==")[0] for requirement in serving.packages}
+
+
 def test_what_a_family_has_stands_in_one_line() -> None:
     text = (assets.images_dir() / "catalog.toml").read_text()
-    for name, images in (("transformers", 5), ("tf-keras", 2)):
+    for name, images in (("transformers", 6), ("tf-keras", 2)):
         asked = [image for image in catalog.load().images.values() if any(name in row for row in image.packages)]
         assert (text.count(f'"{name}=='), len(asked)) == (1, images)
 
