@@ -74,8 +74,6 @@ def _export(path: Path, told: str) -> LanguageModel:
     made = [str(name) for name in config.get("architectures") or ()]
     if made and not any(name.endswith(_CAUSAL) for name in made):
         raise BadInputError(f"{told}: holds a {made[0]}, and no causal language model")
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             path, dtype="auto", local_files_only=True, output_loading_info=True
@@ -203,3 +201,5 @@ def _first_line(error: BaseException) -> str:
 
 
 logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
