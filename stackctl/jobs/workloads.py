@@ -21,6 +21,8 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     needs: tuple[str, ...] = ()
     alone: bool = False
     """Whether it is one process, which takes all GPUs of its node."""
+    data: bool = False
+    """Whether it reads data sets of `stackctl data`."""
 
 
 def load() -> dict[str, Workload]:

@@ -56,7 +56,7 @@ def test_predictions_and_what_cannot_be_predicted(image: str, out: Path) -> None
     if not (out / "model.keras").exists():
         pytest.skip("there is no model: the test before this one trains it")
     before = (out / "model.keras").read_bytes()
-    found = json.loads(in_image(image, out, "python", "/workspace/inputs.py", scripts=SCRIPTS))
+    found = json.loads(in_image(image, out, "python", "/workspace/inputs.py", scripts=SCRIPTS, timeout=600))
     (one,) = json.loads(found.pop("one")[1])
     batch = json.loads(found.pop("batch")[1])
     assert [row["picture"] for row in batch] == ["0", "1", "2", "3", "/tmp/made/right.png"]
