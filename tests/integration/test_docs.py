@@ -79,6 +79,9 @@ RUN_ELSEWHERE = {
     "stackctl submit --nodes 2 --gpus 8 --secret-env WANDB_API_KEY -- python mine.py": (
         "../cluster/test_identity.py::test_a_value_of_ones_own_is_in_the_runs_secret_and_nowhere_else"
     ),
+    "stackctl submit --via jobset --nodes 2 --gpus 8": (
+        "../cluster/test_via.py::test_one_job_by_all_three_gives_the_same_parameters"
+    ),
     "stackctl render": "test_lock.py::test_locks_are_made_from_the_catalog",
     "stackctl status gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
     "stackctl wait gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",

@@ -12,6 +12,7 @@ import msgspec
 
 from stackctl.jobs.job import Job
 from stackctl.jobs.pod_options import PodOptions
+from stackctl.jobs.via import JOB
 from stackctl.runs import store
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
 from stackctl.runs.store import Record
@@ -24,8 +25,9 @@ if TYPE_CHECKING:  # a dry run needs none
 class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
 
-    `code` is a folder to ship, with `code_all` also what git does not track there. `profile` is a cluster's profile or
-    a TOML file. Without `preflight` nothing is checked before, and of its checks those of `skip_check` are left out.
+    `code` is a folder to ship, with `code_all` also what git does not track there, and `code_claim` the claim that
+    takes it. `profile` is a cluster's profile or a TOML file, and `via` what gives the job to the cluster. Without
+    `preflight` nothing is checked before, and of its checks those of `skip_check` are left out.
     """
 
     namespace: str | None = None
@@ -39,11 +41,13 @@ class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     queue: str | None = None
     topology: str | None = None
     priority: str | None = None
+    via: str = JOB
     volumes: tuple[str, ...] = ()
     secret_env: tuple[str, ...] = ()
     retries: int = 3
     code: Path | None = None
     code_all: bool = False
+    code_claim: str | None = None
     preflight: bool = True
     skip_check: tuple[str, ...] = ()
 
