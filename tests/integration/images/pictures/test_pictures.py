@@ -56,7 +56,7 @@ def test_cnn_learns_fashion_mnist_and_goes_on_after_a_stop(
         while len(rows(out)) < 3 and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 130, log.read_text()
+        assert process.wait(300) == 130, log.read_text()
     (path,) = (out / "checkpoints").iterdir()
     assert f"stopped by SIGTERM after step {int(path.stem.removeprefix('step-'))}" in log.read_text()
     done = stackctl("run", "--resume", "--out", str(out), env={"STACK_DATA": str(sets)}, timeout=900)
@@ -73,7 +73,7 @@ def test_cnn_learns_fashion_mnist_and_goes_on_after_a_stop(
 def test_kills_at_random_moments_end_bit_equal(built: Build, tmp_path: Path) -> None:
     words = ("--steps", "40", "--checkpoint-every", "4", "--log-every", "1", "--keep", "3")
     drill = ("python", "/workspace/drill.py", "stackrt.train.cnn", str(KILLS), "7", *words)
-    said = json.loads(in_image(built("tensorflow"), tmp_path, *drill, scripts=SCRIPTS, timeout=300 + 60 * KILLS))
+    said = json.loads(in_image(built("tensorflow"), tmp_path, *drill, scripts=SCRIPTS, timeout=900 + 60 * KILLS))
     assert said["killed"] == KILLS
     whole, broken = said["results"]
     assert broken["resumed_from"]

@@ -283,3 +283,15 @@ def test_every_template_of_the_catalog_exists() -> None:
     for target in catalog.targets(catalog.load()):
         assert (assets.images_dir() / "templates" / target.template).is_file()
         assert (assets.images_dir() / "templates" / target.image.template).is_file()
+
+
+def test_source_archives_need_what_makes_wheels_of_them() -> None:
+    asking = VALID.replace('framework_layer = ["torch"]', 'framework_layer = ["torch"]\nsources = ["promise"]')
+    with pytest.raises(InvalidInput, match=r"the catalog has no table \[wheels\]") as refused:
+        parse(asking)
+    assert refused.value.where == "catalog.toml: images.pytorch.sources"
+    rows = parse(asking + '[wheels]\npackages = ["setuptools==79.0.1"]\n')
+    (target,) = catalog.targets(rows)
+    assert (target.image.sources, target.wheels.packages) == (("promise",), ("setuptools==79.0.1",))
+    with pytest.raises(InvalidInput, match=r"'promise==2\.3' cannot be used here"):
+        parse(asking.replace('"promise"', '"promise==2.3"'))
