@@ -46,7 +46,9 @@ def network(lr: float, shape: tuple[int, int, int], classes: int) -> tuple[keras
 
 def make_deterministic(seed: int) -> None:
     """The same seed gives the same weights, bit for bit, for a number of ranks."""
-    tf.config.threading.set_intra_op_parallelism_threads(trainer.THREADS)
+    # Once it has computed anything, TensorFlow takes no other number, nor the same again.
+    if tf.config.threading.get_intra_op_parallelism_threads() != trainer.THREADS:
+        tf.config.threading.set_intra_op_parallelism_threads(trainer.THREADS)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
 

@@ -7,6 +7,7 @@ Each rank computes its part of a step's pictures; Horovod averages the gradients
 """
 
 import sys
+from functools import partial
 
 import horovod.tensorflow as hvd
 import tensorflow as tf
@@ -15,10 +16,9 @@ from horovod.common.exceptions import HorovodInternalError
 from stackrt.pictures import trainer
 from stackrt.pictures.data import Floats
 from stackrt.pictures.formats import Whole
-from stackrt.pictures.options import Options
 from stackrt.pictures.trainer import State
-from stackrt.train import cnn
-from stackrt.train.errors import PeersGoneError
+from stackrt.train import cnn, horovod_run
+from stackrt.train.horovod_run import HorovodOptions
 
 
 class Averaging:
@@ -26,7 +26,7 @@ class Averaging:
 
     device = "cpu"
 
-    def __init__(self, o: Options, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, o: HorovodOptions, shape: tuple[int, int, int], classes: int) -> None:
         self.rank: int = hvd.rank()
         self.world_size: int = hvd.size()
         cnn.make_deterministic(o.seed)
@@ -35,14 +35,23 @@ class Averaging:
         self._model, self._optimizer, self._lr = model, optimizer, o.lr
         self._last = tf.zeros(())
 
+        variables, compression = model.trainable_variables, getattr(hvd.Compression, o.compression)
+
         @tf.function
         def train(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-            with tf.GradientTape() as tape:
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x, training=True))
-                loss = tf.reduce_mean(losses)
-            tape = hvd.DistributedGradientTape(tape)
-            gradients = tape.gradient(loss, model.trainable_variables)
-            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            loss, gradients = tf.zeros(()), [tf.zeros_like(variable) for variable in variables]
+            for part_x, part_y in zip(tf.split(x, o.accumulate), tf.split(y, o.accumulate), strict=True):
+                with tf.GradientTape() as tape:
+                    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(part_y, model(part_x, training=True))
+                    mean = tf.reduce_mean(losses) / o.accumulate
+                loss += mean
+                gradients = [sum(pair) for pair in zip(gradients, tape.gradient(mean, variables), strict=True)]
+            # As DistributedGradientTape does for one pass.
+            averaged = [
+                hvd.allreduce(gradient, compression=compression, name=f"gradient.{number}")
+                for number, gradient in enumerate(gradients)
+            ]
+            optimizer.apply_gradients(zip(averaged, variables, strict=True))
             return loss
 
         self._train = train
@@ -76,21 +85,9 @@ class Averaging:
         cnn.restore(state, self._model, self._optimizer)
 
 
-def run(o: Options) -> int:
-    """Train; return the exit code. A rank that is left alone says so.
-
-    Raises:
-        PeersGoneError: Another rank ended during a collective.
-    """
-    data = trainer.load(o)
-    hvd.init()
-    try:
-        code = trainer.train(o, "horovod-tf", Averaging(o, data.shape, len(data.classes)), data)
-    except (HorovodInternalError, tf.errors.UnknownError) as error:
-        raise PeersGoneError(f"another rank is gone: {str(error).splitlines()[0]}") from None
-    hvd.shutdown()
-    return code
-
-
 if __name__ == "__main__":
-    sys.exit(trainer.main(run, sys.argv[1:], "Train a small network on pictures with Horovod and TensorFlow."))
+    cnn.make_deterministic(0)  # for its threads: under the elastic runner the ranks exchange something first
+    lost = (HorovodInternalError, tf.errors.UnknownError)
+    run = partial(horovod_run.run, hvd, "horovod-tf", Averaging, lost)
+    what = "Train a small network on pictures with Horovod and TensorFlow."
+    sys.exit(trainer.main(run, sys.argv[1:], what, HorovodOptions, horovod_run.add_options))

@@ -7,6 +7,7 @@ Each rank computes its part of a step's pictures; Horovod averages the gradients
 """
 
 import sys
+from functools import partial
 
 import horovod.torch as hvd
 import torch
@@ -17,9 +18,9 @@ from torch import nn
 from stackrt.pictures import trainer
 from stackrt.pictures.data import Floats
 from stackrt.pictures.formats import Whole
-from stackrt.pictures.options import Options
 from stackrt.pictures.trainer import State
-from stackrt.train.errors import PeersGoneError
+from stackrt.train import horovod_run
+from stackrt.train.horovod_run import HorovodOptions
 
 
 def network(lr: float, shape: tuple[int, int, int], classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -48,13 +49,20 @@ class Averaging:
 
     device = "cpu"
 
-    def __init__(self, o: Options, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, o: HorovodOptions, shape: tuple[int, int, int], classes: int) -> None:
         self.rank: int = hvd.rank()
         self.world_size: int = hvd.size()
         make_deterministic(o.seed)
         self._model, optimizer = network(o.lr, shape, classes)
         hvd.broadcast_parameters(self._model.state_dict(), root_rank=0)
-        self._optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=self._model.named_parameters())
+        self._passes = o.accumulate
+        self._optimizer = hvd.DistributedOptimizer(
+            optimizer,
+            named_parameters=self._model.named_parameters(),
+            compression=getattr(hvd.Compression, o.compression),
+            backward_passes_per_step=o.accumulate,
+            op=hvd.Adasum if o.adasum else hvd.Average,
+        )
         self._last = torch.zeros(())
 
     def total(self, numbers: Whole) -> Whole:
@@ -66,11 +74,15 @@ class Averaging:
         """Train on this rank's part of a step."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        loss = F.cross_entropy(self._model(torch.from_numpy(pictures).movedim(3, 1)), torch.from_numpy(labels))
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._last = torch.zeros(())
+        parts = zip(*(torch.from_numpy(of).chunk(self._passes) for of in (pictures, labels)), strict=True)
+        for x, y in parts:
+            # Horovod adds up the passes of a step, and averages over the ranks.
+            loss = F.cross_entropy(self._model(x.movedim(3, 1)), y) / self._passes
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._last += loss.detach()
         self._optimizer.step()
-        self._last = loss.detach()
 
     def loss(self) -> float:
         """The mean loss of the last step over all ranks."""
@@ -99,21 +111,7 @@ class Averaging:
                 self._optimizer.state[values]["momentum_buffer"] = torch.from_numpy(state.optimizer[name])
 
 
-def run(o: Options) -> int:
-    """Train; return the exit code. A rank that is left alone says so.
-
-    Raises:
-        PeersGoneError: Another rank ended during a collective.
-    """
-    data = trainer.load(o)
-    hvd.init()
-    try:
-        code = trainer.train(o, "horovod-torch", Averaging(o, data.shape, len(data.classes)), data)
-    except HorovodInternalError as error:
-        raise PeersGoneError(f"another rank is gone: {str(error).splitlines()[0]}") from None
-    hvd.shutdown()
-    return code
-
-
 if __name__ == "__main__":
-    sys.exit(trainer.main(run, sys.argv[1:], "Train a small network on pictures with Horovod and PyTorch."))
+    run = partial(horovod_run.run, hvd, "horovod-torch", Averaging, (HorovodInternalError,))
+    what = "Train a small network on pictures with Horovod and PyTorch."
+    sys.exit(trainer.main(run, sys.argv[1:], what, HorovodOptions, horovod_run.add_options))
