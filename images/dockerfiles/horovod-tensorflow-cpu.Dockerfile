@@ -141,7 +141,7 @@ LABEL org.opencontainers.image.title="stack-horovod-tensorflow:cpu" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cpu" \
-      io.stackctl.lock="c07d01406733cfdf7a5c298cdc6d1d6a24063da4916858c22f3aa5349e09138e" \
+      io.stackctl.lock="dc55e31c244f4c6577950a03fd91a8b46f7889fe62317fa337c4fe5aebd2b394" \
       io.stackctl.tensorflow="2.21.0" \
       io.stackctl.horovod="0.28.1"
 WORKDIR /workspace

@@ -169,7 +169,7 @@ LABEL org.opencontainers.image.title="stack-horovod-tensorflow:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="99e9f3a1671534c801ba809b82262be5bac1e747e6c579d0bb126a1bcc3415e3" \
+      io.stackctl.lock="80ab52ba54bc622cd0c688f0c94f01f358b7a89248c91ff33024b022b43c2a02" \
       io.stackctl.tensorflow="2.21.0" \
       io.stackctl.horovod="0.28.1"
 WORKDIR /workspace

@@ -104,7 +104,7 @@ LABEL org.opencontainers.image.title="stack-tensorflow:cpu" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cpu" \
-      io.stackctl.lock="bc9c12dad244372904242c5ea7dccaf35a0c287ee8ad0b299e452a471c351b19" \
+      io.stackctl.lock="0513c1e2d51cec44f737da9c49243949432e296fc5e99b745e435f80623f30f2" \
       io.stackctl.tensorflow="2.21.0"
 WORKDIR /workspace
 USER 1000:1000

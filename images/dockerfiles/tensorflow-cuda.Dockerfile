@@ -112,7 +112,7 @@ LABEL org.opencontainers.image.title="stack-tensorflow:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="dba54acd4baaf1a329664691de267983a4fd0a4e88e47032c807428c04545fcd" \
+      io.stackctl.lock="00d3480953414d08e4273339fe8866256bba113b1976b032dd4c8946aed40f40" \
       io.stackctl.tensorflow="2.21.0"
 WORKDIR /workspace
 USER 1000:1000

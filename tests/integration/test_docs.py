@@ -55,6 +55,12 @@ RUN_ELSEWHERE = {
     "stackctl lock pytorch": "test_lock.py::test_locks_are_made_from_the_catalog",
     "make images": "test_build.py::test_make_images_builds_what_it_is_told",
     "make images IMAGES=pytorch tensorflow VARIANT=cpu": "test_build.py::test_make_images_builds_what_it_is_told",
+    "stackctl data fetch fashion-mnist": (
+        "images/pictures/test_pictures.py::test_cnn_learns_fashion_mnist_and_goes_on_after_a_stop"
+    ),
+    "STACK_DATA_MIRROR=/media/usb/sets stackctl data fetch fashion-mnist": (
+        "../unit/stackctl/data/test_cache.py::test_a_mirror_goes_first_and_may_be_a_folder"
+    ),
     "stackctl wheelhouse pytorch wheels --variant cpu": (
         "ship/test_wheelhouse.py::test_it_says_first_what_it_fetches_and_keeps_what_is_there"  # of a small image
     ),

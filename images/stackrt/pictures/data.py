@@ -82,6 +82,7 @@ def load(name: str, cache: Path) -> Pictures:
     Raises:
         BadInputError: There is none of that name, it is not fetched yet, or what is there cannot be used.
     """
+    look(name, cache)
     rows = known.load()
     classes: tuple[str, ...] = ()
     brightest = 255
@@ -93,10 +94,8 @@ def load(name: str, cache: Path) -> Pictures:
         from stackrt.pictures import tfds
 
         parts, classes = tfds.load(name.removeprefix(known.TFDS), cache)
-    elif paths.is_folder(name):
-        parts, classes = _folder(Path(name))
     else:
-        raise BadInputError(f"--data {name}: {_unknown(name, [known.SHIPPED, *rows])}")
+        parts, classes = _folder(Path(name))
     classes = classes or tuple(str(label) for label in range(int(parts["train"][1].max(initial=0)) + 1))
     _check(name, parts, classes)
     train, validation, test = _split(parts)
@@ -106,6 +105,24 @@ def load(name: str, cache: Path) -> Pictures:
         digest.update(part.pictures.tobytes())
         digest.update(part.labels.tobytes())
     return Pictures(name, train, validation, test, classes, brightest, digest.hexdigest())
+
+
+def look(name: str, cache: Path) -> None:
+    """See that there is a set of that name, and that it is fetched; nothing is read.
+
+    Raises:
+        BadInputError: There is none, or it is not.
+    """
+    rows = known.load()
+    if name in rows:
+        lacking = [file.name for file in rows[name].files if not paths.is_file(cache / name / file.name)]
+        if lacking:
+            raise BadInputError(
+                f"--data {name}: is not in {cache} ({lacking[0]} is lacking); "
+                f"fetch it once, where there is a network: stackctl data fetch {name}"
+            )
+    elif name != known.SHIPPED and not name.startswith(known.TFDS) and not paths.is_folder(name):
+        raise BadInputError(f"--data {name}: {_unknown(name, [known.SHIPPED, *rows])}")
 
 
 def _digits() -> dict[str, Part]:
@@ -121,12 +138,6 @@ def _digits() -> dict[str, Part]:
 def _fetched(row: known.Known, cache: Path) -> dict[str, Part]:
     """The parts of a known set; its files' sums were checked when they were fetched, sizes and forms are now."""
     folder = cache / row.name
-    lacking = [file.name for file in row.files if not paths.is_file(folder / file.name)]
-    if lacking:
-        raise BadInputError(
-            f"--data {row.name}: is not in {cache} ({lacking[0]} is lacking); "
-            f"fetch it once, where there is a network: stackctl data fetch {row.name}"
-        )
     return formats.cifar(folder / row.files[0].name) if row.form == "cifar" else formats.idx_folder(folder)
 
 

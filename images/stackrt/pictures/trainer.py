@@ -20,7 +20,7 @@ from stackrt.pictures.formats import Whole
 from stackrt.pictures.log import Report
 from stackrt.pictures.options import Chosen, Options
 from stackrt.train import arrays, checkpoint, report
-from stackrt.train.command_line import Parser
+from stackrt.train.command_line import Parser, check_early
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError, complain
 
 THREADS = 1  # a network this small is no faster with more, and alone it trains bit for bit as beside others
@@ -222,10 +222,20 @@ def _resume(
     return state["step"], state["history"], state["path"]
 
 
+def early(argv: Sequence[str], what: str) -> None:
+    """Check a command line, and that its set is there; for a script, before its slow imports."""
+
+    def parse(words: Sequence[str]) -> None:
+        o = options.read(words, options.parser(what), Options)
+        sets.look(o.data, o.cache)
+
+    check_early(parse, argv)
+
+
 def main(
     run: Callable[[Chosen], int],
     argv: Sequence[str],
-    what: str,
+    what: str = "",
     kind: Callable[..., Chosen] = Options,  # type: ignore[assignment]
     more: Callable[[Parser], None] = lambda parser: None,  # noqa: ARG005
 ) -> int:

@@ -9,11 +9,16 @@ Each rank computes its part of a step's pictures; the gradients of all are summe
 import os
 import sys
 
+from stackrt.pictures import trainer
+
+if __name__ == "__main__":
+    # A wrong option, or a set that is not there, does not cost the import of TensorFlow.
+    trainer.early(sys.argv[1:], "Train a small network on pictures with MultiWorkerMirroredStrategy.")
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras  # Keras 3 leaves tf.distribute to this, its predecessor
 
-from stackrt.pictures import trainer
 from stackrt.pictures.data import Floats
 from stackrt.pictures.formats import Whole
 from stackrt.pictures.options import Options
@@ -146,4 +151,4 @@ def run(o: Options) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(trainer.main(run, sys.argv[1:], "Train a small network on pictures with MultiWorkerMirroredStrategy."))
+    sys.exit(trainer.main(run, sys.argv[1:]))
