@@ -77,7 +77,7 @@ def _tpu() -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]  # the rest is TensorFlow's inside
         raise BadInputError(
             f"--strategy tpu: no TPU answers at {address} ({why}); set TPU_NAME to a TPU's name or grpc:// address, or "
             "take --strategy mirrored"

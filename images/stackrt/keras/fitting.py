@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackrt.keras import networks
+from stackrt.keras import networks, trace
 from stackrt.keras.options import Options, profile_window
 from stackrt.train import checkpoint, report
 from stackrt.train.errors import BadInputError, TrainerError
@@ -187,6 +187,9 @@ class Fitting(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no t
         if self._profiling:
             tf.profiler.experimental.stop()
             self._profiling = False
-            self._say(
-                f"profile of steps {self._profile_first} to {self.done}: {self._o.out}/tensorboard/plugins/profile"
-            )
+            folder, to = self._o.out / "tensorboard", self._o.out / "profile" / "trace.json.gz"
+            if written := trace.newest(folder):
+                with report.writing(to):
+                    to.parent.mkdir(exist_ok=True)
+                    trace.write(written, to)
+            self._say(f"profile of steps {self._profile_first} to {self.done}: {to}, and {folder} for TensorBoard")

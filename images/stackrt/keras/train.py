@@ -104,6 +104,8 @@ def finish(o: Options, fitting: Fitting, data: Pictures, more: dict[str, Any]) -
     """Test, save the model in each format and see that it comes back, draw, and write the result."""
     model, done = fitting.network, fitting.done
     scores = model.predict(feed.measuring(data, data.test, o.batch_size), verbose=0)
+    chosen_by = model.predict(feed.measuring(data, data.validation, o.batch_size), verbose=0)
+    validated = float(np.mean(np.argmax(chosen_by, axis=1) == data.validation.labels))
     guesses = np.argmax(scores, axis=1)
     accuracy = float(np.mean(guesses == data.test.labels))
     with report.writing(o.out / "predictions.npz"):
@@ -118,7 +120,8 @@ def finish(o: Options, fitting: Fitting, data: Pictures, more: dict[str, Any]) -
     report.write_result(o.out / "result.json", {
         "workload": "keras", "model": o.model, "steps": done, "seed": o.seed, "world_size": 1, **more,
         "samples": done * o.batch_size, "samples_per_second": speed, "parameters": model.count_params(), **history,
-        "best_step": fitting.history.get("best_step"), "accuracy": accuracy, "loss": history.get("last_train_loss"),
+        "best_step": fitting.history.get("best_step"), "accuracy": accuracy,
+        "validation_accuracy": validated, "loss": history.get("last_train_loss"),
         "data": data.name, "data_sha256": data.digest, "saved": differences,
         "params_sha256": report.arrays_sha256(weights), "options": describe(o),
     })  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -43,6 +44,9 @@ def test_two_devices_train_as_a_plain_loop_and_a_new_process_reads_every_form(
     assert result["last_train_loss"] < result["first_train_loss"]
     assert f"accuracy     {result['accuracy']:.3f}" in done.stdout
     assert list((out / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
+    with gzip.open(out / "profile" / "trace.json.gz", "rt") as file:
+        events = json.load(file)["traceEvents"]
+    assert any(event["ph"] == "X" and event["dur"] > 0 and "Conv2D" in event["name"] for event in events)
     assert not list(out.glob(".*"))
     for name in ("predictions.png", "confusion.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")

@@ -15,7 +15,7 @@ import stackrt.keras.train  # noqa: F401 - imported once: each training below is
 from stackrt.keras.__main__ import main
 
 # Dropout draws from generators whose state is part of a checkpoint, and early stopping counts over the breaks.
-WORDS = ["--devices", "2", "--dropout", "0.3", "--warmup", "5", "--patience", "30", "--epochs", "40"]
+WORDS = ["--devices", "2", "--dropout", "0.3", "--warmup", "5", "--patience", "10", "--epochs", "12"]
 WORDS += ["--batch-size", "352"]
 PATIENCE = 300.0
 

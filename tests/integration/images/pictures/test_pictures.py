@@ -70,6 +70,18 @@ def test_cnn_learns_fashion_mnist_and_goes_on_after_a_stop(
     assert steps == [1, *range(10, 401, 10)]
 
 
+@pytest.mark.needs("index")
+def test_keras_learns_fashion_mnist(built: Build, stackctl: Stackctl, sets: Path, tmp_path: Path) -> None:
+    built("tensorflow")
+    words = ("run", "keras", "--on", "compose", "--out", str(tmp_path / "out"), "--", "--data", "fashion-mnist")
+    done = stackctl(*words, "--steps", "400", env={"STACK_DATA": str(sets)}, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (result["data"], result["steps"]) == ("fashion-mnist", 400)
+    assert result["accuracy"] >= 0.84
+    assert abs(result["validation_accuracy"] - result["accuracy"]) < 0.03
+
+
 def test_kills_at_random_moments_end_bit_equal(built: Build, tmp_path: Path) -> None:
     words = ("--steps", "40", "--checkpoint-every", "4", "--log-every", "1", "--keep", "3")
     drill = ("python", "/workspace/drill.py", "stackrt.train.cnn", str(KILLS), "7", *words)
