@@ -17,6 +17,7 @@ SCRIPTS = (
     "container.py",
     "load.py",
     "prepare.py",
+    "pictures.py",
     "suite.py",
 )
 

@@ -78,18 +78,6 @@ def lacks_spark() -> str:
     return "" if importlib.util.find_spec("pyspark") else "pyspark is not installed (pip install pyspark)"
 
 
-@functools.cache
-def lacks_mlflow() -> str:
-    """Why MLflow's server cannot run here; empty if it can."""
-    return "" if importlib.util.find_spec("mlflow") else "mlflow is not installed (pip install mlflow)"
-
-
-@functools.cache
-def lacks_wandb() -> str:
-    """Why nothing can be tracked by Weights & Biases here; empty if it can."""
-    return "" if importlib.util.find_spec("wandb") else "wandb is not installed (pip install wandb)"
-
-
 CUDA_IMAGES_GB = 20
 """Of disk, to build all that are built by default from nothing."""
 
@@ -159,6 +147,4 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "cuda-images": lacks_cuda_images,
     "cluster": lacks_cluster,
     "spark": lacks_spark,
-    "mlflow": lacks_mlflow,
-    "wandb": lacks_wandb,
 }

@@ -26,9 +26,9 @@ def network(lr: float, shape: tuple[int, int, int], classes: int) -> tuple[keras
     layers = keras.layers
     large = min(shape[:2]) >= 16
     model = keras.Sequential([
-        layers.Conv2D(32 if large else 16, 3, padding="same", activation="relu", input_shape=shape, name="conv1"),
+        layers.Conv2D(16, 3, padding="same", activation="relu", input_shape=shape, name="conv1"),
         layers.MaxPool2D(),
-        layers.Conv2D(64 if large else 32, 3, padding="same", activation="relu", name="conv2"),
+        layers.Conv2D(32, 3, padding="same", activation="relu", name="conv2"),
         *([layers.MaxPool2D()] if large else []),
         layers.Flatten(),
         *([layers.Dense(128, activation="relu", name="dense1")] if large else []),

@@ -25,15 +25,13 @@ from stackrt.train.errors import PeersGoneError
 def network(lr: float, shape: tuple[int, int, int], classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Two convolutions and a dense layer, with weights from the seed set before; more of it for larger pictures."""
     height, width, channels = shape
-    if large := min(height, width) >= 16:
-        first, second, pooled = 32, 64, (height // 4) * (width // 4)
-    else:
-        first, second, pooled = 16, 32, (height // 2) * (width // 2)
-    top = [nn.Linear(second * pooled, 128), nn.ReLU(), nn.Linear(128, classes)]
+    large = min(height, width) >= 16
+    factor = 4 if large else 2
+    flat = 32 * (height // factor) * (width // factor)
+    top = [nn.Linear(flat, 128), nn.ReLU(), nn.Linear(128, classes)] if large else [nn.Linear(flat, classes)]
     model = nn.Sequential(
-        nn.Conv2d(channels, first, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(first, second, 3, padding=1), nn.ReLU(), *([nn.MaxPool2d(2)] if large else []),
-        nn.Flatten(), *(top if large else [nn.Linear(second * pooled, classes)]),
+        nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), *([nn.MaxPool2d(2)] if large else []), nn.Flatten(), *top,
     )  # fmt: skip
     return model, torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
 

@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_gather_single_autograd
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
@@ -27,11 +28,12 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from stackrt.finetune import lora
 from stackrt.train import models
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
 from stackrt.train.ranks import Ranks
-from stackrt.train.text import mix
+from stackrt.train.text import Batch, Packed, mix
 
 Fill = Callable[[str, nn.Module], None]
 """Gives the parameters of a module, known by its name, their first values."""
@@ -42,23 +44,37 @@ class Place:
     """This rank's place in the mesh.
 
     Attributes:
-        reader: Which of the ranks that read different text this one is; those of one tp group read the same.
+        reader: Which of the ranks that read different text this one is; those of one tp or context group read the same.
         readers: How many of them there are.
+        part: Which part of each sequence it computes, of `parts`.
+        parts: How many ranks share a sequence.
+        context: The group of those that do; None where none does.
     """
 
     mesh: DeviceMesh
     reader: int
     readers: int
+    part: int
+    parts: int
+    context: dist.ProcessGroup | None
 
 
 def lay_out(o: Options, ranks: Ranks) -> Place:
     """Put the ranks into the mesh that the options want."""
-    sizes, names = (o.replicate, o.shard, o.tp), ("replicate", "shard", "tp")
     backend = "nccl" if ranks.device.type == "cuda" else "gloo"
-    mesh = init_device_mesh(
-        ranks.device.type, sizes, mesh_dim_names=names, backend_override=dict.fromkeys(names, backend)
-    )
-    return Place(mesh, ranks.rank // o.tp, o.replicate * o.shard)
+
+    def laid(**sizes: int) -> DeviceMesh:
+        override: dict[int | str, Any] = dict.fromkeys(sizes, backend)
+        return init_device_mesh(
+            ranks.device.type, (*sizes.values(),), mesh_dim_names=(*sizes,), backend_override=override
+        )
+
+    readers, parts = o.replicate * o.shard, o.context_parallel
+    # Ranks that share a sequence also share the weights: to FSDP they are further ranks to shard over.
+    mesh = laid(replicate=o.replicate, shard=o.shard * parts, tp=o.tp)
+    context = laid(reader=readers, part=parts, tp=o.tp)["part"].get_group() if parts > 1 else None
+    reader, part = divmod(ranks.rank // o.tp, parts)
+    return Place(mesh, reader, readers, part, parts, context)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -106,13 +122,16 @@ class Plan:
 
 
 def plan(model: nn.Module, config: models.Config, o: Options) -> Plan:
-    """How to cut a model; every rank comes to the same, without the others.
+    """How to cut a model, into which adapters are put where they are wanted; every rank comes to the same.
 
     Raises:
-        BadInputError: The model has no plan for `--tp`, or no list of blocks.
+        BadInputError: The model has no plan for `--tp`, no list of blocks, or not the layers to adapt.
     """
+    blocks = find_blocks(model, models.shape(config).layers)
+    if o.lora:
+        lora.put_in(model, o, blocks)
     styles = tensor_plan(model, o) if o.tp > 1 else {}
-    return Plan(find_blocks(model, models.shape(config).layers), styles)
+    return Plan(blocks, styles)
 
 
 def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, fill: Fill | None) -> nn.Module:
@@ -134,6 +153,7 @@ def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, 
         first_values(model, name, module, o.seed, ranks.device, recurse=recurse)
         if fill:
             fill(name, module)
+        lora.first_values(name, module, o.seed)
 
     def split(module: nn.Module, own: dict[str, ParallelStyle]) -> None:
         if own:
@@ -155,6 +175,8 @@ def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, 
         model.tie_weights()  # type: ignore[operator]  # filled one by one, they came apart
         split(model, plan.outside())
         fully_shard(model, mesh=copies, mp_policy=policy)
+    if place.context:
+        _share_context(model, place.context)
     _recompute(model, o.ac)
     return model.train()
 
@@ -200,16 +222,62 @@ def tensor_plan(model: nn.Module, o: Options) -> dict[str, ParallelStyle]:
     config: Any = model.config
     tied = config.tie_word_embeddings
     plan: dict[str, ParallelStyle] = {}
-    for name, _ in model.named_modules():
+    for name, module in model.named_modules():
         way = next((way for pattern, way in wanted.items() if fnmatchcase(name, pattern)), None)
         # The embeddings stay whole within a tp group, as does an output layer that is tied to them: FSDP shards them.
         if way in (None, "embedding_rowwise") or (tied and name == "lm_head"):
             continue
         if way not in _STYLES:
             raise BadInputError(f"--tp {o.tp}: {o.model} wants {name} split as {way!r}, which is not known here")
-        plan[name] = _STYLES[way]()
+        plan |= lora.split(name, _STYLES[way](), module)
     return plan
 
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Context parallel
+
+
+class Part(NamedTuple):
+    """What a rank computes of a batch: tokens, those that follow them, and what a model is told beside them."""
+
+    inputs: Tensor
+    targets: Tensor
+    beside: dict[str, Tensor]
+
+
+def part_of(batch: Batch | Packed, place: Place) -> Part:
+    """This rank's part of each sequence: all of it, unless several ranks share one."""
+    positions = batch.positions if isinstance(batch, Packed) else None
+    if place.parts == 1:
+        return Part(batch.inputs, batch.targets, {} if positions is None else {"position_ids": positions})
+    tokens = torch.arange(batch.inputs.shape[1])
+    own = tokens.chunk(place.parts)[place.part]
+    positions = tokens.expand(batch.inputs.shape) if positions is None else positions
+    documents = (positions == 0).cumsum(1)
+    sees = (documents[:, own, None] == documents[:, None, :]) & (own[:, None] >= tokens)
+    beside = {"position_ids": positions[:, own], "attention_mask": sees[:, None]}
+    return Part(batch.inputs[:, own], batch.targets[:, own], beside)
+
+
+def _share_context(model: nn.Module, group: dist.ProcessGroup) -> None:
+    """Let each rank's queries attend to all keys and values of a sequence, gathered layer by layer."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **more: Any
+    ) -> tuple[Tensor, None]:
+        key, value = (all_gather_single_autograd(held.contiguous(), 2, group) for held in (key, value))
+        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
+        return attended
+
+    AttentionInterface.register(_SHARED, attention)
+    AttentionMaskInterface.register(_SHARED, sdpa_mask)  # ours comes with the batch, and is taken as it is
+    model.set_attn_implementation(_SHARED)  # type: ignore[operator]
+
+
+_SHARED = "shared_context"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Recomputation

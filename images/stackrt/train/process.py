@@ -4,7 +4,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ def set_up_compute(wanted_threads: int, seed: int, ranks: Ranks) -> int:
     threads = wanted_threads or (1 if ranks.world_size > 1 else alone)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False  # it would write every buffer twice, to show up faulty operations
     torch.manual_seed(mix(seed, "weights"))
     return threads
 

@@ -1,4 +1,7 @@
-"""`--track` against MLflow's own server, also one that is killed in mid-run, and wandb's offline mode."""
+"""`--track` against MLflow's own server, also one that is killed in mid-run, and wandb's offline mode.
+
+Both packages come from a lock of their own into a folder of their own.
+"""
 
 import json
 import os
@@ -13,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from stackctl.engines.process import find
+from tests.commands import ROOT
 from tests.support.ports import free_port
-from tests.support.trainers import environment
+from tests.support.trainers import PAYLOAD, environment
 
-pytestmark = pytest.mark.needs("torch")
+pytestmark = [pytest.mark.needs("torch"), pytest.mark.needs("index")]
 
 GPT = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--batch-size", "2", "--eval-tokens", "500",
        "--sample-tokens", "4", "--log-every", "1"]  # fmt: skip
@@ -33,15 +38,29 @@ def gpt(out: Path, *words: str, **env: str) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PYTHONPATH with the trackers' packages."""
+    folder = tmp_path_factory.mktemp("trackers")
+    uv = find("uv")
+    assert uv
+    options = ["--no-deps", "--require-hashes", "--target", str(folder), "--python", sys.executable]
+    lock = ROOT / "locks" / "trackers.txt"
+    subprocess.run([uv, "pip", "install", "--quiet", *options, "-r", str(lock)], check=True)
+    return f"{folder}{os.pathsep}{PAYLOAD}"
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+def server(path: str, tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """MLflow's server: its address, and its process, which leads a group."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     words = ["server", "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db", "--artifacts-destination",
              str(tmp_path / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]  # fmt: skip
     with (tmp_path / "server.log").open("wb") as log:
+        # Its queue of jobs, which we have no use for, needs further packages.
+        env = os.environ | {"PYTHONPATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         process = subprocess.Popen([sys.executable, "-m", "mlflow", *words], cwd=tmp_path, stdout=log, stderr=log,
-                                   start_new_session=True)  # fmt: skip
+                                   env=env, start_new_session=True)  # fmt: skip
     try:
         deadline = time.monotonic() + 180
         while not answers(f"{address}/health"):
@@ -76,13 +95,12 @@ def ask(address: str, path: str, **body: Any) -> Any:
         return json.load(answer)
 
 
-@pytest.mark.needs("mlflow")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_mlflow_shows_the_run_and_its_death_ends_nothing(
-    server: tuple[str, "subprocess.Popen[bytes]"], tmp_path: Path
+    server: tuple[str, "subprocess.Popen[bytes]"], path: str, tmp_path: Path
 ) -> None:
     address, process = server
-    env = {"MLFLOW_TRACKING_URI": address, "STACK_RUN": "gpt-7"}
+    env = {"MLFLOW_TRACKING_URI": address, "STACK_RUN": "gpt-7", "PYTHONPATH": path}
     out = tmp_path / "out"
     printed = gpt(out, "--steps", "6", "--track", "mlflow", **env)
     assert "track " not in printed, printed
@@ -100,7 +118,7 @@ def test_mlflow_shows_the_run_and_its_death_ends_nothing(
     # With the server killed in mid-run
     with (tmp_path / "log").open("wb") as log:
         killed = subprocess.Popen(
-            command(tmp_path / "killed", "--steps", "3000", "--track", "mlflow"), env=environment(**env),
+            command(tmp_path / "killed", "--steps", "2000", "--track", "mlflow"), env=environment(**env),
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
@@ -121,10 +139,9 @@ def test_mlflow_shows_the_run_and_its_death_ends_nothing(
     assert "mlflow does not answer" in told[0]
 
 
-@pytest.mark.needs("wandb")
-def test_wandb_offline_keeps_the_run_in_its_folder(tmp_path: Path) -> None:
+def test_wandb_offline_keeps_the_run_in_its_folder(path: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    printed = gpt(out, "--steps", "6", "--track", "wandb", WANDB_MODE="offline")
+    printed = gpt(out, "--steps", "6", "--track", "wandb", WANDB_MODE="offline", PYTHONPATH=path)
     assert "track " not in printed, printed
     (record,) = out.glob("wandb/offline-run-*/run-*.wandb")
     assert b"tokens_per_second" in record.read_bytes()

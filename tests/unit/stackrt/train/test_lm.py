@@ -62,8 +62,17 @@ def test_time_that_is_hidden_does_not_count() -> None:
     assert profiling.exposed([], compute) == 0
 
 
+def test_no_time_of_a_step_counts_twice() -> None:
+    """Reading on a CPU computes as well; on a GPU it may go on while that computes."""
+    data, compute, communication = [(0.0, 2.0)], [(1.0, 4.0)], [(1.5, 1.8), (3.0, 5.0)]
+    on_cpu = profiling.split(data, compute, communication, on_gpu=False)
+    assert on_cpu == {"data": 2.0, "compute": 2.0, "communication": 1.0}
+    on_gpu = profiling.split(data, compute, communication, on_gpu=True)
+    assert on_gpu == {"data": 1.0, "compute": 3.0, "communication": 1.0}
+
+
 def test_operations_of_a_token_are_palm_s() -> None:
     """GPT-2 of 124 million: 6 N, and attention over 1,024 tokens."""
     shape = models.shape(models.config_of("gpt2"))
-    assert flops.per_token(124_439_808, shape, 1024, True) == 6 * 124_439_808 + 12 * 12 * 768 * 1024
-    assert flops.per_token(124_439_808, shape, 1024, False) < 6 * 124_439_808
+    assert flops.per_token(124_439_808, 124_439_808, shape, 1024, True) == 6 * 124_439_808 + 12 * 12 * 768 * 1024
+    assert flops.per_token(124_439_808, 124_439_808, shape, 1024, False) < 6 * 124_439_808
