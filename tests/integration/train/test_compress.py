@@ -112,7 +112,7 @@ def test_a_model_of_another_kind_is_pruned_and_taught(trainers: Trainers, tmp_pa
             "and its teacher .*give fewer layers, or less width",
         ),
         (["--method", "distill", "--student-width", "33", "--student-heads", "2"], "must divide --student-width .33."),
-        (["--data", str(tmp_path / "gone.txt")], "gone.txt: No such file .*there must be text to measure with"),
+        (["--data", str(tmp_path / "gone.txt")], "gone.txt: No such file .*there must be text: name it"),
         (["--context", "9999"], "--context 9999: the model has 1,024 positions"),
         (["--out", str(run)], "is the model's own folder"),
     ):
