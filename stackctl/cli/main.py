@@ -19,6 +19,7 @@ COMMANDS = {
     "build": ("stackctl.cli.build", "Build images, and say what came of it."),
     "cancel": ("stackctl.cli.watch", "Stop a run on a cluster, and remove it with all that belongs to it."),
     "completion": ("stackctl.cli.completion", "Print the completion script of a shell."),
+    "data": ("stackctl.cli.data", "Fetch data sets of pictures, and look after them."),
     "exec": ("stackctl.cli.reach", "Run a command beside a rank of a run: its environment, its working folder."),
     "explain": ("stackctl.cli.watch", "Say in a paragraph why a run waits or has failed, with the evidence."),
     "forward": ("stackctl.cli.reach", "Reach a port of a run from here: TensorBoard, say."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -40,12 +41,17 @@ class Mount(msgspec.Struct, frozen=True):
         return {**row, "read_only": self.read_only, "bind": {"create_host_path": False}}
 
 
-def mounts(job: Job, *, out: str, workdir: str) -> tuple[Mount, ...]:
-    """What every node sees: the run's folder, and the caller's working folder.
+DATA = "/data"
+"""Where in the containers fetched data sets are."""
 
-    A reference workload only reads there (`--data my.txt`); the user's own command may write.
+
+def mounts(job: Job, *, out: str, workdir: str, data: str = "") -> tuple[Mount, ...]:
+    """What every node sees: the run's folder, the caller's working folder, and fetched data sets if there are any.
+
+    A reference workload only reads in the working folder (`--data my.txt`); the user's own command may write.
     """
-    return Mount(out, "/out"), Mount(workdir, "/workspace", read_only=bool(job.workload))
+    sets = (Mount(data, DATA, read_only=True),) if data else ()
+    return Mount(out, "/out"), Mount(workdir, "/workspace", read_only=bool(job.workload)), *sets
 
 
 def document(
@@ -58,6 +64,7 @@ def document(
     out: str = "/out",
     attempt: int = 1,
     gpus: Sequence[str] = (),
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Document:
     """The Compose document of a job.
 
@@ -68,11 +75,12 @@ def document(
         volumes: Folders for outputs (at /out) and code (at /workspace); a string is taken as Compose's short form.
         gpus: Ids of the GPUs to deal out to the nodes, at least nodes x GPUs of them.
         token: An expression that Compose fills in from its environment; never the token itself.
+        more: What else is in the nodes' environment.
     """
     return {
         "name": job.name,
         "services": {
-            f"node-{node}": _service(job, node, image, user, volumes, token, out, attempt, gpus)
+            f"node-{node}": _service(job, node, image, user, volumes, token, out, attempt, gpus, more)
             for node in range(job.nodes)
         },
     }
@@ -110,10 +118,11 @@ def _service(
     out: str,
     attempt: int,
     gpus: Sequence[str],
+    more: Mapping[str, str],
 ) -> dict[str, Any]:
     """One node of a job as a Compose service."""
     given = contract(job, node, rendezvous=f"node-0:{PORT}", out=out, attempt=attempt)
-    environment = {key: _literal(value) for key, value in given.items()}
+    environment = {key: _literal(value) for key, value in {**given, **more}.items()}
     row: dict[str, Any] = {
         "image": image,
         "hostname": f"node-{node}",

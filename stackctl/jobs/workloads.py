@@ -18,6 +18,8 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image: str
     framework: str
     needs: tuple[str, ...] = ()
+    data: bool = False
+    """Whether it reads data sets of `stackctl data`."""
 
 
 def load() -> dict[str, Workload]:

@@ -41,6 +41,15 @@ RUN_ELSEWHERE = {
         "train/test_prepare.py::test_gpt_trains_on_it_and_says_what_is_missing"
     ),
     "torchrun --nproc-per-node 4 -m stackrt.train.gpt --steps 100": "train/test_launched.py",
+    "stackctl run lm --procs 2 -- --model my-model --init my-model --data chats.jsonl": (
+        "train/test_finetune.py::test_the_held_out_dialogues_are_answered_better"
+    ),
+    "stackctl run lm --procs 2 -- --model my-model --init my-model --data chats.jsonl --lora 16 --export my-chat": (
+        "train/test_finetune.py::test_an_export_with_adapters_is_what_peft_merges"
+    ),
+    "STACK_TEST_KILLS=50 python -m pytest tests/integration/train/test_lm_failures.py -s -k kills_at_random": (
+        "train/test_lm_failures.py::test_kills_at_random_moments_also_within_a_save"
+    ),
     "torchrun --nproc-per-node 2 docs/examples/ddp.py": "train/test_examples.py::test_under_torchrun",
     "stackctl test pytorch --on kubernetes --all-nodes": "../cluster/test_suite.py::test_the_bad_node_is_named",
     "docker compose run --rm suite": "test_compose_file.py::test_the_suite_runs_for_any_uid_on_a_read_only_root",

@@ -4,6 +4,7 @@
     python -m stackrt.train.gpt --steps 20 --layers 2 --width 64 --heads 2   ... and tiny
     torchrun --nproc-per-node 4 -m stackrt.train.gpt --data my.txt           four ranks on one node
     stackctl run gpt --nodes 2 --procs 2 -- --steps 200                      two nodes of two ranks
+    stackctl run gpt -- --init my-gpt2 --data my.txt --export tuned          go on with the weights of a folder
 
 The same seed and number of ranks give the same weights, bit for bit, however the ranks are spread over nodes.
 """
@@ -38,10 +39,10 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
-from stackrt.train import checkpoint, prepared, report, resume, tracking
+from stackrt.train import checkpoint, models, prepared, report, resume, tracking, weights
 from stackrt.train import text as texts
 from stackrt.train.command_line import DEFAULT_TEXT, describe, flag
-from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
+from stackrt.train.errors import INTERRUPTED, TrainerError
 from stackrt.train.options import Options
 from stackrt.train.process import build_optimizer, ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
@@ -50,25 +51,31 @@ from stackrt.train.ranks import Ranks, Stop, join
 # Text
 
 
-def load_corpus(o: Options, ranks: Ranks) -> tuple[texts.Tokenizer, texts.Corpus]:
-    """Read, split and tokenize the text on every rank, and see that all ranks have the same."""
+def load_corpus(o: Options, ranks: Ranks) -> tuple[texts.Tokenizer, Path | str | None, texts.Corpus]:
+    """Read, split and tokenize the text on every rank, and see that all ranks have the same.
+
+    Returns:
+        The tokenizer, where it is from (a folder, its definition, or None for bytes), and the text.
+    """
     tokenizer: texts.Tokenizer = texts.ByteTokenizer()
+    source: Path | str | None = None
     if prepared.is_prepared(o.data):
         with ranks.together():
             tokenizer, corpus = prepared.load(o.data, o.val_fraction, o.context, o.eval_tokens, o.vocab_size)
+        source = o.data[0]
     else:
         with ranks.together():
             text = texts.read_text(o.data)
+            if o.tokenizer not in gpt_options.TOKENIZERS:
+                tokenizer = texts.tokenizer_in(source := Path(o.tokenizer))
+                texts.check_vocabulary(tokenizer, f"--tokenizer {source}", o.vocab_size, f"--init {o.init}")
         if o.tokenizer == "bpe":
             learned = texts.train_bpe(texts.split_text(text, o.val_fraction)[0], o.vocab_size) if ranks.first else ""
-            tokenizer = texts.BpeTokenizer(ranks.from_first(learned))
+            tokenizer = texts.BpeTokenizer(source := ranks.from_first(learned))
         with ranks.together():
             corpus = texts.tokenize(text, tokenizer, o.val_fraction, o.context)
-    digests = ranks.gather(corpus.digest)
-    other = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
-    if other is not None:
-        raise BadInputError(f"--data: rank {other} reads another text than rank 0; give every node the same files")
-    return tokenizer, corpus
+    texts.see_that_same(corpus.digest, ranks)
+    return tokenizer, source, corpus
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -76,21 +83,12 @@ def load_corpus(o: Options, ranks: Ranks) -> tuple[texts.Tokenizer, texts.Corpus
 
 
 def build_model(o: Options) -> nn.Module:
-    """A GPT-2 with random weights, from its Hugging Face configuration alone."""
-    config = GPT2Config(
-        vocab_size=o.vocab_size,
-        n_positions=o.context,
-        n_layer=o.layers,
-        n_head=o.heads,
-        n_embd=o.width,
-        embd_pdrop=o.dropout,
-        resid_pdrop=o.dropout,
-        attn_pdrop=o.dropout,
-        bos_token_id=None,
-        eos_token_id=None,
-        use_cache=False,
-        attn_implementation="sdpa",
-    )
+    """A GPT-2 from its Hugging Face configuration alone, with random weights, or with those of `--init`."""
+    known = models.read_config(Path(o.init), f"--init {o.init}") if o.init else {}
+    values: models.Config = {"n_positions": o.context, "bos_token_id": None, "eos_token_id": None} | models.plain(known)
+    values |= {"vocab_size": o.vocab_size, "n_layer": o.layers, "n_head": o.heads, "n_embd": o.width,
+               "embd_pdrop": o.dropout, "resid_pdrop": o.dropout, "attn_pdrop": o.dropout}  # fmt: skip
+    config = GPT2Config(**values | {"use_cache": False}, attn_implementation="sdpa")
     model: nn.Module = GPT2LMHeadModel(config)
     return model
 
@@ -140,10 +138,6 @@ def sample(model: nn.Module, prompt: Tensor, o: Options, vocabulary: int) -> lis
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Optimizer
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Identity
 
 
@@ -152,7 +146,8 @@ def fingerprint(o: Options, corpus: texts.Corpus, ranks: Ranks) -> dict[str, Any
     names = ("layers", "heads", "width", "context", "dropout", "vocab_size", "tokenizer", "val_fraction", "steps",
              "seed", "batch_size", "grad_accum", "lr", "min_lr", "warmup", "weight_decay", "clip", "dtype")  # fmt: skip
     same = {flag(name): getattr(o, name) for name in names}
-    same |= {"--data": corpus.digest, "WORLD_SIZE": ranks.world_size, "STACK_DEVICE": ranks.device.type}
+    same |= {"--init": o.init or None, "--data": corpus.digest}
+    same |= {"WORLD_SIZE": ranks.world_size, "STACK_DEVICE": ranks.device.type}
     return {name: value for name, value in same.items() if name not in corpus.may_change}
 
 
@@ -165,7 +160,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     began = time.perf_counter()
     ranks = join()
     threads = set_up_compute(o.threads, o.seed, ranks)
-    tokenizer, corpus = load_corpus(o, ranks)
+    tokenizer, tokenizer_from, corpus = load_corpus(o, ranks)
     wanted = fingerprint(o, corpus, ranks)
     with ranks.together():
         if ranks.first:
@@ -176,6 +171,9 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     model = build_model(o).to(ranks.device)
     if resumed:
         model.load_state_dict(resumed.state["model"])
+    elif o.init:
+        with ranks.together():
+            weights.load(model, Path(o.init))
     ddp = DistributedDataParallel(model, process_group=ranks.gradients, gradient_as_bucket_view=True)
     optimizer = build_optimizer(model.parameters(), o)
 
@@ -202,6 +200,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     # Report
     metrics: report.Metrics | None = None
     parameters = sum(p.numel() for p in model.parameters())
+    origin = f"from {o.init}" if o.init else f"preset {o.preset}"
     bigram = texts.bigram_loss(corpus.train, corpus.val[: val_windows.inputs.numel() + 1], tokenizer.size)
     with ranks.together():
         if ranks.first:
@@ -209,7 +208,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             tracker = tracking.Tracker(o.track, o.out, describe(o), say, resumed=bool(resumed))
             shipped = o.data == (DEFAULT_TEXT,)
             source = "ten plays by Shakespeare, shipped with this trainer" if shipped else ", ".join(map(str, o.data))
-            say(f"model   GPT-2, preset {o.preset}: {o.layers} layers, {o.heads} heads, width {o.width}, "
+            say(f"model   GPT-2, {origin}: {o.layers} layers, {o.heads} heads, width {o.width}, "
                 f"context {o.context}; {parameters:,} parameters, {o.dtype}")  # fmt: skip
             say("text    {}; {:,} tokens to train on, {:,} to validate ({}, {:,} kinds)".format(
                 source, *corpus.tokens, tokenizer.name.partition("-")[0], tokenizer.size))  # fmt: skip
@@ -291,6 +290,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     signal_number = stop.close() or signal_number
     if len(set(ranks.gather(digest := report.params_sha256(model.state_dict())))) > 1:
         raise TrainerError("the ranks end with different weights; the machine or its network computes wrongly")
+    if o.export and not signal_number:
+        weights.export(model, Path(o.export), tokenizer_from, ranks)
     dist.destroy_process_group()
 
     # End: the other ranks are done
@@ -305,7 +306,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         return INTERRUPTED + signal_number
     written = tokenizer.decode(sample(model, corpus.val[: min(32, o.context)], o, tokenizer.size))
     report.write_atomically(o.out / "sample.txt", written)
-    report.plot_loss(o.out / "loss.png", metrics.rows, bigram, f"GPT-2 {o.preset}, {parameters:,} parameters")
+    report.plot_loss(o.out / "loss.png", metrics.rows, bigram, f"GPT-2, {origin}, {parameters:,} parameters")
     seconds, speed_mean = time.perf_counter() - began, history["tokens_per_second"]
     report.write_result(o.out / "result.json", {
         "workload": "gpt", "steps": done, "seed": o.seed, "world_size": ranks.world_size, "device": ranks.device.type,
@@ -313,7 +314,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         "first_train_loss": history["first_loss"], "last_train_loss": history["last_loss"],
         "first_val_loss": history["first_val_loss"], "last_val_loss": history["last_val_loss"], "bigram_loss": bigram,
         "tokens_per_second": speed_mean, "seconds": round(seconds, 3), "params_sha256": digest,
-        "resumed_from": resumed.path if resumed else None, "checkpoint": str(newest), "options": describe(o),
+        "resumed_from": resumed.path if resumed else None, "checkpoint": str(newest), "export": o.export or None,
+        "options": describe(o),
     })  # fmt: skip
     tracker.finish([o.out / name for name in ("loss.png", "sample.txt", "result.json")])
     say(f"\n{written}\n")

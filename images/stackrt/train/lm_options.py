@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stackrt.train import models, paths, tracking
+from stackrt.train import models, paths, sources, tracking
 from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
 from stackrt.train.errors import BadInputError
 
@@ -28,6 +28,10 @@ class Options:
     tokenizer: str
     val_fraction: float
     context: int
+    # adapters
+    lora: int
+    lora_alpha: int
+    lora_targets: tuple[str, ...]
     # mesh
     replicate: int
     shard: int
@@ -61,16 +65,21 @@ class Options:
     evaluate: bool
     profile: str
     export: str
+    export_adapter: str
 
+
+ALL_LINEAR = "all-linear"  # peft's word for all linear layers but the output layer
 
 # What a model without a row in models.toml gets; a preset's own row wins.
 DEFAULTS: dict[str, Any] = {
     "model": "llama-tiny", "init": "", "data": (DEFAULT_TEXT,), "tokenizer": "", "val_fraction": 0.05, "context": 1024,
+    "lora": 0, "lora_targets": (ALL_LINEAR,),
     "replicate": 1, "shard": 0, "tp": 1, "ac": "none", "compile": False,
     "steps": 1000, "seed": 0, "batch_size": 32, "micro_batch": 4, "lr": 3e-4, "warmup": 100,
     "weight_decay": 0.1, "clip": 1.0, "dtype": "fp32", "threads": 0,
     "log_every": 10, "eval_every": 50, "eval_tokens": 65536, "checkpoint_every": 100, "keep": 2, "resume": "auto",
     "save": "async", "on_save_error": "stop", "track": "", "evaluate": False, "profile": "", "export": "",
+    "export_adapter": "",
 }  # fmt: skip
 
 
@@ -87,6 +96,8 @@ def parse(argv: Sequence[str]) -> Options:
     if "warmup" not in given:  # a short run keeps a short warm-up
         values["warmup"] = min(values["warmup"], values["steps"] // 10)
     values.setdefault("min_lr", values["lr"] / 10)
+    values.setdefault("lora_alpha", 2 * values["lora"])
+    values |= {name: tuple(values[name]) for name in ("data", "lora_targets")}
     options = Options(**values)
     check(options)
     world = os.environ.get("WORLD_SIZE", "1")
@@ -107,8 +118,14 @@ def check(options: Options) -> None:
     rules: list[Rule] = [
         *shared_rules(o, _COUNTS, _AMOUNTS),
         ("profile", _window_fits(o.profile, o.steps), f"must be FROM:STEPS, such as 10:3, within {o.steps} steps"),
-        ("export", not o.export or not paths.is_file(o.export), "is a file; name a folder"),
-    ]
+        *((name, not paths.is_file(getattr(o, name) or "."), "is a file; name a folder")
+          for name in ("export", "export_adapter")),
+        ("lora", not o.lora or bool(o.init), "needs --init: adapters are trained beside weights that have learned"),
+        ("lora_alpha", bool(o.lora) or not o.lora_alpha, _LORA),
+        ("lora_targets", bool(o.lora) or o.lora_targets == (ALL_LINEAR,), _LORA),
+        ("export_adapter", bool(o.lora) or not o.export_adapter, _LORA),
+        ("data", len({are_dialogues([path]) for path in o.data}) == 1, "give dialogues (.jsonl) or text, not both"),
+    ]  # fmt: skip
     refuse(o, rules)
     if o.track:
         tracking.check(o.track)
@@ -141,18 +158,38 @@ def micro_batch(options: Options) -> tuple[int, int]:
     return size, each // size
 
 
+def cures(o: Options) -> str:
+    """What makes a run smaller, the cheapest first."""
+    smaller = [
+        (f"--micro-batch (it is {o.micro_batch})", o.micro_batch > 1),
+        ("the memory of activations with --ac selective", o.ac == "none"),
+        ("that of activations with --ac full", o.ac != "full"),
+        ("the size of numbers with --dtype bf16", o.dtype == "fp32"),
+        (f"--context (it is {o.context})", True),
+        ("each rank's share: use more ranks for --shard or --tp", True),
+    ]
+    return ", or ".join(told for told, helps in smaller if helps)
+
+
 def _window_fits(window: str, steps: int) -> bool:
     found = _WINDOW.fullmatch(window)
     return not window or bool(found and int(found[1]) + int(found[2]) - 1 <= steps)
 
 
+def are_dialogues(data: Sequence[Path]) -> bool:
+    """Whether `--data` is JSONL, and so dialogues."""
+    return all(sources.KINDS.get(path.suffix.lower()) == sources.JSONL and not paths.is_folder(path) for path in data)
+
+
 _WINDOW = re.compile(r"([1-9]\d*):([1-9]\d*)")
+_LORA = "needs --lora RANK"
 _COUNTS = ("replicate", "tp", "steps", "batch_size", "micro_batch", "log_every", "eval_every", "eval_tokens",
            "checkpoint_every", "keep")  # fmt: skip
-_AMOUNTS = ("shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "threads")
+_AMOUNTS = ("shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "threads",
+            "lora", "lora_alpha")  # fmt: skip
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a line an option
     parser = Parser(
         prog="python -m stackrt.train.lm",
         description="Train a causal language model that is sharded over the ranks, on one process or on many (under "
@@ -168,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
         default = None if name == "data" else DEFAULTS.get(name)
+        default = " ".join(default) if isinstance(default, tuple) else default
         presets_own = " unless the preset has its own" if name in _OF_PRESETS else ""
         told = f" (default {default}{presets_own})" if default else ""
         group.add_argument(flag(name), type=kind, help=text + told, **more)
@@ -182,12 +220,18 @@ def _parser() -> argparse.ArgumentParser:
     add("init", str, "begin with the weights of this folder or hub's name, not with random ones", metavar="MODEL")
 
     group = parser.add_argument_group("text")
-    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare), or a folder that "
-        "`prepare` wrote", nargs="+", metavar="PATH")  # fmt: skip
+    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare); JSONL of dialogues, of "
+        "which what the assistant says is learned; or a folder that `prepare` wrote", nargs="+",
+        metavar="PATH")  # fmt: skip
     add("tokenizer", str, "byte, or a folder with a tokenizer.json (default: the model's own, else byte)",
         metavar="byte|DIR")  # fmt: skip
     add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
     add("context", int, "tokens per sequence", metavar="N")
+
+    group = parser.add_argument_group("adapters (LoRA): the weights of --init stay, and small matrices are trained")
+    add("lora", int, "rank of the adapters", metavar="RANK")
+    add("lora_alpha", int, "their scale is this over the rank (default twice the rank)", metavar="N")
+    add("lora_targets", str, "names of the layers that get one, such as q_proj v_proj", nargs="+", metavar="NAME")
 
     group = parser.add_argument_group("ranks: replicate x shard x tp is their number")
     add("replicate", int, "copies of the sharded model", metavar="R")
@@ -224,7 +268,8 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("beside training")
     switch("evaluate", "only give loss and perplexity of the validation text, of a checkpoint or --init")
     add("profile", str, "trace these steps on each rank, such as 10:3", metavar="FROM:STEPS")
-    add("export", str, "at the end, write a folder that from_pretrained loads", metavar="DIR")
+    add("export", str, "at the end, write a folder that from_pretrained loads, adapters merged", metavar="DIR")
+    add("export_adapter", str, "at the end, write the adapters alone, as peft loads them", metavar="DIR")
     return parser
 
 

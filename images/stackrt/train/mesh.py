@@ -27,6 +27,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from stackrt.finetune import lora
 from stackrt.train import models
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
@@ -73,9 +74,8 @@ def skeleton(config: models.Config, told: str) -> nn.Module:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    values = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
     try:
-        made = AutoConfig.for_model(config["model_type"], **(values | {"use_cache": False}))
+        made = AutoConfig.for_model(config["model_type"], **(models.plain(config) | {"use_cache": False}))
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation="sdpa")
     except Exception as error:  # whatever a configuration class has against its values
@@ -84,23 +84,53 @@ def skeleton(config: models.Config, told: str) -> nn.Module:
     return model
 
 
-def build(config: models.Config, o: Options, place: Place, ranks: Ranks, fill: Fill | None) -> nn.Module:
+@dataclass(frozen=True)
+class Plan:
+    """How a model is cut.
+
+    Attributes:
+        blocks: The model's blocks by name; each is sharded by itself.
+        styles: How each module is split over `--tp`.
+    """
+
+    blocks: dict[str, nn.Module]
+    styles: dict[str, ParallelStyle]
+
+    def inside(self, prefix: str) -> dict[str, ParallelStyle]:
+        """The styles below a block, by their names within it."""
+        return {name.removeprefix(prefix): way for name, way in self.styles.items() if name.startswith(prefix)}
+
+    def outside(self) -> dict[str, ParallelStyle]:
+        """The styles of what is in no block."""
+        prefixes = tuple(f"{block}." for block in self.blocks)
+        return {name: way for name, way in self.styles.items() if not name.startswith(prefixes)}
+
+
+def plan(model: nn.Module, config: models.Config, o: Options) -> Plan:
+    """How to cut a model, into which adapters are put where they are wanted; every rank comes to the same.
+
+    Raises:
+        BadInputError: The model has no plan for `--tp`, no list of blocks, or not the layers to adapt.
+    """
+    blocks = find_blocks(model, models.shape(config).layers)
+    if o.lora:
+        lora.put_in(model, o, blocks)
+    styles = tensor_plan(model, o) if o.tp > 1 else {}
+    return Plan(blocks, styles)
+
+
+def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, fill: Fill | None) -> nn.Module:
     """The sharded model, with its first values.
 
     Args:
-        config: What to build.
+        model: The model on the meta device.
+        plan: How it is cut.
         o: The mesh, precision and recomputation that are wanted.
         place: This rank's.
         ranks: The device.
         fill: Overwrites the random values, module by module; None keeps them. Random values depend on the seed and the
             parameter's module alone, so every mesh begins with the same.
-
-    Raises:
-        BadInputError: The model has no plan for `--tp`.
     """
-    model = skeleton(config, f"--model {o.model}")
-    plan = tensor_plan(model, o) if o.tp > 1 else {}
-    names, blocks = find_blocks(model, models.shape(config).layers)
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if o.dtype == "bf16" else None, reduce_dtype=torch.float32)
     copies = place.mesh["replicate", "shard"] if o.replicate > 1 else place.mesh["shard"]
 
@@ -108,27 +138,27 @@ def build(config: models.Config, o: Options, place: Place, ranks: Ranks, fill: F
         first_values(model, name, module, o.seed, ranks.device, recurse=recurse)
         if fill:
             fill(name, module)
+        lora.first_values(name, module, o.seed)
 
-    def split(prefix: str, module: nn.Module) -> None:
-        own = {name.removeprefix(prefix): style for name, style in plan.items() if name.startswith(prefix)}
+    def split(module: nn.Module, own: dict[str, ParallelStyle]) -> None:
         if own:
             parallelize_module(module, place.mesh["tp"], own, src_data_rank=None)
 
     # The output of a tensor-parallel layer is a view; nothing here changes it in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     with torch.no_grad():
-        for name, block in zip(names, blocks, strict=True):
+        for name, block in plan.blocks.items():
             made(name, block, recurse=True)
-            split(f"{name}.", block)
+            split(block, plan.inside(f"{name}."))
             if o.compile:
                 block.compile()
             fully_shard(block, mesh=copies, mp_policy=policy)
-        inside = {module for block in blocks for module in block.modules()}
+        inside = {module for block in plan.blocks.values() for module in block.modules()}
         for name, module in model.named_modules():
             if module not in inside and (module._parameters or module._buffers):
                 made(name, module, recurse=False)
         model.tie_weights()  # type: ignore[operator]  # filled one by one, they came apart
-        split("", _without_blocks(model, plan, names))
+        split(model, plan.outside())
         fully_shard(model, mesh=copies, mp_policy=policy)
     _recompute(model, o.ac)
     return model.train()
@@ -145,18 +175,12 @@ def first_values(
     module.apply(initialize) if recurse else initialize(module)
 
 
-def find_blocks(model: nn.Module, layers: int) -> tuple[list[str], list[nn.Module]]:
-    """The names and modules of a model's blocks: the list of modules that is as long as the model is deep."""
+def find_blocks(model: nn.Module, layers: int) -> dict[str, nn.Module]:
+    """A model's blocks by name: the list of modules that is as long as the model is deep."""
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == layers:
-            return [f"{name}.{number}" for number in range(layers)], list(module)
+            return {f"{name}.{number}": block for number, block in enumerate(module)}
     raise BadInputError(f"--model: a {type(model).__name__} has no list of {layers} blocks that could be sharded")
-
-
-def _without_blocks(model: nn.Module, plan: dict[str, ParallelStyle], names: list[str]) -> nn.Module:
-    for name in [name for name in plan if any(name.startswith(f"{block}.") for block in names)]:
-        del plan[name]
-    return model
 
 
 # What transformers calls a way to split a layer, and PyTorch's style for it. A norm within a head sees [batch, tokens,
@@ -181,14 +205,14 @@ def tensor_plan(model: nn.Module, o: Options) -> dict[str, ParallelStyle]:
     config: Any = model.config
     tied = config.tie_word_embeddings
     plan: dict[str, ParallelStyle] = {}
-    for name, _ in model.named_modules():
+    for name, module in model.named_modules():
         way = next((way for pattern, way in wanted.items() if fnmatchcase(name, pattern)), None)
         # The embeddings stay whole within a tp group, as does an output layer that is tied to them: FSDP shards them.
         if way in (None, "embedding_rowwise") or (tied and name == "lm_head"):
             continue
         if way not in _STYLES:
             raise BadInputError(f"--tp {o.tp}: {o.model} wants {name} split as {way!r}, which is not known here")
-        plan[name] = _STYLES[way]()
+        plan |= lora.split(name, _STYLES[way](), module)
     return plan
 
 

@@ -136,6 +136,11 @@ def fits(model: str, config: Config, context: int, tp: int) -> None:
             raise BadInputError(told)
 
 
+def plain(config: Config) -> Config:
+    """A configuration without what its class says itself, and without the type of its weights."""
+    return {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
+
+
 def identity(config: Config) -> dict[str, Any]:
     """What of a configuration makes another model when it differs."""
     return {key: value for key, value in sorted(config.items()) if key not in _ASIDE}

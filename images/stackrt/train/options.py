@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackrt.train import tracking
+from stackrt.train import models, paths, tracking
 from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
+from stackrt.train.errors import BadInputError
 
 BYTES = 256  # ids a byte-level vocabulary needs
+TOKENIZERS = ("byte", "bpe")  # any other is the folder that has it, of --init
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Options:
     vocab_size: int
     val_fraction: float
     # model
+    init: str
     layers: int
     heads: int
     width: int
@@ -54,12 +57,13 @@ class Options:
     resume: str
     sample_tokens: int
     track: str
+    export: str
 
 
 COMMON: dict[str, Any] = {
     "data": (DEFAULT_TEXT,), "val_fraction": 0.05, "seed": 0, "grad_accum": 1, "weight_decay": 0.1, "clip": 1.0,
     "threads": 0, "keep": 2, "resume": "auto",
-    "track": "",
+    "track": "", "init": "", "export": "",
 }  # fmt: skip
 
 # One row an option, one column a preset. `tiny` is sized for four ranks on two cores in about a minute; `small` is
@@ -99,7 +103,8 @@ def parse(argv: Sequence[str]) -> Options:
     """
     given = vars(_parser().parse_args(argv))
     name = given.pop("preset", "tiny")
-    values = COMMON | PRESETS[name] | {"preset": name, "out": Path(os.environ.get("STACK_OUT") or "out")} | given
+    values = COMMON | PRESETS[name] | {"preset": name, "out": Path(os.environ.get("STACK_OUT") or "out")}
+    values |= (_of_folder(given) if given.get("init") else {}) | given
     # A short run keeps a short warm-up; a short run keeps its minimum below its peak when only the peak was given.
     if "warmup" not in given:
         values["warmup"] = min(values["warmup"], values["steps"] // 10)
@@ -108,6 +113,28 @@ def parse(argv: Sequence[str]) -> Options:
     options = Options(**values)
     check(options)
     return options
+
+
+def _of_folder(given: dict[str, Any]) -> dict[str, Any]:
+    """What the model of `--init` sets: its shape, and its tokenizer if it has one.
+
+    Raises:
+        BadInputError: It is no GPT-2, or a given option wants another shape.
+    """
+    folder = given["init"]
+    config = models.read_config(Path(folder), f"--init {folder}")
+    if config["model_type"] != "gpt2":
+        raise BadInputError(
+            f"--init {folder}: a {config['model_type']}, and this trainer knows GPT-2 alone; `lm` trains the others"
+        )
+    size = models.shape(config)
+    shape = {"layers": size.layers, "heads": size.heads, "width": size.width, "vocab_size": size.vocabulary}
+    for name, value in shape.items():
+        if given.get(name, value) != value:
+            raise BadInputError(f"{flag(name)} {given[name]}: the model of --init has {value}; leave {flag(name)} out")
+    models.fits(folder, config, given.get("context", 0), 1)
+    own = {"tokenizer": folder} if paths.is_file(Path(folder) / "tokenizer.json") else {}
+    return {**shape, **own, "context": size.positions}
 
 
 def check(options: Options) -> None:
@@ -121,7 +148,12 @@ def check(options: Options) -> None:
         *shared_rules(o, _COUNTS, _AMOUNTS),
         ("heads", o.width % max(o.heads, 1) == 0, f"must divide --width ({o.width})"),
         ("dropout", o.dropout < 1, "must be below 1"),
-        ("vocab_size", o.vocab_size >= BYTES + (o.tokenizer == "bpe"), _VOCABULARY[o.tokenizer]),
+        (
+            "vocab_size",
+            o.tokenizer not in TOKENIZERS or o.vocab_size >= BYTES + (o.tokenizer == "bpe"),
+            _VOCABULARY.get(o.tokenizer, ""),
+        ),
+        ("export", not o.export or not paths.is_file(o.export), "is a file; name a folder"),
     ]
     refuse(o, rules)
     if o.track:
@@ -162,11 +194,13 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("text")
     add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare), or a folder that "
         "`prepare` has made", nargs="+", metavar="FILE")  # fmt: skip
-    add("tokenizer", str, "one token a byte, or byte-pair encoding trained on the text", choices=("byte", "bpe"))
+    add("tokenizer", str, "one token a byte, or byte-pair encoding trained on the text", choices=TOKENIZERS)
     add("vocab_size", int, "rows of the embedding table; for bpe also the most tokens to learn", metavar="N")
     add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
 
     group = parser.add_argument_group("model")
+    add("init", str, "begin with the weights of this Hugging Face GPT-2, in its shape and with its tokenizer, not with "
+        "random ones", metavar="DIR")  # fmt: skip
     add("layers", int, "transformer blocks", metavar="N")
     add("heads", int, "attention heads per block; must divide --width", metavar="N")
     add("width", int, "embedding width", metavar="N")
@@ -196,4 +230,5 @@ def _parser() -> argparse.ArgumentParser:
         "or a checkpoint's path", metavar="auto|none|PATH")  # fmt: skip
     add("sample_tokens", int, "tokens of text to generate at the end", metavar="N")
     add("track", str, "also send what is logged to MLflow or Weights & Biases", choices=("mlflow", "wandb"))
+    add("export", str, "at the end, write a folder that from_pretrained loads", metavar="DIR")
     return parser

@@ -203,8 +203,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         if ranks.first:
             report.prepare_folder(o.out)
         corpus = texts.tokenize(texts.read_text(o.data), texts.ByteTokenizer(), o.val_fraction, o.context)
-    if len(set(ranks.gather(corpus.digest))) > 1:
-        raise BadInputError("--data: the ranks do not read the same text; give every node the same files")
+    texts.see_that_same(corpus.digest, ranks)
     wanted = fingerprint(o, corpus.digest)
     resumed = sharded.find(o.out / "checkpoints", o.resume, ranks, wanted, say)
     train = texts.Windows(corpus.train, o.context, o.seed)

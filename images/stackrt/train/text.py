@@ -10,8 +10,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from stackrt.train import vocabulary
+from stackrt.train import tokenizer_files, vocabulary
 from stackrt.train.errors import BadInputError
+from stackrt.train.ranks import Ranks
+from stackrt.train.shard_files import TOKENIZER
 
 FEWEST_WINDOWS = 4  # a split shorter than this many contexts is a mistake rather than a data set
 
@@ -67,12 +69,46 @@ class BpeTokenizer:
             ids.extend(line.ids)
         return torch.tensor(ids, dtype=torch.int32)
 
+    def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids of a text, and the character that each begins at."""
+        found = self._library.encode(text, add_special_tokens=False)
+        return list(found.ids), [begin for begin, _ in found.offsets]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some token ids."""
         return str(self._library.decode(list(ids)))
 
 
 train_bpe = vocabulary.train_bpe
+
+
+def tokenizer_in(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder with a `tokenizer.json`; the one that exported models of bytes have is that of bytes.
+
+    Raises:
+        BadInputError: There is none.
+    """
+    path = folder / TOKENIZER
+    try:
+        definition = path.read_text(encoding="utf-8")
+        return ByteTokenizer() if tokenizer_files.is_bytes(definition) else BpeTokenizer(definition)
+    except OSError as error:
+        raise BadInputError(f"--tokenizer {path}: {error.strerror}; name a folder with a tokenizer.json") from None
+    except Exception as error:  # the library has one kind for all
+        raise BadInputError(f"--tokenizer {path}: not a tokenizer: {error}") from None
+
+
+def check_vocabulary(tokenizer: Tokenizer, told: str, vocabulary: int, model: str) -> None:
+    """See that a model has embeddings for all tokens; `told` begins the error.
+
+    Raises:
+        BadInputError: It has not.
+    """
+    if tokenizer.size > vocabulary:
+        raise BadInputError(
+            f"{told}: it has {tokenizer.size:,} tokens, and {model} has embeddings for {vocabulary:,}; use the "
+            "tokenizer that belongs to the model"
+        )
 
 
 def read_text(files: Iterable[Path]) -> bytes:
@@ -147,6 +183,18 @@ def tokenize(text: bytes, tokenizer: Tokenizer, val_fraction: float, context: in
     return Corpus(train, val, digest)
 
 
+def see_that_same(digest: str, ranks: Ranks) -> None:
+    """See that all ranks read the same text.
+
+    Raises:
+        BadInputError: One does not.
+    """
+    digests = ranks.gather(digest)
+    other = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
+    if other is not None:
+        raise BadInputError(f"--data: rank {other} reads another text than rank 0; give every node the same files")
+
+
 def check_length(train: int, val: int, context: int) -> None:
     """See that there are enough tokens.
 
@@ -170,6 +218,14 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     targets: Tensor
+
+
+class Packed(NamedTuple):
+    """The same where sequences are packed documents, with each token's position in its own."""
+
+    inputs: Tensor
+    targets: Tensor
+    positions: Tensor
 
 
 class Order(Protocol):
@@ -232,7 +288,9 @@ def validation_windows(val: Tensor, context: int, most_tokens: int) -> Batch:
     return Batch(val[:used].view(windows, context), val[1 : used + 1].view(windows, context))
 
 
-def bigram_loss(train: Tensor, val: Tensor, vocab_size: int) -> float:
+def bigram_loss(
+    train: Tensor, val: Tensor, vocab_size: int, follows: Tensor | None = None, counts: Tensor | None = None
+) -> float:
     """Validation loss, in nats a token, of a bigram model counted on the training tokens.
 
     p(b | a) = (n(a, b) + k p(b)) / (n(a) + k) with add-one p(b): a Dirichlet prior over each row (MacKay and Peto
@@ -242,16 +300,25 @@ def bigram_loss(train: Tensor, val: Tensor, vocab_size: int) -> float:
         train: Token ids, shape [train tokens].
         val: Token ids, shape [validation tokens]; each but the first is predicted from the one before.
         vocab_size: Number of different ids.
+        follows: For each training token but the first, whether it is learned; all are by default.
+        counts: For each validation token but the first, whether it counts; all do by default.
     """
     train, val = train.long(), val.long()
     unigrams = torch.bincount(train, minlength=vocab_size).double()
-    contexts = torch.bincount(train[:-1], minlength=vocab_size).double()
+    before, after = _pairs(train, follows)
+    given, sought = _pairs(val, counts)
+    contexts = torch.bincount(before, minlength=vocab_size).double()
     # Pairs as one number a * V + b, counted without a V x V table.
-    pairs, counts = torch.unique(train[:-1] * vocab_size + train[1:], return_counts=True)
-    wanted = val[:-1] * vocab_size + val[1:]
+    pairs, often = torch.unique(before * vocab_size + after, return_counts=True)
+    wanted = given * vocab_size + sought
     place = torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)
-    seen = torch.where(pairs[place] == wanted, counts[place], 0).double()
+    seen = torch.where(pairs[place] == wanted, often[place], 0).double()
 
-    prior = (unigrams[val[1:]] + 1) / (len(train) + vocab_size)
-    row = contexts[val[:-1]]
+    prior = (unigrams[sought] + 1) / (len(train) + vocab_size)
+    row = contexts[given]
     return min(float(-((seen + k * prior) / (row + k)).log().mean()) for k in (1, 3, 10, 30, 100, 300, 1000))
+
+
+def _pairs(tokens: Tensor, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+    before, after = tokens[:-1], tokens[1:]
+    return (before, after) if chosen is None else (before[chosen], after[chosen])

@@ -223,3 +223,38 @@ def test_another_run_s_checkpoint_is_refused_and_nothing_is_touched(trainers: Tr
     assert "WORLD_SIZE was 1, is 2" in ranks[0].output
     assert ranks[1].output == ""
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe"])
+def test_an_export_is_whole_and_training_goes_on_from_it(trainers: Trainers, tmp_path: Path, tokenizer: str) -> None:
+    """transformers reads model and tokenizer, and so does --init: its first loss is the first run's last."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
+
+    data, export, out = tmp_path / "my.txt", tmp_path / "export", tmp_path / "out"
+    data.write_text("the quick brown fox jumps over the lazy dog, said the öther fox → 🦊\n" * 200)
+    argv = [*SMALLEST, "--data", str(data), "--tokenizer", tokenizer, "--vocab-size", "300"]
+    trainers.run_ranks(1, 2, [*argv, "--steps", "20", "--out", str(out), "--export", str(export)], tmp_path / "logs")
+    assert result(out)["export"] == str(export)
+    files = {path.name for path in export.iterdir()}
+    assert files == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+                     "tokenizer_config.json"}  # fmt: skip
+
+    model = AutoModelForCausalLM.from_pretrained(export).eval()
+    trained = GPT2LMHeadModel(model.config).eval()
+    trained.load_state_dict(torch.load(out / result(out)["checkpoint"], weights_only=True)["model"])
+    reader = AutoTokenizer.from_pretrained(export)
+    text = "the lazy → 🦊 dog\n\n fox"
+    ids = reader(text, return_tensors="pt").input_ids
+    assert reader.decode(ids[0]) == text
+    assert (ids[0].tolist() == list(text.encode())) == (tokenizer == "byte")
+    with torch.no_grad():
+        assert float((model(ids[:, :16]).logits - trained(ids[:, :16]).logits).abs().max()) < 1e-5
+    assert len(model.generate(ids[:, :4], max_new_tokens=4, do_sample=False)[0]) == 8
+
+    again = ["--data", str(data), "--init", str(export), "--batch-size", "2", "--eval-tokens", "2000", "--steps", "2",
+             "--sample-tokens", "4", "--out", str(tmp_path / "tuned")]  # fmt: skip
+    printed = trainers.run(again, tmp_path / "log")
+    assert f"GPT-2, from {export}: 1 layers, 2 heads, width 16, context 16" in printed
+    assert result(tmp_path / "tuned")["first_val_loss"] == pytest.approx(result(out)["last_val_loss"], abs=1e-6)
+    assert result(tmp_path / "tuned")["bigram_loss"] == result(out)["bigram_loss"], "the tokens are the same"

@@ -81,7 +81,7 @@ def test_samples_repeat_and_stay_in_the_vocabulary() -> None:
 def test_every_option_that_changes_the_weights_is_part_of_the_identity() -> None:
     """An option is either in the fingerprint or on this list of those that may change over a resume."""
     free = {"preset", "out", "data", "threads", "log_every", "eval_every", "eval_tokens", "checkpoint_every", "keep",
-            "resume", "sample_tokens", "track"}  # fmt: skip
+            "resume", "sample_tokens", "track", "export"}  # fmt: skip
     o = parse([])
     corpus = texts.Corpus(torch.zeros(1), torch.zeros(1), "digest")
     place = ranks.Ranks(0, 0, 1, torch.device("cpu"), None)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Options: presets, what wins, and what is refused."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,45 @@ def test_a_description_is_plain_values() -> None:
     described = command_line.describe(parse(["--data", "a", "b"]))
     assert described["data"] == ["a", "b"]
     assert isinstance(described["out"], str)
+
+
+GPT2 = {"model_type": "gpt2", "n_layer": 3, "n_head": 2, "n_embd": 32, "vocab_size": 300, "n_positions": 48}
+
+
+def folder_with(path: Path, config: dict[str, object]) -> str:
+    (path / "config.json").write_text(json.dumps(config))
+    return str(path)
+
+
+def test_init_sets_the_shape_over_the_preset_s(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, GPT2)
+    o = parse(["--preset", "small", "--init", folder, "--context", "32"])
+    assert (o.layers, o.heads, o.width, o.vocab_size, o.context) == (3, 2, 32, 300, 32)
+    assert (o.batch_size, o.tokenizer) == (16, "byte")
+    (tmp_path / "tokenizer.json").touch()
+    o = parse(["--init", folder])
+    assert (o.context, o.tokenizer) == (48, folder)
+    assert parse(["--init", folder, "--tokenizer", "byte"]).tokenizer == "byte"
+
+
+@pytest.mark.parametrize(
+    ("changed", "more", "expected"),
+    [
+        ({"model_type": "llama"}, "", "a llama, and this trainer knows GPT-2 alone; `lm` trains the others"),
+        ({"n_layer": None}, "", "config.json is incomplete: it lacks num_hidden_layers or n_layer"),
+        ({}, "--layers 2", "--layers 2: the model of --init has 3; leave --layers out"),
+        ({}, "--vocab-size 256", "--vocab-size 256: the model of --init has 300"),
+        ({}, "--context 64", "--context 64: .* has 48 positions"),
+    ],
+)
+def test_an_init_that_does_not_fit(tmp_path: Path, changed: dict[str, object], more: str, expected: str) -> None:
+    with pytest.raises(BadInputError, match=expected):
+        parse(["--init", folder_with(tmp_path, GPT2 | changed), *more.split()])
+
+
+def test_an_init_that_is_no_folder_and_an_export_that_is_a_file(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"--init absent: config.json: No such file"):
+        parse(["--init", "absent"])
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInputError, match=r"--export .*file: is a file; name a folder"):
+        parse(["--export", str(tmp_path / "file")])

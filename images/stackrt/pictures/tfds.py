@@ -1,0 +1,46 @@
+"""Sets of tensorflow-datasets that are classified pictures of one size. It needs TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stackrt.pictures.formats import Part
+from stackrt.train.errors import BadInputError
+
+
+def load(name: str, cache: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """The parts of a set that was prepared in the cache's folder `tfds`, and its classes.
+
+    Raises:
+        BadInputError: It is unknown, not prepared, or not classified pictures of one size.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:
+        raise BadInputError(f"--data tfds:{name}: tensorflow-datasets is in the TensorFlow images only") from None
+    folder = cache / "tfds"
+    try:
+        # Nothing is asked of the network: neither the set's description nor its files.
+        builder: Any = tfds.builder(name, data_dir=str(folder), try_gcs=False)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise BadInputError(f"--data tfds:{name}: {str(error).strip().splitlines()[0]}") from None
+    except (ValueError, OSError) as error:
+        raise BadInputError(f"--data tfds:{name}: {str(error).strip().splitlines()[0]}") from None
+    info = builder.info
+    if set(info.supervised_keys or ()) != {"image", "label"} or None in info.features["image"].shape:
+        raise BadInputError(f"--data tfds:{name}: is not classified pictures of one size")
+    if not builder.is_prepared():
+        raise BadInputError(
+            f"--data tfds:{name}: is not in {folder}; prepare it once, where there is a network: "
+            f"tfds build {name} --data_dir {folder}"
+        )
+    parts = {}
+    for part in ("train", "validation", "test"):
+        if part in info.splits:
+            rows = list(tfds.as_numpy(builder.as_dataset(split=part, as_supervised=True, shuffle_files=False)))
+            pixels, labels = zip(*rows, strict=True)
+            parts[part] = (np.stack(pixels), np.array(labels, np.int64))
+    if "train" not in parts:
+        raise BadInputError(f"--data tfds:{name}: has no part named train")
+    return parts, tuple(info.features["label"].names)
