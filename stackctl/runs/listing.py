@@ -1,4 +1,7 @@
-"""Every run of a namespace, or of all, in one request, as a table that the cluster makes: small, however many."""
+"""Every run of a namespace, or of all, in one request, as a table that the cluster makes: small, however many.
+
+Services are asked for beside them: there are few.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import msgspec
 
 from stackctl.engines.kube import Cluster, address
 from stackctl.jobs.kubernetes import SELECTOR
+from stackctl.runs import services
 from stackctl.runs.objects import Camel
 from stackctl.runs.states import State
 
@@ -55,8 +59,9 @@ def states(context: str, namespace: str) -> dict[str, tuple[State, str]]:
     """
     # The objects' metadata would hold the exact times, in 4 kB a run.
     query = {"labelSelector": SELECTOR, "includeObject": "None"}
-    table = Cluster(context).read(address("Job", namespace), Table, accept=_TABLE, **query)
-    return read(table, datetime.now(UTC))
+    cluster = Cluster(context)
+    table = cluster.read(address("Job", namespace), Table, accept=_TABLE, **query)
+    return {**services.states(cluster, namespace).get(namespace, {}), **read(table, datetime.now(UTC))}
 
 
 def everywhere(context: str) -> dict[str, dict[str, tuple[State, str]]]:
@@ -66,7 +71,10 @@ def everywhere(context: str) -> dict[str, dict[str, tuple[State, str]]]:
         ApiError: As `states`.
     """
     query = {"labelSelector": SELECTOR, "includeObject": "Metadata"}
-    return by_namespace(Cluster(context).read(address("Job"), Table, accept=_TABLE, **query), datetime.now(UTC))
+    cluster = Cluster(context)
+    runs = by_namespace(cluster.read(address("Job"), Table, accept=_TABLE, **query), datetime.now(UTC))
+    served = services.states(cluster, "")
+    return {place: {**served.get(place, {}), **runs.get(place, {})} for place in {*runs, *served}}
 
 
 def by_namespace(table: Table, now: datetime) -> dict[str, dict[str, tuple[State, str]]]:

@@ -76,6 +76,7 @@ class Clients:
             thread.join()
 
 
+@pytest.mark.timeout(1200)
 def test_a_service_answers_and_is_changed_without_a_failed_request(
     submitter: Submitter, own_cluster: OwnCluster, shared_claim: Path, built: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -88,30 +89,11 @@ def test_a_service_answers_and_is_changed_without_a_failed_request(
     (tmp_path / "token").write_text(TOKEN)
 
     def serve(model: str, *more: str) -> None:
-        words = [
-            "--on",
-            "kubernetes",
-            "--name",
-            "words",
-            "--model-name",
-            "words",
-            "--volume",
-            "shared",
-            "--image",
-            image,
-        ]
-        words += [
-            "--replicas",
-            "2",
-            "--cpu",
-            "100m",
-            "--memory",
-            "1500Mi",
-            "--token-file",
-            str(tmp_path / "token"),
-            *more,
-        ]
-        done = submitter.stackctl("serve", model, *words, timeout=400)
+        words = (
+            f"--on kubernetes --name words --model-name words --volume shared --image {image} --replicas 2 --cpu 100m"
+        )
+        words += f" --memory 1500Mi --token-file {tmp_path / 'token'}"
+        done = submitter.stackctl("serve", model, *words.split(), *more, timeout=400)
         assert done.returncode == 0, done.stderr
 
     serve("first", "--wait")
@@ -120,8 +102,8 @@ def test_a_service_answers_and_is_changed_without_a_failed_request(
     assert (status["state"], status["ready"], status["model"]) == ("running", 2, "words: shared:/model/first")
 
     with submitter.background("forward", "words", "0:8000") as forwarding:
-        assert forwarding.stdout is not None
-        address = forwarding.stdout.readline().split()[0]
+        assert forwarding.stderr is not None
+        address = next(line for line in forwarding.stderr if line.startswith("127.0.0.1:")).split()[0]
         api = openai.OpenAI(base_url=f"http://{address}/v1", api_key=TOKEN, max_retries=0)
         asked: dict[str, Any] = {"model": "words", "prompt": "To be", "max_tokens": 12, "temperature": 0}
         whole = api.completions.create(**asked).choices[0].text

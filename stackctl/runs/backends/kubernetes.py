@@ -104,7 +104,7 @@ class Kubernetes(Backend):
         if lacking:
             tell(f"note: no cluster is asked for its runs: {lacking}")
             return [_as_last_seen(record) for record in mine]
-        from stackctl.runs import listing, services
+        from stackctl.runs import listing
 
         namespace = where.namespace or context.namespace
         try:
@@ -112,7 +112,6 @@ class Kubernetes(Backend):
                 there = listing.everywhere(context.name)
             else:
                 there = {namespace: listing.states(context.name, namespace)}
-            served = services.states(context.name, "" if where.everywhere else namespace)
         except StackError as error:
             tell(f"note: {error.message}; {_LAST_SEEN}")
             return [_as_last_seen(record) for record in mine]
@@ -120,8 +119,7 @@ class Kubernetes(Backend):
             name="", backend="kubernetes", attempt=1, started="",
             namespace=namespace, context=context.name, server=context.server,
         )  # fmt: skip
-        both = {place: {**served.get(place, {}), **there.get(place, {})} for place in {*there, *served}}
-        return _merged(mine, both, asked, everywhere=where.everywhere)
+        return _merged(mine, there, asked, everywhere=where.everywhere)
 
 
 _LAST_SEEN = "states are those last seen"

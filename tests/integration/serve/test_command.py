@@ -31,16 +31,16 @@ def folder(models: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def serves(folder: Path, name: str, backend: str, **env: str) -> None:
+def serves(folder: Path, model: str, name: str, backend: str) -> None:
     """A service from its start to its end."""
     port = free_port()
-    env = environment(STACK_RUNS=str(folder / "runs"), **env)
-    words = ["serve", "words", "--on", backend, "--name", name, "--port", str(port), "--token-file", "token"]
+    env = environment(STACK_RUNS=str(folder / "runs"))
+    words = ["serve", model, "--on", backend, "--name", name, "--port", str(port), "--token-file", "token"]
     api = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=TOKEN, max_retries=0)
 
     def ready() -> bool:
         try:
-            return [row.id for row in api.models.list()] == ["words"]
+            return [row.id for row in api.models.list()] == [model]
         except openai.APIConnectionError:
             return False
 
@@ -54,7 +54,7 @@ def serves(folder: Path, name: str, backend: str, **env: str) -> None:
     with background([STACKCTL, *words], env=env, cwd=folder, stderr=subprocess.PIPE) as running:
         until(lambda: ready() or running.poll() is not None, 240)
         assert running.poll() is None, running.communicate()
-        pieces = api.completions.create(model="words", prompt="To be", max_tokens=8, stream=True)
+        pieces = api.completions.create(model=model, prompt="To be", max_tokens=8, stream=True)
         assert sum(len(piece.choices[0].text) for piece in pieces)
         assert {row["name"]: row["state"] for row in json.loads(say("list", "--json"))}[name] == "running"
         assert say("status", name).startswith(f"{name}: running")
@@ -67,15 +67,18 @@ def serves(folder: Path, name: str, backend: str, **env: str) -> None:
     assert status["run"]["state"] in ("stopped", "succeeded")
 
 
-def test_a_service_as_a_process(folder: Path) -> None:
-    serves(folder, "words-here", "local")
+def test_a_run_is_served_as_a_process(folder: Path) -> None:
+    tiny = ["--steps", "2", "--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "--eval-tokens", "64"]
+    argv = [STACKCTL, "run", "gpt", "--name", "plays", "--", *tiny]
+    subprocess.run(argv, env=environment(STACK_RUNS=str(folder / "runs")), check=True, capture_output=True, timeout=240)
+    serves(folder, "plays", "plays-served", "local")
 
 
 @pytest.mark.needs("docker")
 @pytest.mark.usefixtures("leaves_nothing")
 def test_a_service_as_a_container(folder: Path, built: Callable[[str], str]) -> None:
     built("serve")
-    serves(folder, f"stacktest-words-{free_port()}", "compose")
+    serves(folder, "words", f"stacktest-words-{free_port()}", "compose")
 
 
 def test_what_cannot_be_served_is_one_error(folder: Path) -> None:
