@@ -89,7 +89,7 @@ LABEL org.opencontainers.image.title="stack-serve:cpu" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cpu" \
-      io.stackctl.lock="9deafca78ae54d9005081d041082d2dd07f25fb2248a43c49494fc756554ef6f" \
+      io.stackctl.lock="7dfa864614ea8a5abac121cfbb4fea4ea29add5ed5da0f33aad50c47a1e00354" \
       io.stackctl.torch="2.13.0+cpu"
 WORKDIR /workspace
 USER 1000:1000

@@ -96,7 +96,7 @@ LABEL org.opencontainers.image.title="stack-serve:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="57841e18fcce427ae354ea7700c482f15c6aa7a82b5e92505548d1eb4572cea7" \
+      io.stackctl.lock="649185796763051918bf44d7fd74d8a4aa8302e03468af190470b6a7ecda5540" \
       io.stackctl.torch="2.13.0"
 WORKDIR /workspace
 USER 1000:1000

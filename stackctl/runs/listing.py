@@ -1,4 +1,7 @@
-"""Every run of a namespace, or of all, in two requests, as tables that the cluster makes: small, however many."""
+"""Every run of a namespace, or of all, in a few requests, as tables that the cluster makes: small, however many.
+
+Services are asked for beside them: there are few.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from stackctl.engines.kube_paths import address
 from stackctl.errors import JobFailed
 from stackctl.jobs.kubernetes import SELECTOR
 from stackctl.jobs.via import JOBSET_LABEL, run_name
-from stackctl.runs import managers, observe, watch
+from stackctl.runs import managers, observe, services, watch
 from stackctl.runs.handle import NoSuchRun
 from stackctl.runs.objects import Camel
 from stackctl.runs.states import ENDED, State
@@ -81,7 +84,7 @@ def states(context: str, namespace: str) -> dict[str, tuple[State, str]]:
     now = renamed(found, {name for _, name in made})
     for _, name, state in _held(cluster, namespace):
         now[name] = state, now[name][1] if name in now else ""
-    return now
+    return {**services.states(cluster, namespace).get(namespace, {}), **now}
 
 
 def everywhere(context: str) -> dict[str, dict[str, tuple[State, str]]]:
@@ -100,7 +103,8 @@ def everywhere(context: str) -> dict[str, dict[str, tuple[State, str]]]:
     for namespace, name, state in _held(cluster, ""):
         rows = now.setdefault(namespace, {})
         rows[name] = state, rows[name][1] if name in rows else ""
-    return now
+    served = services.states(cluster, "")
+    return {place: {**served.get(place, {}), **now.get(place, {})} for place in {*now, *served}}
 
 
 def unmade(context: str, records: Sequence[Record]) -> list[tuple[Record, State]]:

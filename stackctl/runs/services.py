@@ -91,11 +91,11 @@ def find(cluster: Cluster, name: str, namespace: str) -> Deployment | None:
     return None
 
 
-def states(context: str, namespace: str) -> dict[str, dict[str, tuple[State, str]]]:
+def states(cluster: Cluster, namespace: str) -> dict[str, dict[str, tuple[State, str]]]:
     """Namespace -> its services: name -> state, and when it was made. Without a namespace, of all."""
     found: dict[str, dict[str, tuple[State, str]]] = {}
     with where_allowed():
-        for row in Cluster(context).items("Deployment", Deployment, namespace, labelSelector=SELECTOR):
+        for row in cluster.items("Deployment", Deployment, namespace, labelSelector=SELECTOR):
             about = row.metadata
             made = about.creation_timestamp.replace("Z", "+00:00")
             found.setdefault(about.namespace, {})[about.name] = row.state, made

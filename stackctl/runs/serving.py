@@ -59,7 +59,7 @@ def _checked(path: Path, engine: str) -> Path:
             if any(folder.glob("[0-9]*/saved_model.pb")):
                 return folder
         hint = "export it as a SavedModel: docs/serving.md"
-        raise InvalidInput(f"holds no {serving.SERVERS[engine].reads}", where=str(path), hint=hint)
+        raise InvalidInput(f"is not {serving.SERVERS[engine].reads}", where=str(path), hint=hint)
     try:
         model = models.find(path)
     except BadInputError as error:

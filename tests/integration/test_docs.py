@@ -93,6 +93,15 @@ RUN_ELSEWHERE = {
     ),
     "stackctl shell gpt-1122-031500 --rank 3": "test_enter.py::test_containers_are_entered",
     "stackctl forward gpt-1122-031500 6006": "../cluster/test_exec.py::test_a_port_of_the_pods_loopback_is_reached",
+    "stackctl serve plays": "serve/test_command.py::test_a_run_is_served_as_a_process",
+    "stackctl serve plays --on compose --token-file token": "serve/test_command.py::test_a_service_as_a_container",
+    "stackctl serve plays -- --workers 2 --max-batch 32": "serve/test_command.py::test_an_interrupted_service_ends",
+    "stackctl serve plays/export --on kubernetes --volume checkpoints --replicas 2 --name plays": (
+        "../cluster/test_service.py::test_a_service_answers_and_is_changed_without_a_failed_request"
+    ),
+    "stackctl forward plays 8000": (
+        "../cluster/test_service.py::test_a_service_answers_and_is_changed_without_a_failed_request"
+    ),
     "stackctl explain gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
     "stackctl submit -f job.toml": "../cluster/test_options.py::test_the_cluster_takes_every_option",
     "stackctl submit -f job.toml --nodes 4 --env NCCL_DEBUG=INFO": (

@@ -62,6 +62,11 @@ class Served:
         self.process, self.log, self.address = process, log, address
 
     @property
+    def kind(self) -> str:
+        """`words` or `pictures`, as its model's file is named."""
+        return next(str(row["model"]) for row in self.rows if row["event"] == "ready")
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """Its log."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]

@@ -15,6 +15,9 @@ from stackrt.train.errors import BadInputError
 
 Kind = Literal["language", "pictures"]
 
+LANGUAGE_RUNS = ("gpt", "lm")
+"""Workloads whose runs are opened by their checkpoint, where they left no export."""
+
 BASE = 600 << 20
 """Bytes that a worker takes before it has a model: Python, PyTorch, and what they need to compute."""
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -64,7 +67,7 @@ def find(path: Path) -> Model:
         raise BadInputError(f"{path}: there is no such file or folder")
     if path.is_file():
         return _keras(path)
-    if (path / "config.json").exists():
+    if (path / "config.json").exists() and not (path / "compressed.json").exists():
         return _language(path)
     if (path / "saved_model.pb").exists() or any(path.glob("[0-9]*/saved_model.pb")):
         raise BadInputError(
@@ -72,7 +75,12 @@ def find(path: Path) -> Model:
         )
     if _is_run(path) and not (path / "result.json").exists():
         raise BadInputError(f"{path}: this run has not finished: it has no result.json; wait for its end")
+    if (path / "compressed.json").exists():
+        return _of_ours(path, _json(path / "compressed.json"))
     inside = [found for found in _inside(path) if found.exists()]
+    result = _json(path / "result.json")
+    if not inside and result.get("workload") in LANGUAGE_RUNS:
+        return _of_ours(path, result)
     if not inside:
         made = (
             "train it with --export, or export it" if _is_run(path) else "name a Hugging Face folder or a .keras file"
@@ -92,13 +100,37 @@ def _inside(folder: Path) -> list[Path]:
     """Where a run may have left a model."""
     found = [file.parent for file in sorted(folder.glob("*/config.json"))]
     found += [file.parent for file in sorted(folder.glob("export/*/config.json"))]
-    try:
-        said = json.loads((folder / "result.json").read_text(encoding="utf-8")).get("export")
-    except (OSError, ValueError, AttributeError):
-        said = None
+    said = _json(folder / "result.json").get("export")
     if isinstance(said, str) and (folder / said).is_dir() and not found:
         found.append(folder / said)
     return [*found, *sorted(folder.glob("*.keras")), *sorted(folder.glob("export/*.keras"))]
+
+
+def _of_ours(folder: Path, about: dict[str, Any]) -> Model:
+    """A run that is opened by its checkpoint, or a model of small integers; what it takes is known from its notes."""
+    o = about.get("options") or {}
+    names = {
+        "n_layer": "layers",
+        "n_head": "heads",
+        "n_embd": "width",
+        "n_positions": "context",
+        "vocab_size": "vocab_size",
+    }
+    config = {key: o[name] for key, name in names.items() if isinstance(o.get(name), int)}
+    if (folder / "config.json").exists():
+        config = models.read_config(folder, str(folder))
+    count = about.get("parameters")
+    files = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return Model("language", folder, {"F32": count if isinstance(count, int) else files}, config)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _language(folder: Path) -> Model:

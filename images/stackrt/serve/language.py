@@ -2,17 +2,15 @@
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything here is local
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-import transformers
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
 
+from stackrt import finished
 from stackrt.serve.found import Model
 from stackrt.serve.generate import Batch, plain
 from stackrt.serve.options import Options
@@ -23,20 +21,16 @@ class Words:
     """Text to tokens and back.
 
     Args:
-        folder: A Hugging Face folder.
+        fast: transformers' tokenizer of the model.
     """
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            self._library = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library's own has no name
-            raise BadInputError(f"{folder / 'tokenizer.json'}: is damaged: {error}; export the model again") from None
+    def __init__(self, fast: Any) -> None:
+        self._library = Tokenizer.from_str(fast.backend_tokenizer.to_str())
         self._library.no_truncation()
         self._library.no_padding()
         self.size = int(self._library.get_vocab_size())
         self.longest = max(map(len, self._library.get_vocab()), default=1)
-        self._folder = folder
-        self._template: Any = None
+        self._fast = fast
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids."""
@@ -57,16 +51,10 @@ class Words:
         Raises:
             ValueError: The model's template refuses it; says why.
         """
-        if not any((self._folder / name).exists() for name in ("chat_template.jinja", "tokenizer_config.json")):
-            return _plain_chat(messages), False
-        if self._template is None:
-            from transformers import PreTrainedTokenizerFast
-
-            self._template = PreTrainedTokenizerFast.from_pretrained(str(self._folder))
-        if not self._template.chat_template:
+        if not getattr(self._fast, "chat_template", None):
             return _plain_chat(messages), False
         try:
-            rendered = self._template.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            rendered = self._fast.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         except Exception as error:  # whatever a template does
             raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
         return str(rendered), True
@@ -83,21 +71,17 @@ def load(found: Model, o: Options, say: Callable[[str], None]) -> tuple[Batch, W
     Raises:
         BadInputError: Its files do not fit together, or its cache is one that this server cannot batch.
     """
-    words = Words(found.path)
-    transformers.utils.logging.disable_progress_bar()
     device = torch.device("cuda" if o.device == "cuda" or (o.device == "auto" and torch.cuda.is_available()) else "cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInputError("--device cuda: no GPU is visible here")
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            str(found.path), dtype=o.dtype if o.dtype == "auto" else getattr(torch, o.dtype),
-            local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
-        )  # fmt: skip
-    except Exception as error:
-        raise BadInputError(f"{found.path}: cannot be loaded: {error}") from None
-    wrong = [*info["missing_keys"], *info["mismatched_keys"], *info.get("unexpected_keys", ())]
-    if wrong:
-        raise BadInputError(f"{found.path}: its weights are those of another model: {sorted(map(str, wrong))[0]}")
+        opened = finished.open_language_model(found.path)
+    except BadInputError as error:
+        raise BadInputError(str(error).removeprefix("--model ")) from None
+    model: Any = opened.model
+    words = Words(opened.tokenizer)
+    if o.dtype != "auto":
+        model.to(getattr(torch, o.dtype))
     model.to(device).eval()
     vocabulary = min(words.size, int(model.config.vocab_size))
     if words.size > int(model.config.vocab_size):
@@ -116,7 +100,7 @@ def load(found: Model, o: Options, say: Callable[[str], None]) -> tuple[Batch, W
 def ends(model: Any) -> frozenset[int]:
     """Tokens that end a text, as the model's files name them."""
     found: set[int] = set()
-    for config in (model.config, model.generation_config):
+    for config in (model.config, getattr(model, "generation_config", None)):
         named = getattr(config, "eos_token_id", None)
         found |= set(named if isinstance(named, list) else [] if named is None else [named])
     return frozenset(found)

@@ -109,7 +109,7 @@ class Kubernetes(Backend):
         if lacking:
             tell(f"note: no cluster is asked for its runs: {lacking}")
             return [_as_last_seen(record) for record in mine]
-        from stackctl.runs import listing, services
+        from stackctl.runs import listing
 
         namespace = where.namespace or context.namespace
         try:
@@ -117,8 +117,6 @@ class Kubernetes(Backend):
                 there = listing.everywhere(context.name)
             else:
                 there = {namespace: listing.states(context.name, namespace)}
-            served = services.states(context.name, "" if where.everywhere else namespace)
-            there = {place: {**served.get(place, {}), **there.get(place, {})} for place in {*there, *served}}
             asked = Record(
                 name="", backend="kubernetes", attempt=1, started="",
                 namespace=namespace, context=context.name, server=context.server,

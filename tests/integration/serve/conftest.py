@@ -38,3 +38,9 @@ def pictures(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         models / "pictures.keras", tmp_path_factory.mktemp("pictures") / "log", "--read-timeout", "3"
     ) as server:
         yield server
+
+
+@pytest.fixture
+def request_server(words: Served, pictures: Served) -> dict[str, Served]:
+    """Both, by their kind."""
+    return {"words": words, "pictures": pictures}
