@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stackctl.jobs import code_script
-
 FOLDER = ".stackctl/code"
 """On a claim: runs have folders of their own there, and no run's name begins with a dot."""
 
@@ -15,7 +13,7 @@ _SENT = "import sys; text = sys.stdin.buffer.read(int(sys.argv.pop(1))); exec(co
 
 def program() -> str:
     """What a pod's Python runs, sent whole: the code in its image may be older."""
-    source = Path(code_script.__file__ or "").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("code_script.py").read_text(encoding="utf-8")
     return f"{source}\n\nrun(*sys.argv[1:])\n"
 
 

@@ -29,6 +29,7 @@ def receive(folder: str, size: str) -> None:
 
     The last line that is printed is the tree's SHA-256.
     """
+    os.umask(0o002)  # whoever shares the claim through a group may add to it
     place, source = Path(folder), sys.stdin.buffer
     text = source.read(int(size))
     digest, tree = hashlib.sha256(text).hexdigest(), json.loads(text)

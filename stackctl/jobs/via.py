@@ -104,7 +104,8 @@ def wrapped(job: Manifest, via: str, api: str) -> list[Manifest]:
         return [job]
     spec, about = dict(job["spec"]), job["metadata"]
     held = {"suspend": True} if spec.pop("suspend", False) else {}
-    kept = {"ttlSecondsAfterFinished": spec.pop("ttlSecondsAfterFinished")}
+    # Trainer makes the JobSet of a TrainJob that has failed anew, once it is gone; of a finished one the Job may go.
+    kept = {"ttlSecondsAfterFinished": spec.pop("ttlSecondsAfterFinished")} if via == JOBSET else {}
     inner = {"metadata": {"labels": _plain(about["labels"])}, "spec": spec}
     row = {"name": REPLICATED, "replicas": 1, "template": inner}
     # The run's own Service names its pods, also before they are ready.

@@ -50,6 +50,17 @@ def test_the_pods_are_the_same(through: str) -> None:
     assert {**held, "template": own["template"], "ttlSecondsAfterFinished": 604_800} == own
 
 
+def test_what_has_ended_goes_where_nothing_starts_it_anew() -> None:
+    """Trainer would make a JobSet that is gone once more, had it failed."""
+    [jobset, *_], [runtime, *_] = plan("jobset"), plan("trainjob")
+    assert jobset["spec"]["ttlSecondsAfterFinished"] == 604_800
+    assert "ttlSecondsAfterFinished" not in str(jobset["spec"]["replicatedJobs"])
+    assert "ttlSecondsAfterFinished" not in runtime["spec"]["template"]["spec"]
+    held = via.template_of(runtime)
+    assert held is not None
+    assert held["ttlSecondsAfterFinished"] == 604_800
+
+
 @pytest.mark.parametrize("through", ["jobset", "trainjob"])
 def test_it_is_the_run_that_waits_in_a_queue(through: str) -> None:
     made = plan(through, queue="team")
