@@ -20,6 +20,7 @@ import msgspec
 import urllib3
 
 from stackctl import __version__
+from stackctl.engines import kube_headers
 from stackctl.engines.kube_login import Login
 from stackctl.engines.kube_paths import address, kind_of
 from stackctl.errors import InvalidInput, StackError
@@ -39,9 +40,6 @@ TRIES, FIRST_TRIES, PATIENCE = 6, 3, 45.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _WORTH_A_RETRY = (429, 500, 502, 503, 504)
-
-_QUOTED = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
-"""A warning of a header."""
 
 
 class ApiError(StackError):
@@ -249,9 +247,13 @@ class Cluster:
                 self._answered = True
                 if response.status < 400:
                     if warnings is not None:
-                        warnings += _warnings(response.headers)
+                        warnings += kube_headers.warnings(response.headers)
                     return data
-                failure, wait, tries = self._error(response.status, data), _retry_after(response.headers), TRIES
+                failure, wait, tries = (
+                    self._error(response.status, data),
+                    kube_headers.retry_after(response.headers),
+                    TRIES,
+                )
                 if response.status not in _WORTH_A_RETRY and failure.reason != "Conflict":
                     raise failure
             wait = min(max(wait, pause * random.uniform(0.8, 1.2)), _LONGEST_PAUSE)  # noqa: S311 - only spreads load
@@ -391,14 +393,3 @@ def _decode(data: bytes, *, fallback: bool = False) -> Object:
 
 def _no_object() -> ApiError:
     return ApiError("the cluster answered with what is no object", hint="is the address that of an API server?")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    text = headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else 0.0
-
-
-def _warnings(headers: urllib3.HTTPHeaderDict) -> list[str]:
-    """The texts of `Warning: 299 - "text"` headers, of which proxies may make one; a quote within is escaped."""
-    texts = (text for row in headers.getlist("Warning") for text in _QUOTED.findall(row))
-    return [re.sub(r"\\(.)", r"\1", text) for text in texts]

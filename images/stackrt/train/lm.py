@@ -127,7 +127,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         skeleton = mesh.skeleton(config, f"--model {o.model}")
         plan = mesh.plan(skeleton, config, o)
     base = load_weights(o, skeleton, ranks) if o.lora else None  # a checkpoint holds what is trained, and no more
-    wanted = fingerprint(o, config, data.digest, base)
+    with ranks.together():
+        wanted = fingerprint(o, config, data.digest, base)
     resumed = sharded.find(o.out / "checkpoints", o.resume, ranks, wanted, say)
     if o.evaluate and not resumed and not o.init:
         raise BadInputError(f"--evaluate: no checkpoint in {o.out}, and no --init: there are no weights to evaluate")
