@@ -39,6 +39,7 @@ from stackrt.train import models, paths, prepared, report
 from stackrt.train import text as texts
 from stackrt.train.errors import BadInputError, TrainerError
 from stackrt.train.process import ended, leave, say
+from stackrt.train.ranks import pick_device
 from stackrt.train.text import Batch, Corpus, mix
 
 FORMAT = 1
@@ -141,8 +142,7 @@ def run(o: Options) -> int:
     report.prepare_folder(o.out)
     torch.set_num_threads(o.threads or int(os.environ.get("OMP_NUM_THREADS") or cpus.usable().at_once))
     torch.manual_seed(mix(o.seed, "compress"))
-    wanted = os.environ.get("STACK_DEVICE", "auto")
-    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    device = pick_device(os.environ.get("STACK_DEVICE") or "auto", 0)
     opened = open_model(o.model)
     positions = models.shape(opened.config).positions
     o = replace(o, context=o.context or min(positions, 256))
