@@ -33,7 +33,7 @@ from torch import nn
 from stackrt.compress import measure, table, tuning
 from stackrt.compress.options import METHODS, Options
 from stackrt.finished import folder, quantized
-from stackrt.finished.language import LanguageModel, open_model
+from stackrt.finished.language import LanguageModel, open_model, words_of
 from stackrt.launch import cpus
 from stackrt.train import models, paths, prepared, report
 from stackrt.train import text as texts
@@ -53,8 +53,7 @@ def load_corpus(o: Options, opened: LanguageModel) -> Corpus:
     Raises:
         BadInputError: It is missing, too short, or has tokens that the model does not know.
     """
-    definition = opened.tokenizer.backend_tokenizer.to_str()
-    tokenizer = texts.BpeTokenizer(definition)
+    tokenizer = words_of(opened.tokenizer)
     size = models.shape(opened.config).vocabulary
     try:
         if prepared.is_prepared(o.data):
