@@ -33,12 +33,13 @@ from torch import nn
 from stackrt.compress import measure, table, tuning
 from stackrt.compress.options import METHODS, Options
 from stackrt.finished import folder, quantized
-from stackrt.finished.language import LanguageModel, open_model
+from stackrt.finished.language import LanguageModel, open_model, words_of
 from stackrt.launch import cpus
 from stackrt.train import models, paths, prepared, report
 from stackrt.train import text as texts
 from stackrt.train.errors import BadInputError, TrainerError
 from stackrt.train.process import ended, leave, say
+from stackrt.train.ranks import pick_device
 from stackrt.train.text import Batch, Corpus, mix
 
 FORMAT = 1
@@ -52,8 +53,7 @@ def load_corpus(o: Options, opened: LanguageModel) -> Corpus:
     Raises:
         BadInputError: It is missing, too short, or has tokens that the model does not know.
     """
-    definition = opened.tokenizer.backend_tokenizer.to_str()
-    tokenizer = texts.BpeTokenizer(definition)
+    tokenizer = words_of(opened.tokenizer)
     size = models.shape(opened.config).vocabulary
     try:
         if prepared.is_prepared(o.data):
@@ -141,8 +141,7 @@ def run(o: Options) -> int:
     report.prepare_folder(o.out)
     torch.set_num_threads(o.threads or int(os.environ.get("OMP_NUM_THREADS") or cpus.usable().at_once))
     torch.manual_seed(mix(o.seed, "compress"))
-    wanted = os.environ.get("STACK_DEVICE", "auto")
-    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    device = pick_device(os.environ.get("STACK_DEVICE") or "auto", 0)
     opened = open_model(o.model)
     positions = models.shape(opened.config).positions
     o = replace(o, context=o.context or min(positions, 256))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stackrt.export import formats
 from stackrt.export.options import Options
-from stackrt.finished.language import LanguageModel, open_model
+from stackrt.finished.language import LanguageModel, open_model, words_of
 from stackrt.train import models, prepared, report
 from stackrt.train import text as texts
 from stackrt.train.errors import BadInputError, TrainerError
@@ -43,7 +43,7 @@ def real_inputs(o: Options, opened: LanguageModel, context: int) -> Tensor:
         if prepared.is_prepared(o.data):
             val = prepared.load(o.data, o.val_fraction, context, o.verify * context, size)[1].val
         else:
-            tokenizer = texts.BpeTokenizer(opened.tokenizer.backend_tokenizer.to_str())
+            tokenizer = words_of(opened.tokenizer)
             val = texts.tokenize(texts.read_text(o.data), tokenizer, o.val_fraction, context).val
     except BadInputError as error:
         raise BadInputError(f"{error} (there must be text to compare on: name it by --data)") from None

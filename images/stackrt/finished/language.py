@@ -1,5 +1,6 @@
 """A language model that training left: opened from a run's checkpoint, a Hugging Face folder, or small integers."""
 
+import json
 import logging
 import os
 import warnings
@@ -63,6 +64,15 @@ def tokenizer_of(definition: str) -> Any:
 
     library = Tokenizer.from_str(definition or tokenizer_files.byte_definition())
     return PreTrainedTokenizerFast(tokenizer_object=library, clean_up_tokenization_spaces=False)
+
+
+def words_of(tokenizer: Any) -> texts.Tokenizer:
+    """A model's tokenizer as the trainers have it: bytes are taken as they are, whether UTF-8 or not."""
+    definition = tokenizer.backend_tokenizer.to_str()
+    held, plain = json.loads(definition), json.loads(tokenizer_files.byte_definition())
+    # transformers adds a post-processor, which adds nothing.
+    same = all(held[part] == plain[part] for part in ("model", "normalizer", "pre_tokenizer", "added_tokens"))
+    return texts.ByteTokenizer() if same else texts.BpeTokenizer(definition)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ def test_a_run_of_gpt_and_its_export_are_one_model(run: Path, tmp_path: Path) ->
     import torch
 
     from stackrt.finished import open_language_model
+    from stackrt.finished.language import words_of
 
     exported = open_language_model(run)
     assert torch.equal(logits(exported), logits(open_language_model(run / "export")))
@@ -48,6 +49,7 @@ def test_a_run_of_gpt_and_its_export_are_one_model(run: Path, tmp_path: Path) ->
     assert opened.config["n_embd"] == 32
     assert opened.tokenizer.decode(opened.tokenizer.encode(TEXT)) == TEXT
     assert opened.tokenizer.encode("é") == list("é".encode())
+    assert [words_of(one.tokenizer).name for one in (opened, exported)] == ["byte", "byte"]
 
 
 def test_a_run_with_learned_tokens_finds_them_again(trainers: Trainers, tmp_path: Path) -> None:
