@@ -28,7 +28,10 @@ def load(name: str, cache: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
     except (ValueError, OSError) as error:
         raise BadInputError(f"--data tfds:{name}: {str(error).strip().splitlines()[0]}") from None
     info = builder.info
-    if set(info.supervised_keys or ()) != {"image", "label"} or None in info.features["image"].shape:
+    features = dict(info.features or {})
+    picture: Any = features.get("image")
+    label: Any = features.get("label")
+    if not hasattr(label, "names") or picture is None or len(picture.shape) != 3 or None in picture.shape:
         raise BadInputError(f"--data tfds:{name}: is not classified pictures of one size")
     if not builder.is_prepared():
         raise BadInputError(
@@ -38,9 +41,9 @@ def load(name: str, cache: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
     parts = {}
     for part in ("train", "validation", "test"):
         if part in info.splits:
-            rows = list(tfds.as_numpy(builder.as_dataset(split=part, as_supervised=True, shuffle_files=False)))
-            pixels, labels = zip(*rows, strict=True)
+            rows = list(tfds.as_numpy(builder.as_dataset(split=part, shuffle_files=False)))
+            pixels, labels = [row["image"] for row in rows], [row["label"] for row in rows]
             parts[part] = (np.stack(pixels), np.array(labels, np.int64))
     if "train" not in parts:
         raise BadInputError(f"--data tfds:{name}: has no part named train")
-    return parts, tuple(info.features["label"].names)
+    return parts, tuple(label.names)
