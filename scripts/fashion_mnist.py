@@ -29,7 +29,7 @@ class Row(NamedTuple):
     procs: int = 2
 
 
-COMMON = ("--steps", "4300", "--lr", "0.1", "--schedule", "cosine", "--eval-every", "430", "--log-every", "430")
+COMMON = ("--steps", "4300", "--lr", "0.05", "--schedule", "cosine", "--eval-every", "430", "--log-every", "430")
 """Ten epochs of the 55,000 pictures that are left to train on."""
 
 ROWS = {"cnn": Row(0.90, COMMON), "horovod-torch": Row(0.90, COMMON), "horovod-tf": Row(0.90, COMMON)}

@@ -49,7 +49,7 @@ def test_cnn_learns_fashion_mnist_and_goes_on_after_a_stop(
     built("tensorflow")
     out, env = tmp_path / "out", environment(STACK_DATA=str(sets))
     words = ["cnn", "--procs", "2", "--on", "compose", "--out", str(out), "--", "--data", "fashion-mnist"]
-    words += ["--steps", "400", "--log-every", "10", "--lr", "0.1", "--schedule", "cosine"]
+    words += ["--steps", "400", "--log-every", "10", "--lr", "0.05", "--schedule", "cosine"]
     log = tmp_path / "log"
     with log.open("w") as file:
         process = subprocess.Popen([STACKCTL, "run", *words], env=env, cwd=ROOT, stdout=file, stderr=file)
