@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -116,6 +117,47 @@ def export(model: nn.Module, folder: Path, tokenizer: Path | str | None, ranks: 
         TrainerError: The disk is full or failing.
     """
     files = split_by_size({name: p.numel() * 4 for name, p in model.named_parameters()}, FILE_BYTES)
+    _write(folder, files, lambda _, held: dict(whole_tensors(model, held, ranks.first)), model, tokenizer, ranks)
+
+
+def export_stages(
+    model: nn.Module, parameters: Mapping[str, Tensor], folder: Path, tokenizer: Path | str | None, ranks: Ranks
+) -> None:
+    """The same of a model whose parameters are spread over the ranks: a file for each rank, all written by the first.
+
+    Args:
+        model: The whole model, which may be on meta.
+        parameters: Those that are on this rank, by name.
+        folder: See `export`.
+        tokenizer: See `export`.
+        ranks: All take part.
+    """
+    shapes = ranks.gather({name: list(tensor.shape) for name, tensor in parameters.items()})
+
+    def fetched(source: int, names: list[str]) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name in names if ranks.rank in (0, source) else ():
+            mine = ranks.rank == source
+            tensor = parameters[name].detach().float().cpu() if mine else torch.empty(shapes[source][name])
+            if not mine:
+                dist.recv(tensor, source)
+            elif source:
+                dist.send(tensor.contiguous(), 0)
+            tensors[name] = tensor.contiguous()
+        return tensors
+
+    _write(folder, [list(held) for held in shapes], fetched, model, tokenizer, ranks)
+
+
+def _write(
+    folder: Path,
+    files: list[list[str]],
+    fetch_file: Callable[[int, list[str]], dict[str, Tensor]],
+    model: nn.Module,
+    tokenizer: Path | str | None,
+    ranks: Ranks,
+) -> None:
+    """Write a model's files; `fetch_file` gives the first rank the tensors of one, by its number and their names."""
     names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
     if len(files) == 1:
         names = ["model.safetensors"]
@@ -125,8 +167,8 @@ def export(model: nn.Module, folder: Path, tokenizer: Path | str | None, ranks: 
                 folder.mkdir(parents=True, exist_ok=True)
                 for old in (*folder.glob("*.safetensors"), folder / INDEX):
                     old.unlink(missing_ok=True)
-    for file, held in zip(names, files, strict=True):
-        tensors = dict(whole_tensors(model, held, ranks.first))
+    for number, (file, held) in enumerate(zip(names, files, strict=True)):
+        tensors = fetch_file(number, held)
         with ranks.together():
             if ranks.first:
                 with writing(folder / file):
