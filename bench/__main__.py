@@ -17,6 +17,7 @@ SCRIPTS = (
     "container.py",
     "load.py",
     "prepare.py",
+    "training.py",
     "suite.py",
 )
 
