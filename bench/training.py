@@ -19,7 +19,7 @@ from bench import common
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "images"
 TEXT = IMAGES / "stackrt" / "train" / "data" / "shakespeare.txt"
-CONFIG = {"model_type": "gpt2", "n_layer": 4, "n_head": 4, "n_embd": 192, "n_positions": 128, "vocab_size": 256,
+CONFIG = {"model_type": "gpt2", "n_layer": 4, "n_head": 4, "n_embd": 192, "n_positions": 256, "vocab_size": 256,
           "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": None,
           "eos_token_id": None}  # fmt: skip
 RANKS, STEPS = 2, 20
