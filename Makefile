@@ -43,7 +43,7 @@ render: $(VENV)/user.done ## Write the generated files
 locks: $(VENV)/dev.done ## Make the tool's own locks again
 	@BIN=$(BIN) scripts/locks
 
-bench: $(VENV)/dev.done ## Measure start-up, launcher, rebuilds, sizes, containers and the suite
+bench: $(VENV)/dev.done ## Measure start-up, launcher, rebuilds, sizes, containers, data, training and the suite
 	@$(BIN)/python -m bench
 
 train-env: $(VENV)/dev.done ## Install torch and the trainers' packages, for runs without a container

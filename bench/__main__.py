@@ -18,6 +18,7 @@ SCRIPTS = (
     "load.py",
     "prepare.py",
     "pictures.py",
+    "training.py",
     "suite.py",
 )
 

@@ -27,6 +27,7 @@ import math
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
 
-from stackrt.train import mesh, models, report, sharded
+from stackrt.train import mesh, models, report, sharded, weights
 from stackrt.train import text as texts
 from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
@@ -299,6 +300,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     see_that_saved(saver.wait())
     signal_number = stop.close() or signal_number
     digest = params_sha256(parameters, ranks)
+    if o.export and not signal_number:
+        weights.export_stages(mesh.skeleton(config_of(o), ""), parameters, Path(o.export), None, ranks)
     dist.destroy_process_group()
     if not metrics:
         return INTERRUPTED + signal_number if signal_number else 0
@@ -317,7 +320,9 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         "first_val_loss": history["first_val_loss"], "last_val_loss": last, "bigram_loss": bigram,
         "tokens_per_second": speed.mean, "idle_share": idle_share(o, ranks.world_size),
         "seconds": round(time.perf_counter() - began, 3), "params_sha256": digest,
-        "resumed_from": resumed.path if resumed else None, "options": describe(o),
+        "resumed_from": resumed.path if resumed else None,
+        "checkpoint": f"checkpoints/step-{done:06d}" if sharing else None, "export": o.export or None,
+        "options": describe(o),
     })  # fmt: skip
     say(f"loss    validation {history['first_val_loss']:.3f} -> {last:.3f}; bigram model {bigram:.3f}")
     say(f"files   {o.out}: result.json, loss.png, metrics.jsonl, tensorboard/")

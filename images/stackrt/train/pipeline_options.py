@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackrt.train import models
+from stackrt.train import models, paths
 from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
 from stackrt.train.errors import BadInputError
 
@@ -46,13 +46,14 @@ class Options:
     checkpoint_every: int
     keep: int
     resume: str
+    export: str
 
 
 DEFAULTS: dict[str, Any] = {
     "model": "llama-tiny", "layers": 8, "data": (DEFAULT_TEXT,), "val_fraction": 0.05, "context": 64,
     "schedule": "1f1b", "microbatches": 4, "steps": 100, "seed": 0, "batch_size": 32, "lr": 4e-3, "warmup": 10,
     "weight_decay": 0.1, "clip": 1.0, "threads": 1, "log_every": 10, "eval_every": 50, "eval_tokens": 16384,
-    "checkpoint_every": 100, "keep": 2, "resume": "auto",
+    "checkpoint_every": 100, "keep": 2, "resume": "auto", "export": "",
 }  # fmt: skip
 _COUNTS = ("layers", "microbatches", "steps", "batch_size", "threads", "log_every", "eval_every", "eval_tokens",
            "checkpoint_every", "keep")  # fmt: skip
@@ -92,6 +93,7 @@ def check(o: Options) -> None:
             o.batch_size % max(o.microbatches, 1) == 0,
             f"must be a multiple of --microbatches ({o.microbatches})",
         ),
+        ("export", not o.export or not paths.is_file(o.export), "is a file; name a folder"),
     ]
     refuse(o, rules)
     models.fits(o.model, config_of(o), o.context, 1)
@@ -174,4 +176,5 @@ def _parser() -> argparse.ArgumentParser:
     add("keep", int, "checkpoints to keep", metavar="N")
     add("resume", str, "auto: go on from the newest good checkpoint in --out, if any; none: start anew; "
         "or a checkpoint's path", metavar="auto|none|PATH")  # fmt: skip
+    add("export", str, "at the end, write a folder that from_pretrained loads", metavar="DIR")
     return parser

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -154,6 +155,51 @@ def export(model: nn.Module, folder: Path, tokenizer: Path | str | None, ranks: 
     """
     merged = _Merged(model)
     files = split_by_size(merged.sizes(), FILE_BYTES)
+    _write(folder, files, lambda _, held: dict(merged.whole(held, ranks.first)), ranks)
+    with ranks.together():
+        if ranks.first:
+            _describe(model, folder, tokenizer, template)
+
+
+def export_stages(
+    model: nn.Module, parameters: Mapping[str, Tensor], folder: Path, tokenizer: Path | str | None, ranks: Ranks
+) -> None:
+    """The same of a model whose parameters are spread over the ranks: a file for each rank, all written by the first.
+
+    Args:
+        model: The whole model, which may be on meta.
+        parameters: Those that are on this rank, by name.
+        folder: See `export`.
+        tokenizer: See `export`.
+        ranks: All take part.
+    """
+    shapes = ranks.gather({name: list(tensor.shape) for name, tensor in parameters.items()})
+
+    def fetched(source: int, names: list[str]) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name in names if ranks.rank in (0, source) else ():
+            mine = ranks.rank == source
+            tensor = parameters[name].detach().float().cpu() if mine else torch.empty(shapes[source][name])
+            if not mine:
+                dist.recv(tensor, source)
+            elif source:
+                dist.send(tensor.contiguous(), 0)
+            tensors[name] = tensor.contiguous()
+        return tensors
+
+    _write(folder, [list(held) for held in shapes], fetched, ranks)
+    with ranks.together():
+        if ranks.first:
+            _describe(model, folder, tokenizer, "")
+
+
+def _write(
+    folder: Path,
+    files: list[list[str]],
+    fetch_file: Callable[[int, list[str]], dict[str, Tensor]],
+    ranks: Ranks,
+) -> None:
+    """Write a model's files; `fetch_file` gives the first rank the tensors of one, by its number and their names."""
     names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
     if len(files) == 1:
         names = ["model.safetensors"]
@@ -163,16 +209,19 @@ def export(model: nn.Module, folder: Path, tokenizer: Path | str | None, ranks: 
                 folder.mkdir(parents=True, exist_ok=True)
                 for old in (*folder.glob("*.safetensors"), folder / INDEX):
                     old.unlink(missing_ok=True)
-    for file, held in zip(names, files, strict=True):
-        tensors = dict(merged.whole(held, ranks.first))
+    total = 0
+    for number, (file, held) in enumerate(zip(names, files, strict=True)):
+        tensors = fetch_file(number, held)
         with ranks.together():
             if ranks.first:
                 with writing(folder / file):
                     _save(tensors, folder / file)
+        total += sum(tensor.nbytes for tensor in tensors.values())
     with ranks.together():
-        if ranks.first:
-            _describe(folder, dict(zip(names, files, strict=True)), sum(merged.sizes().values()))
-            _describe_text(model, folder, tokenizer, template)
+        if ranks.first and len(files) > 1:
+            weight_map = {name: file for file, held in zip(names, files, strict=True) for name in held}
+            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+            write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
 
 
 def split_by_size(sizes: dict[str, int], most: int) -> list[list[str]]:
@@ -195,15 +244,7 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(0, str(error)) from None
 
 
-def _describe(folder: Path, files: dict[str, list[str]], total: int) -> None:
-    """Write which file has which tensor, where there are several."""
-    if len(files) > 1:
-        weight_map = {name: file for file, names in files.items() for name in names}
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
-
-
-def _describe_text(model: nn.Module, folder: Path, tokenizer: Path | str | None, template: str) -> None:
+def _describe(model: nn.Module, folder: Path, tokenizer: Path | str | None, template: str) -> None:
     """Write the configuration, the tokenizer, and how both begin and end a text."""
     config: Any = model.config
     values = config.to_dict() | {

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+from transformers import AutoModelForCausalLM
 
 from stackrt.train import mesh, pipeline_options, text
 from stackrt.train.process import learning_rate
@@ -82,7 +83,7 @@ def test_stages_equal_one_process(
     gradients, weights = one_process
     for ranks, schedule in ((2, "1f1b"), (2, "interleaved"), (4, "1f1b")):
         out = tmp_path / f"{ranks}-{schedule}"
-        said = train(trainers, ranks, out, "--schedule", schedule)
+        said = train(trainers, ranks, out, "--schedule", schedule, "--export", str(out / "export"))
         assert "bigram" in said
         first = checkpoint(out, 1)["exp_avg"]  # a tenth of the first gradients, as beta1 is 0.9
         assert first.keys() == gradients.keys()
@@ -90,6 +91,12 @@ def test_stages_equal_one_process(
             torch.testing.assert_close(held * 10, gradients[name], atol=1e-6, rtol=0)
         for name, held in checkpoint(out, 20)["model"].items():
             torch.testing.assert_close(held, weights[name], atol=1e-5, rtol=0)
+        result = json.loads((out / "result.json").read_text())
+        assert (out / result["checkpoint"] / "COMMITTED").is_file()
+        assert len(list((out / "export").glob("*.safetensors"))) == ranks
+        exported = AutoModelForCausalLM.from_pretrained(result["export"])
+        for name, tensor in exported.named_parameters():
+            torch.testing.assert_close(tensor.detach(), weights[name], atol=1e-5, rtol=0)
     rows = [json.loads(line) for line in (tmp_path / "2-1f1b" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["val_loss"] < rows[0]["val_loss"]
 
