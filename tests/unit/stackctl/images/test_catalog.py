@@ -200,7 +200,7 @@ def test_the_image_that_the_docs_add_has_what_its_family_has() -> None:
         r"```toml\n(.*?)```", (assets.images_dir().parent / "docs" / "images.md").read_text(), re.DOTALL
     )
     rows = parse((assets.images_dir() / "catalog.toml").read_text() + row).images
-    assert rows["pytorch-mine"].packages == (*rows["pytorch"].packages, "einops==0.8.1")
+    assert rows["pytorch-mine"].packages == (*rows["pytorch-trixie"].packages, "einops==0.8.1")
 
 
 def test_an_image_without_variants_is_refused() -> None:
