@@ -52,7 +52,7 @@ def serves(folder: Path, model: str, name: str, backend: str) -> None:
         return done.stdout
 
     with background([STACKCTL, *words], env=env, cwd=folder, stderr=subprocess.PIPE) as running:
-        until(lambda: ready() or running.poll() is not None, 240)
+        until(lambda: ready() or running.poll() is not None, 400)
         assert running.poll() is None, running.communicate()
         pieces = api.completions.create(model=model, prompt="To be", max_tokens=8, stream=True)
         assert sum(len(piece.choices[0].text) for piece in pieces)
