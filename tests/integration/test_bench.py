@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -36,8 +37,10 @@ def test_a_measurement_keeps_its_bounds(script: str, runs: int) -> None:
 
 
 @pytest.mark.needs("docker")
-def test_an_image_is_its_base_and_what_its_locks_install(image: str) -> None:
-    argv = [sys.executable, str(ROOT / "bench" / "size.py"), "pytorch", "--json", "--check"]
+@pytest.mark.parametrize("name", ["pytorch", "serve"])
+def test_an_image_is_its_base_and_what_its_locks_install(name: str, built: Callable[[str], str]) -> None:
+    image = built(name)
+    argv = [sys.executable, str(ROOT / "bench" / "size.py"), name, "--json", "--check"]
     done = subprocess.run(argv, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = [row for row in json.loads(done.stdout)["images"] if row["tag"] == image]

@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.commands import STACKCTL, environment
+from tests.commands import STACKCTL, environment, hear_signals
 from tests.support.ports import free_port
 from tests.support.processes import background
 from tests.support.waiting import until
@@ -52,7 +52,7 @@ def serves(folder: Path, model: str, name: str, backend: str) -> None:
         return done.stdout
 
     with background([STACKCTL, *words], env=env, cwd=folder, stderr=subprocess.PIPE) as running:
-        until(lambda: ready() or running.poll() is not None, 240)
+        until(lambda: ready() or running.poll() is not None, 400)
         assert running.poll() is None, running.communicate()
         pieces = api.completions.create(model=model, prompt="To be", max_tokens=8, stream=True)
         assert sum(len(piece.choices[0].text) for piece in pieces)
@@ -102,7 +102,8 @@ def test_an_interrupted_service_ends(folder: Path) -> None:
     port = free_port()
     env = environment(STACK_RUNS=str(folder / "runs"))
     words = ["serve", "words", "--name", "brief", "--port", str(port), "--", "--drain", "0"]
-    with background([STACKCTL, *words], env=env, cwd=folder, stderr=subprocess.PIPE) as running:
+    streams: dict[str, Any] = {"stderr": subprocess.PIPE, "preexec_fn": hear_signals}
+    with background([STACKCTL, *words], env=env, cwd=folder, **streams) as running:
         assert running.stdout is not None
         assert any('"ready"' in line for line in running.stdout)
         running.send_signal(signal.SIGINT)
