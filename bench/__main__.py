@@ -18,6 +18,7 @@ SCRIPTS = (
     "load.py",
     "prepare.py",
     "training.py",
+    "pictures.py",
     "suite.py",
 )
 

@@ -50,6 +50,10 @@ def command_line() -> str:
         command = cli.get_command(root, name)
         assert command is not None
         parts.append(f"## stackctl {name}\n\n{_help(command, name, root)}")
+        if isinstance(command, click.Group):
+            group = click.Context(command, info_name=name, parent=root)
+            for sub, row in sorted(command.commands.items()):
+                parts.append(f"### stackctl {name} {sub}\n\n{_help(row, sub, group)}")
     return "\n".join(parts)
 
 

@@ -35,7 +35,8 @@ def install() -> None:
     """Install what is missing; says where it comes from and how many bytes it is."""
     settings = from_env(os.environ)
     target, framework, others = image_pins()
-    if not _missing([*framework, *others]):
+    serving, served = serving_pins()
+    if not _missing([*framework, *others, *served]):
         return
     index = package_index(settings)
     source = torch_source(target, settings) if _same_python(target) else None
@@ -47,6 +48,7 @@ def install() -> None:
     print(f"torch: {source.said}")
     _uv(LOCKS / lock_of(target, "framework").file, *source.options)
     _install_rest(others, LOCKS / lock_of(target, "packages").file, index)
+    _install_rest(served, LOCKS / lock_of(serving, "packages").file, index)
 
 
 class Source(NamedTuple):
@@ -72,6 +74,12 @@ def image_pins() -> tuple[Target, list[Pin], list[Pin]]:
     """The pytorch CPU image, and its locks: the framework's layer, everything else."""
     target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
     return target, pins_of(target, LOCKS.parent, "framework"), pins_of(target, LOCKS.parent, "packages")
+
+
+def serving_pins() -> tuple[Target, list[Pin]]:
+    """The serve CPU image, and its packages beside the framework's layer, which is the same."""
+    target = catalog.targets(catalog.load(), "serve", "cpu")[0]
+    return target, pins_of(target, LOCKS.parent, "packages")
 
 
 def package_index(settings: Settings) -> str:
@@ -132,8 +140,9 @@ def _megabytes(pins: Iterable[Pin]) -> str:
     Another Python's or platform's file of a release is about as large.
     """
     noted: dict[str, int] = {}
-    for variant in ("cuda", "cpu"):
-        noted |= sums.releases((LOCKS / f"pytorch-{variant}.sums").read_text())
+    for image in ("serve", "pytorch"):
+        for variant in ("cuda", "cpu"):
+            noted |= sums.releases((LOCKS / f"{image}-{variant}.sums").read_text())
     sizes = [noted.get(f"{pin.name}=={pin.version}") for pin in pins]
     unknown = sizes.count(None)
     known = f"{sum(size or 0 for size in sizes) / 1e6:,.0f} MB to download"

@@ -108,11 +108,15 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     --mount=type=cache,id=ccache,target=/var/cache/ccache \
     CCACHE_DIR=/var/cache/ccache \
     /run/horovod-wheel PYTORCH /dist
+# What is wrong in its Python code needs no compiler.
+RUN --mount=type=bind,source=images/build/horovod-patch,target=/run/horovod-patch \
+    --mount=type=bind,source=images/patches/horovod-python,target=/run/patches \
+    /run/horovod-patch /dist /patched
 
 FROM framework AS runtime
-# Horovod 0.28.1, as compiled above.
+# Horovod 0.28.1, as compiled and patched above.
 RUN --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/usr/local/bin/uv \
-    --mount=type=bind,from=builder,source=/dist,target=/dist \
+    --mount=type=bind,from=builder,source=/patched,target=/dist \
     UV_PYTHON=/opt/venv PYC_INVALIDATION_MODE=CHECKED_HASH \
     uv pip install --no-cache --no-deps --no-index --compile-bytecode /dist/*.whl
 

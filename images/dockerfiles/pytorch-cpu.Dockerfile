@@ -102,7 +102,7 @@ LABEL org.opencontainers.image.title="stack-pytorch:cpu" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cpu" \
-      io.stackctl.lock="2910e19859c9febbdb67358d129e9e55af844f1fbbc293b940245831a3d53723" \
+      io.stackctl.lock="faa58c98b7aaf4b1e4ed562ff4433899823a600d3e7d9a7f676f85ffef2a6647" \
       io.stackctl.torch="2.13.0+cpu"
 WORKDIR /workspace
 USER 1000:1000

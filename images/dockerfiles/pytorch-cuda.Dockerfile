@@ -109,7 +109,7 @@ LABEL org.opencontainers.image.title="stack-pytorch:cuda" \
       org.opencontainers.image.base.name="debian:bookworm-slim" \
       org.opencontainers.image.version="0.1.0" \
       io.stackctl.variant="cuda" \
-      io.stackctl.lock="7294e4c5f80989a4892d5bd7d6f37b7ea0ca4d2222c43ca461188c0f013a22b1" \
+      io.stackctl.lock="a6d2a60143f9eaa484b23f0e69b9d2d6413c992c3e16778882172ad1e1e90e24" \
       io.stackctl.torch="2.13.0"
 WORKDIR /workspace
 USER 1000:1000

@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from stackrt.launch.layout import Layout
 
 
+class Sign(NamedTuple):
+    """What a rank that failed has said, where its own words do not tell the cause, and the cause."""
+
+    words: str
+    """A regular expression, looked for in all that it printed; empty for any."""
+    cause: str
+    """For a person: what it is, and what to do."""
+    signal: str = ""
+    """Only for a rank that died of this signal."""
+    device: str = ""
+    """Only for ranks that were to use this device."""
+
+
 class Framework(NamedTuple):
     """One framework; its name is its key in FRAMEWORKS, and that of the module that is imported."""
 
@@ -33,6 +46,8 @@ class Framework(NamedTuple):
     """The variable that says where a rank may write an exception that ends it."""
     lost_peer: str = ""
     """What it says of a peer that is gone: a regular expression. gloo's and NCCL's words are known for all."""
+    signs: tuple[Sign, ...] = ()
+    """Failures that it tells obscurely. The first that applies is told with the rank's own end."""
     ports_per_rank: int = 0
     """Free ports that each rank listens on, and every rank knows."""
     server: Literal["", "store", "horovod"] = ""
@@ -141,6 +156,35 @@ FRAMEWORKS: dict[str, Framework] = {
         environment=_tensorflow,
         local_rank=_tensorflow_local_rank,
         lost_peer="Socket closed|UnavailableError|failed to connect to all addresses",
+        signs=(
+            Sign(
+                r"Attempt to convert a value \(PerReplica|unsupported type.{0,40}PerReplica",
+                "Keras 3 cannot train under MultiWorkerMirroredStrategy: set TF_USE_LEGACY_KERAS=1, by which "
+                "tf.keras is tf-keras, or train in a loop of your own, as `stackctl run cnn` does",
+            ),
+            Sign(
+                r"compiled to use [A-Z0-9. ]+ instructions, but these aren't available",
+                "this CPU lacks instructions that TensorFlow is compiled for, as AVX: take another machine, or let the "
+                "virtual machine see its host's CPU",
+            ),
+            Sign(
+                "",
+                "it came upon an instruction that this CPU lacks: TensorFlow needs AVX, which `grep avx /proc/cpuinfo` "
+                "looks for; take another machine, or let the virtual machine see its host's CPU",
+                signal="SIGILL",
+            ),
+            Sign(
+                "Could not find cuda drivers|Cannot dlopen some GPU libraries|failed call to cuInit",
+                "TensorFlow sees no GPU, as a library of CUDA or of the driver cannot be loaded: "
+                "`stackctl test tensorflow` names it (driver-floor, cuda-libraries)",
+                device="cuda",
+            ),
+            Sign(
+                "Could not start gRPC server|No address added out of total",
+                "the port that TF_CONFIG gives this rank is taken by another program of its node: end that, or start "
+                "the run again, which takes other ports",
+            ),
+        ),
         ports_per_rank=1,
         import_budget=50.0,
         cpu_package="tensorflow-cpu",

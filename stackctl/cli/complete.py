@@ -19,6 +19,13 @@ def workloads(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return [name for name in workloads.load() if name.startswith(incomplete)]
 
 
+def sets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    """Names of data sets that can be fetched."""
+    from stackrt.pictures import known
+
+    return [name for name in known.load() if name.startswith(incomplete)]
+
+
 def profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
     """Names of clusters' profiles."""
     from stackctl.jobs import profiles

@@ -11,6 +11,7 @@ import click
 
 from stackctl.cli import following, options
 from stackctl.cli.pod_options import pod_options
+from stackctl.jobs.via import JOB, VIAS
 from stackctl.runs import store
 from stackctl.runs.backends.base import ClusterOptions, Request
 from stackctl.runs.backends.kubernetes import Kubernetes
@@ -64,7 +65,19 @@ class SubmitCommand(options.JobCommand):
 )
 @click.option("--code", type=click.Path(path_type=Path), metavar="DIR", help="Ship this folder: the nodes start in it.")
 @click.option("--code-all", is_flag=True, help="Ship every file of --code but git's own, whether git tracks it or not.")
+@click.option(
+    "--code-claim",
+    metavar="NAME",
+    help="Claim for --code. [default: a Secret of the run; for more than 900 KiB packed the claim of the outputs]",
+)
 @options.cluster_options
+@click.option(
+    "--via",
+    type=click.Choice(VIAS),
+    default=JOB,
+    show_default=True,
+    help="What gives the cluster the job: its own Job, a JobSet, or a TrainJob of Kubeflow.",
+)
 @options.pod_options
 @pod_options
 @click.option("--retries", type=int, default=3, show_default=True, metavar="N", help="New attempts after a failure.")

@@ -23,42 +23,63 @@ MOST_UNPACKED = 256 * 1024 * 1024
 """No folder of code; packing it would only take long."""
 
 
+class TooLarge(InvalidInput):
+    """A folder is no more than code, and more than a Secret holds."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """What is in a folder: size by name, what git keeps out of it, and submodules of which nothing is there."""
+
+    sizes: dict[str, int]
+    left_out: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
 class Packed(msgspec.Struct, frozen=True):
-    """A packed folder: the archive in base64, its SHA-256, what is in it, and what git keeps out of it."""
+    """A packed folder: the archive in base64, and its SHA-256."""
 
     text: str
     sha256: str
-    names: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
 
 
-def pack(folder: Path, *, everything: bool = False) -> Packed:
-    """Pack a folder: what git tracks there, or, outside a repository, every file; never what is git's own.
+def look(folder: Path, *, everything: bool = False) -> Listed:
+    """What of a folder is shipped: what git tracks there, or, outside a repository, every file; never git's own.
 
     Args:
         everything: Every file in a repository, too.
 
     Raises:
-        InvalidInput: There is no such folder, nothing in it, or it is too large; or git cannot tell what is tracked.
+        InvalidInput: There is no such folder, or nothing in it; or git cannot tell what is tracked.
     """
     where = f"--code {folder}"
     if not folder.is_dir():
         raise InvalidInput("is no folder", where=where)
-    names, left_out = (_every(folder), ()) if everything or not _repository(folder) else _tracked(folder, where)
-    sizes = {name: (folder / name).lstat().st_size for name in names}
+    own = not everything and _repository(folder)
+    names, left_out, absent = _tracked(folder, where) if own else (_every(folder), (), ())
     if not names:
         hint = "git tracks nothing here: `git add` what the job needs" if left_out else ""
         raise InvalidInput("there is nothing to ship", where=where, hint=hint)
+    return Listed({name: (folder / name).lstat().st_size for name in names}, left_out, absent)
+
+
+def pack(folder: Path, found: Listed) -> Packed:
+    """Pack what was found in a folder.
+
+    Raises:
+        TooLarge: A Secret does not hold it.
+        InvalidInput: A file cannot be read, or a link leads out of the folder.
+    """
+    where, sizes = f"--code {folder}", found.sizes
     if sum(sizes.values()) > MOST_UNPACKED:
         raise _too_large(where, f"{sum(sizes.values()) / 2**20:,.0f} MiB unpacked", sizes)
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name in names:
+        for name in sizes:
             _add(archive, folder, name, where)
     data = gzip.compress(raw.getvalue(), mtime=0)
     if len(data) > MOST_BYTES:
         raise _too_large(where, f"{len(data) / 1024:,.0f} KiB packed", sizes)
-    return Packed(base64.b64encode(data).decode(), hashlib.sha256(data).hexdigest(), tuple(names), left_out)
+    return Packed(base64.b64encode(data).decode(), hashlib.sha256(data).hexdigest())
 
 
 def _repository(folder: Path) -> Path | None:
@@ -78,16 +99,17 @@ def _every(folder: Path) -> list[str]:
     return sorted(str(name) for name in names if not {".git", "__pycache__"} & set(name.parts))
 
 
-def _tracked(folder: Path, where: str) -> tuple[list[str], tuple[str, ...]]:
-    """What git tracks, and what it would let in but does not track."""
+def _tracked(folder: Path, where: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """What git tracks, also of submodules; what it would let in but does not track; submodules that are not there."""
     listing = ["git", "-C", str(folder), "ls-files", "-z"]
     try:
-        tracked = process.run([*listing, "--cached"]).split("\0")
+        tracked = process.run([*listing, "--cached", "--recurse-submodules"]).split("\0")
         others = process.run([*listing, "--others", "--exclude-standard"]).split("\0")
     except (CommandFailed, MissingHere) as error:
         raise _unlisted(error, _repository(folder), where) from None
     present = {name for name in tracked if name and ((folder / name).is_symlink() or (folder / name).is_file())}
-    return sorted(present), tuple(sorted(filter(None, others)))
+    absent = {name for name in tracked if name and name not in present and (folder / name).is_dir()}
+    return sorted(present), tuple(sorted(filter(None, others))), tuple(sorted(absent))
 
 
 def _unlisted(error: CommandFailed | MissingHere, root: Path | None, where: str) -> InvalidInput:
@@ -108,25 +130,39 @@ def _add(archive: tarfile.TarFile, folder: Path, name: str, where: str) -> None:
     info = tarfile.TarInfo(name)
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
-        target = path.readlink()
-        if target.is_absolute() or not (path.parent / target).resolve().is_relative_to(folder.resolve()):
-            raise InvalidInput(f"{name} is a link to {target}, which is not shipped", where=where, hint="remove it")
-        info.type, info.linkname = tarfile.SYMTYPE, str(target)
+        info.type, info.linkname = tarfile.SYMTYPE, link(folder, name, where)
         archive.addfile(info)
     elif stat.S_ISREG(mode):
         try:
             data = path.read_bytes()
         except OSError as error:
             raise InvalidInput(f"{name}: {error.strerror}", where=where) from None
-        info.size, info.mode = len(data), 0o755 if mode & stat.S_IXUSR else 0o644
+        info.size, info.mode = len(data), shipped_mode(mode)
         archive.addfile(info, io.BytesIO(data))
 
 
-def _too_large(where: str, what: str, sizes: dict[str, int]) -> InvalidInput:
+def link(folder: Path, name: str, where: str) -> str:
+    """Where a link in a folder leads.
+
+    Raises:
+        InvalidInput: It leads out of the folder.
+    """
+    target = (folder / name).readlink()
+    if target.is_absolute() or not (folder / name).parent.joinpath(target).resolve().is_relative_to(folder.resolve()):
+        raise InvalidInput(f"{name} is a link to {target}, which is not shipped", where=where, hint="remove it")
+    return str(target)
+
+
+def shipped_mode(mode: int) -> int:
+    """The mode that a file has in pods: of ours only whether it is a program counts."""
+    return 0o755 if mode & stat.S_IXUSR else 0o644
+
+
+def _too_large(where: str, what: str, sizes: dict[str, int]) -> TooLarge:
     largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
     named = ", ".join(f"{name} ({sizes[name] / 1024:,.0f} KiB)" for name in largest)
-    return InvalidInput(
+    return TooLarge(
         f"is too large to ship: {what}, {MOST_BYTES // 1024} KiB at most; the largest are {named}",
         where=where,
-        hint="leave those out, put the code into an image (--image), or onto a volume (--volume claim:/code)",
+        hint="leave those out, name a claim that takes it (--code-claim NAME), or put it into an image (--image)",
     )

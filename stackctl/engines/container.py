@@ -97,6 +97,12 @@ def stop_seconds(image: str, name: str) -> float:
     return round(seconds, 2)
 
 
+def stop(key: str, seconds: int) -> None:
+    """Ask a container to end, and see that it does, within so many seconds."""
+    with connected() as client:
+        _stop(client, key, seconds)
+
+
 def _run(config: Mapping[str, Any], name: str, hear: Callable[[int, bytes], None]) -> int:
     """Run a container to its end and return its exit code.
 

@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 class File(msgspec.Struct, frozen=True):
     """A file to fetch. `size` is in bytes, None where nobody says; `sha256` lists the digests that are allowed, in hex.
 
-    `wanted_by` is the file and line that asks for it, for errors.
+    `wanted_by` is the file and line that asks for it, and `told_by` what says the digests, for errors.
     """
 
     name: str
@@ -38,6 +38,7 @@ class File(msgspec.Struct, frozen=True):
     size: int | None
     sha256: tuple[str, ...]
     wanted_by: str
+    told_by: str = "the lock"
 
 
 class Downloader:
@@ -46,12 +47,19 @@ class Downloader:
     Args:
         ca: Certificates to trust; the system's if None.
         logins: Host -> `user:password`.
+        heard: Called for each piece of a file, with its name, the bytes that are here, and its size if that is known.
     """
 
-    def __init__(self, ca: Path | None = None, logins: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        ca: Path | None = None,
+        logins: Mapping[str, str] | None = None,
+        heard: Callable[[str, int, int | None], None] | None = None,
+    ) -> None:
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
         self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
         self._logins = dict(logins or {})
+        self._heard = heard
         self._stop = threading.Event()
 
     def size(self, url: str) -> int | None:
@@ -110,7 +118,7 @@ class Downloader:
         if found not in file.sha256:
             part.unlink()
             raise JobFailed(
-                f"{file.name} has another hash than the lock: {found}",
+                f"{file.name} has another hash than {file.told_by}: {found}",
                 where=file.wanted_by,
                 hint="the index or mirror serves another file; do not use it before you know why",
             )
@@ -121,7 +129,7 @@ class Downloader:
         while True:
             begun = part.stat().st_size if part.exists() else 0
             try:
-                if self._append(file.url, part, begun):
+                if self._append(file, part, begun):
                     return
                 reason = "the connection ended early"
             except urllib.error.HTTPError as error:
@@ -132,7 +140,7 @@ class Downloader:
                     raise JobFailed(
                         f"the server answers {error.code} {error.reason} to {_plain(file.url)}",
                         where=file.wanted_by,
-                        hint="the lock names a file that is gone, or you may not read it; see docs/settings.md",
+                        hint=f"{file.told_by} names a file that is gone, or you may not read it; see docs/settings.md",
                     ) from None
                 reason = f"{error.code} {error.reason}"
             except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as error:
@@ -148,9 +156,9 @@ class Downloader:
             if self._stop.wait(2 ** (failures - 1) / 2):
                 raise JobFailed("stopped")
 
-    def _append(self, url: str, part: Path, begun: int) -> bool:
+    def _append(self, file: File, part: Path, begun: int) -> bool:
         """Read from byte `begun` to the end; False if the connection ended before that."""
-        request = _request(url)
+        request = _request(file.url)
         if begun:
             request.add_header("Range", f"bytes={begun}-")
         with self._open(request) as answer:
@@ -163,6 +171,8 @@ class Downloader:
                         raise JobFailed("stopped")
                     out.write(chunk)
                     left = None if left is None else left - len(chunk)
+                    if self._heard:
+                        self._heard(file.name, out.tell(), file.size)
         return left in (None, 0)
 
     def _open(self, request: urllib.request.Request) -> HTTPResponse:

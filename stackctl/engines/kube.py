@@ -14,13 +14,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 import urllib3
 
 from stackctl import __version__
+from stackctl.engines import kube_headers
 from stackctl.engines.kube_login import Login
+from stackctl.engines.kube_paths import address, kind_of
 from stackctl.errors import InvalidInput, StackError
 
 Object = dict[str, Any]
@@ -38,19 +40,6 @@ TRIES, FIRST_TRIES, PATIENCE = 6, 3, 45.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _WORTH_A_RETRY = (429, 500, 502, 503, 504)
-
-_QUOTED = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
-"""A warning of a header."""
-
-_GROUPS = {
-    "Job": "apis/batch/v1",
-    "NetworkPolicy": "apis/networking.k8s.io/v1",
-    "PriorityClass": "apis/scheduling.k8s.io/v1",
-    "RuntimeClass": "apis/node.k8s.io/v1",
-    "SelfSubjectAccessReview": "apis/authorization.k8s.io/v1",
-}
-_PLURALS = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses", "RuntimeClass": "runtimeclasses"}
-_CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "RuntimeClass", "SelfSubjectAccessReview")
 
 
 class ApiError(StackError):
@@ -93,6 +82,14 @@ class _Items(msgspec.Struct, Generic[T]):
     items: list[T]
 
 
+class _Version(msgspec.Struct, rename="camel"):
+    group_version: str
+
+
+class _Group(msgspec.Struct, rename="camel"):
+    preferred_version: _Version
+
+
 class Cluster:
     """One cluster, as the person's own identity; safe to use from several threads."""
 
@@ -107,6 +104,7 @@ class Cluster:
         self._login, self._renewing = Login(context), threading.Lock()
         self.host = self._login.host
         self._answered = False
+        self._served: dict[str, str] = {}
         self.calls = 0
         """Requests sent so far, repeated ones counted again."""
 
@@ -118,6 +116,18 @@ class Cluster:
             if error.status == 404:
                 return None
             raise
+
+    def served(self, group: str) -> str:
+        """The group with the version that the cluster prefers, as `batch/v1`; empty if it has no such group."""
+        if group not in self._served:
+            try:
+                found = self.read(f"apis/{group}", _Group).preferred_version.group_version
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                found = ""
+            self._served[group] = found
+        return self._served[group]
 
     def items(self, kind: str, of: type[T], namespace: str = "", **query: str) -> list[T]:
         """The objects of a kind, with the fields that `of` names; without a namespace, of all namespaces."""
@@ -140,8 +150,16 @@ class Cluster:
         """
         warnings: list[str] = []
         query = {"fieldManager": "stackctl", "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
-        path = address(manifest["kind"], manifest["metadata"].get("namespace", ""))
+        path = address(kind_of(manifest), manifest["metadata"].get("namespace", ""))
         return self._json("POST", path, query, manifest, warnings), warnings
+
+    def apply(self, manifest: Object) -> Object:
+        """Create an object, or make the one that is there as it says; return it as it is then."""
+        metadata = manifest["metadata"]
+        path = address(kind_of(manifest), metadata["namespace"], metadata["name"])
+        query = {"fieldManager": "stackctl", "fieldValidation": "Strict", "force": "true"}
+        kind = {"Content-Type": "application/apply-patch+yaml"}  # of which JSON is a part
+        return _decode(self._request("PATCH", path, query, manifest, extra=kind))
 
     def delete(self, kind: str, name: str, namespace: str, *, uid: str = "") -> bool:
         """Delete an object and, in the background, what it owns; False if there is none.
@@ -214,13 +232,14 @@ class Cluster:
         body: Object | None = None,
         warnings: list[str] | None = None,
         accept: str = JSON,
+        extra: Mapping[str, str] | None = None,
     ) -> bytes:
         """One request with its retries, and what it is answered with."""
         begun, pause, tried = time.monotonic(), _FIRST_PAUSE, 0
         while True:
             tried, wait = tried + 1, 0.0
             try:
-                response = self._send(method, path, query or {}, body, self._patience, accept)
+                response = self._send(method, path, query or {}, body, self._patience, accept, extra)
                 data = response.data
             except urllib3.exceptions.HTTPError as error:
                 failure, tries = self._unreachable(error), TRIES if self._answered else FIRST_TRIES
@@ -228,9 +247,13 @@ class Cluster:
                 self._answered = True
                 if response.status < 400:
                     if warnings is not None:
-                        warnings += _warnings(response.headers)
+                        warnings += kube_headers.warnings(response.headers)
                     return data
-                failure, wait, tries = self._error(response.status, data), _retry_after(response.headers), TRIES
+                failure, wait, tries = (
+                    self._error(response.status, data),
+                    kube_headers.retry_after(response.headers),
+                    TRIES,
+                )
                 if response.status not in _WORTH_A_RETRY and failure.reason != "Conflict":
                     raise failure
             wait = min(max(wait, pause * random.uniform(0.8, 1.2)), _LONGEST_PAUSE)  # noqa: S311 - only spreads load
@@ -283,7 +306,7 @@ class Cluster:
         if token:
             headers["Authorization"] = token
         if body is not None:
-            headers["Content-Type"] = JSON
+            headers.setdefault("Content-Type", JSON)
         self.calls += 1
         url = f"{self.host}/{path}" + (f"?{urlencode(query)}" if query else "")
         return login.pool.request(
@@ -331,14 +354,6 @@ class Cluster:
         return ApiError(message, status=number, reason=reason)
 
 
-def address(kind: str, namespace: str = "", name: str = "", part: str = "") -> str:
-    """The path of an object, a collection, or a part of an object (`log`)."""
-    root = _GROUPS.get(kind, "api/v1")
-    plural = _PLURALS.get(kind, kind.lower() + "s")
-    scope = f"namespaces/{quote(namespace)}/" if namespace and kind not in _CLUSTER_WIDE else ""
-    return f"{root}/{scope}{plural}" + (f"/{quote(name)}" if name else "") + (f"/{part}" if part else "")
-
-
 def _seconds(env: Mapping[str, str]) -> float:
     text = env.get("STACK_KUBE_TIMEOUT") or str(READ_SECONDS)
     try:
@@ -378,14 +393,3 @@ def _decode(data: bytes, *, fallback: bool = False) -> Object:
 
 def _no_object() -> ApiError:
     return ApiError("the cluster answered with what is no object", hint="is the address that of an API server?")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    text = headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else 0.0
-
-
-def _warnings(headers: urllib3.HTTPHeaderDict) -> list[str]:
-    """The texts of `Warning: 299 - "text"` headers, of which proxies may make one; a quote within is escaped."""
-    texts = (text for row in headers.getlist("Warning") for text in _QUOTED.findall(row))
-    return [re.sub(r"\\(.)", r"\1", text) for text in texts]

@@ -14,7 +14,7 @@ from stackctl import assets
 from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.images import words
 from stackctl.images.horovod import Horovod, Toolkit, check_horovod
-from stackctl.images.schema import Base, Devel, Fabric, Family, Image, Tools, Variant
+from stackctl.images.schema import Base, Devel, Fabric, Family, Image, Tools, Variant, Wheels
 from stackctl.images.tables import convert, known_keys, table
 from stackrt.frameworks import OF_IMAGES
 
@@ -36,6 +36,7 @@ class Catalog(msgspec.Struct, frozen=True):
     devel: Devel
     images: dict[str, Image]
     horovod: Horovod | None = None
+    wheels: Wheels = Wheels()
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -54,6 +55,7 @@ class Target(msgspec.Struct, frozen=True):
     prefix: str = PREFIX
     development: bool = False
     """Whether the image for development is meant: the same with compilers, debuggers and notebooks on top."""
+    wheels: Wheels = Wheels()
 
     @property
     def key(self) -> str:
@@ -135,7 +137,9 @@ def load(path: Path | None = None) -> Catalog:
 
 def parse(document: Mapping[str, Any], where: str) -> Catalog:
     """Turn a parsed document into a catalog; `where` is the file name that errors carry."""
-    known_keys(document, ("schema", "bases", "tools", "fabric", "devel", "horovod", "families", "images"), where)
+    known_keys(
+        document, ("schema", "bases", "tools", "fabric", "devel", "wheels", "horovod", "families", "images"), where
+    )
     if document.get("schema") != SCHEMA:
         raise InvalidInput(f"must be {SCHEMA}, not {document.get('schema')!r}", where=f"{where}: schema")
     words.check(document, where)
@@ -143,6 +147,7 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
     tools = convert(document.get("tools", {}), Tools, f"{where}: tools")
     fabric = convert(document.get("fabric", {}), Fabric, f"{where}: fabric")
     devel = convert(document.get("devel", {}), Devel, f"{where}: devel")
+    wheels = convert(document.get("wheels", {}), Wheels, f"{where}: wheels")
     horovod = convert(document["horovod"], Horovod, f"{where}: horovod") if "horovod" in document else None
     families = _families(document, where)
     images = {name: _image(row, families, where, name) for name, row in table(document, "images", where)}
@@ -153,6 +158,11 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
                 where=f"{where}: images.{name}.base",
                 hint=did_you_mean(image.base, bases),
             )
+        if image.sources and not wheels.packages:
+            raise InvalidInput(
+                "the catalog has no table [wheels] that says what makes wheels of source archives",
+                where=f"{where}: images.{name}.sources",
+            )
         cudas = {row: variant.cuda for row, variant in image.variants.items()} if image.horovod else {}
         check_horovod(
             horovod,
@@ -162,7 +172,7 @@ def parse(document: Mapping[str, Any], where: str) -> Catalog:
             template=image.template,
             cudas=cudas,
         )
-    return Catalog(bases=bases, tools=tools, fabric=fabric, devel=devel, images=images, horovod=horovod)
+    return Catalog(bases=bases, tools=tools, fabric=fabric, devel=devel, images=images, horovod=horovod, wheels=wheels)
 
 
 def targets(
@@ -192,6 +202,7 @@ def targets(
             catalog.fabric,
             catalog.horovod if image.horovod else None,
             prefix,
+            wheels=catalog.wheels,
         )
         for image_name, image in chosen.items()
         for variant_name, row in image.variants.items()
@@ -207,6 +218,7 @@ def line_of(path: Path, target: Target, requirement: str) -> int:
         f"[families.{target.image.framework}]",
         "[horovod]",
         "[devel]",
+        "[wheels]",
     )
     name, _, version = requirement.partition("==")
     within = ""
@@ -271,6 +283,14 @@ def _image(row: object, families: Mapping[str, Family], file: str, name: str) ->
             where=f"{where}.framework",
         )
     family = families[image.framework]
+    shared = (*map(words.package, family.packages), *family.compiler)
+    for number, word in enumerate(image.without):
+        if word not in shared:
+            raise InvalidInput(
+                f"[families.{image.framework}] has no {word!r} to leave out",
+                where=f"{where}.without[{number}]",
+                hint=did_you_mean(word, shared),
+            )
     first, *_ = variants.values()
     for key, variant in variants.items():
         place = f"{where}.variants.{key}.framework_packages"

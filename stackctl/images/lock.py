@@ -142,8 +142,8 @@ def resolve(target: Target, settings: Settings, images: Path, kept: Mapping[str,
     locks = locks_of(target)
     held = {lock.kind: _written(images, target, lock) for lock in locks} if kept else {}
     parts = _parts(target, locks, pins, ask, held)
-    # What compiles for a GPU has no say in the versions of an image.
-    told = [lock for lock in locks if lock.kind != "toolkit"]
+    # What compiles for a GPU, or makes wheels, has no say in the versions of an image.
+    told = [lock for lock in locks if lock.kind not in ("toolkit", "wheels")]
     before = _versions(images, target, *told)
     after = {pin.name: pin.version for lock in told for pin in parts[lock.kind]}
     made = f"{target.name} ({target.variant_name}). Made by `stackctl lock {target.name}`; do not edit."
@@ -179,7 +179,8 @@ def _parts(
     """
     parts: dict[Kind, list[Pin]] = {}
     parts["framework"], others = lockfile.split(pins, target.image.framework_layer)
-    parts["horovod"], parts["packages"] = lockfile.split(others, ["horovod"])
+    parts["horovod"], others = lockfile.split(others, ["horovod"])
+    parts["sources"], parts["packages"] = lockfile.split(others, target.image.sources)
     has = {pin.name: f"{pin.name}=={pin.version}" for pin in pins}
     for lock in locks:
         if lock.kind == "builder" and target.horovod:
@@ -188,7 +189,7 @@ def _parts(
             bounds = [version for name, version in has.items() if name not in tools]
             needed = ask(lock.requirements, kept=held.get(lock.kind, {}), constraints=bounds)
             parts[lock.kind] = lockfile.split(needed, [*target.image.framework_layer, "horovod"])[1]
-        elif lock.kind == "toolkit":
+        elif lock.kind in ("toolkit", "wheels"):
             parts[lock.kind] = ask(lock.requirements)
         elif lock.kind == "devel":
             needed = ask(lock.requirements, kept=held.get(lock.kind, {}), constraints=[*has.values()])
@@ -246,10 +247,18 @@ def resolve_tools(rows: catalog.Catalog, settings: Settings, images: Path) -> di
 
 
 def _sizes(target: Target, noted: str, locks: Mapping[str, str], settings: Settings, images: Path) -> dict[str, int]:
-    """The sizes of the packages' files; an index is asked only for locks that hold a package of unknown size."""
+    """The sizes of the packages' files; an index is asked only for locks that hold a package of unknown size.
+
+    And for those with a package that another lock had: whether a source archive will do depends on the lock.
+    """
     path = images / "locks" / noted
-    known = sums.sizes(path.read_text(encoding="utf-8")) if path.exists() else {}
-    fresh = {name: text for name, text in locks.items() if any(pin.digest not in known for pin in lockfile.parse(text))}
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    known = sums.sizes(before)
+    fresh = {
+        name: text
+        for name, text in locks.items()
+        if any(pin.digest not in known or pin.name not in sums.versions(before, name) for pin in lockfile.parse(text))
+    }
     if not fresh:
         return known
     # With it comes all that fetches files, which a build that only checks locks does not need.

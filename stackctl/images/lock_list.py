@@ -12,7 +12,7 @@ from stackctl.images import lockfile
 from stackctl.images.catalog import Target
 from stackctl.images.lockfile import Pin
 
-Kind = Literal["framework", "packages", "horovod", "builder", "toolkit", "devel"]
+Kind = Literal["framework", "packages", "horovod", "builder", "toolkit", "sources", "wheels", "devel"]
 
 TOOLS = "tools.txt"
 """File name, beside the locks of the images, of the lock of what a build uses and leaves behind."""
@@ -25,7 +25,8 @@ class Lock(msgspec.Struct, frozen=True):
     """Its name below images/locks."""
     kind: Kind
     """The framework's own layer; all other packages; Horovod's source release; what compiles it, beside the framework's
-    layer; CUDA's compiler and headers, for that; what the image for development has on top."""
+    layer; CUDA's compiler and headers, for that; source archives that become wheels; what makes them; what the image
+    for development has on top."""
     requirements: tuple[str, ...]
     """What the catalog asks of the resolver for it."""
     installed: bool = False
@@ -45,6 +46,9 @@ def locks_of(target: Target) -> tuple[Lock, ...]:
         locks.append(Lock(f"{target.key}.builder.txt", "builder", compiling))
     if target.toolkit:
         locks.append(Lock(f"{target.key}.toolkit.txt", "toolkit", target.toolkit.packages))
+    if target.image.sources:
+        locks.append(Lock(f"{target.key}.sources.txt", "sources", target.image.sources, installed=True))
+        locks.append(Lock(f"{target.key}.wheels.txt", "wheels", target.wheels.packages))
     developing = (*target.devel.packages, *target.variant.devel_packages)
     return (*locks, Lock(f"{target.key}.devel.txt", "devel", developing))
 

@@ -57,6 +57,7 @@ def facts(target: Target, images: Path) -> str:
         "framework": target.image.framework,
         "horovod": target.horovod is not None,
         "mpi": target.image.mpi,
+        "compiler": bool(target.image.compiler),
         "versions": framework_versions(target, images),
         "cuda": target.variant.cuda,
         "minimum_driver": target.variant.minimum_driver,

@@ -89,12 +89,18 @@ def _wheel(pin: lockfile.Pin, target: Target, installed: PythonPackage | None, i
     elif installed and installed.licences:
         component["licenses"] = _named(installed.licences)
     if pin.name == "horovod":
-        folder = images / "patches" / "horovod"
         component["pedigree"] = {
-            "patches": [_patch(path, images) for path in sorted(folder.glob("*.patch"))],
+            "patches": [_patch(path, images) for path in horovod_patches(images)],
             "notes": "compiled from its source release, with these patches, against the framework in this image",
         }
     return component
+
+
+def horovod_patches(images: Path) -> list[Path]:
+    """The patches that Horovod is built with: to what is compiled, then to its Python code."""
+    return [
+        path for name in ("horovod", "horovod-python") for path in sorted((images / "patches" / name).glob("*.patch"))
+    ]
 
 
 def _patch(path: Path, images: Path) -> Document:

@@ -55,6 +55,8 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Names, with `*`, of the packages that get a layer of their own, below the others."""
     compiler: tuple[str, ...] = ()
     """Debian packages that only programs of the framework call: installed while its wheels are."""
+    sources: tuple[str, ...] = ()
+    """Names of packages in plain Python that exist only as source archives: a stage of the build makes their wheels."""
 
 
 class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +71,9 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: tuple[str, ...] = ()
     framework_layer: tuple[str, ...] = ()
     compiler: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    """What of its family's `packages` and `compiler` it has no use for, by name."""
+    sources: tuple[str, ...] = ()
     horovod: bool = False
     """Whether Horovod is compiled against the framework and installed."""
     mpi: bool = False
@@ -83,10 +88,13 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def with_family(self, family: Family) -> Image:
         """The image with its family's lists before its own; of a package that both name, it has its own version."""
-        packages = {words.package(requirement): requirement for requirement in (*family.packages, *self.packages)}
+        shared = [requirement for requirement in family.packages if words.package(requirement) not in self.without]
+        packages = {words.package(requirement): requirement for requirement in (*shared, *self.packages)}
+        compiler = tuple(name for name in family.compiler if name not in self.without)
+        family = msgspec.structs.replace(family, compiler=compiler)
         lists = {
             key: tuple(dict.fromkeys((*getattr(family, key), *getattr(self, key))))
-            for key in ("apt", "framework_layer", "compiler")
+            for key in ("apt", "framework_layer", "compiler", "sources")
         }
         template = self.template or family.template
         return msgspec.structs.replace(self, template=template, packages=tuple(packages.values()), **lists)
@@ -96,6 +104,12 @@ class Tools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Programs that a build uses and leaves behind."""
 
     uv: str
+
+
+class Wheels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What makes wheels of source archives, in a stage of a build; none of it stays."""
+
+    packages: tuple[str, ...] = ()
 
 
 class Devel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ import re
 import tempfile
 import tomllib
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,6 @@ from stackctl.images import lock_list, lockfile
 from stackctl.images.catalog import Target
 from stackctl.images.lockfile import Pin, place
 from stackctl.images.settings import Settings, uv_environment
-
-COMPILED = ("horovod",)
-"""Packages that a build compiles from their source archives, with tools that have a lock of their own."""
 
 _HINT = "see docs/settings.md for mirrors, a private CA and a wheelhouse"
 
@@ -87,11 +84,13 @@ def _of_lock(path: Path, target: Target, settings: Settings) -> list[tuple[Pin, 
         answer = process.run(argv, env=env, hint="install it with `pip install uv`")
     except CommandFailed as error:
         raise _explained(error, path) from None
+    # What a build makes wheels of, with tools that have a lock of their own.
+    compiled = ("horovod", *target.image.sources)
     packages = {row["name"]: row for row in tomllib.loads(answer)["packages"]}
-    return [(pin, _file(pin, packages[pin.name], path)) for pin in pins]
+    return [(pin, _file(pin, packages[pin.name], path, compiled)) for pin in pins]
 
 
-def _file(pin: Pin, package: dict[str, Any], lock: Path) -> File:
+def _file(pin: Pin, package: dict[str, Any], lock: Path, compiled: Sequence[str]) -> File:
     """The file of a package to fetch: a wheel that the lock allows, else the source release.
 
     Where several wheels fit, the largest: the compiled one, beside one in plain Python.
@@ -103,11 +102,11 @@ def _file(pin: Pin, package: dict[str, Any], lock: Path) -> File:
     if not fits:
         what = f"no file of {pin.name} {pin.version} that is offered has a hash of the lock"
         raise JobFailed(what, where=place(lock, pin.name), hint="the index serves other files than were locked")
-    if not wheels and pin.name not in COMPILED:
+    if not wheels and pin.name not in compiled:
         raise JobFailed(
             f"{pin.name} {pin.version} exists only as a source archive, whose build would fetch tools without a hash",
             where=lock.name,
-            hint="choose a version or another package that has a wheel, or install it in an image of your own",
+            hint="choose one that has a wheel; of plain Python, name it in `sources` of images/catalog.toml",
         )
     row = max(fits, key=lambda row: int(row.get("size", 0)))
     url = str(row["url"])

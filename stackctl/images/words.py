@@ -25,6 +25,7 @@ _REQUIREMENT = (
     re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.+!_-]+"),
     "name==version; `stackctl lock` finds what else is needed",
 )
+_PACKAGE = (re.compile(r"[a-z0-9]+(-[a-z0-9]+)*"), "a package's name without a version, such as promise")
 _FRAMEWORK = (re.compile("|".join(OF_IMAGES)), " or ".join(OF_IMAGES))
 _PATH = (re.compile(r"[A-Za-z0-9_~+./-]+"), "a path below a mirror")
 _FILE = (re.compile(r"[a-z0-9_.-]+\.dockerfile\.j2"), "a file of images/templates")
@@ -42,6 +43,7 @@ _KEYS = {
     "gpu_architectures": _VERSION,
     "uv": _VERSION,
     "version": _VERSION,
+    "sources": _PACKAGE,
     "devel_packages": _REQUIREMENT,
     "framework": _FRAMEWORK,
     "path": _PATH,

@@ -1,4 +1,4 @@
-"""The plan of a pod that prints what a run has kept on its claim. Pure.
+"""The plan of a pod beside a run that has its claim: to print what is kept there, or to put code there. Pure.
 
 A Job and not a bare pod: whoever may submit may make one, and Kubernetes removes it, should nobody else.
 """
@@ -28,12 +28,16 @@ def manifest(
     command: Sequence[str],
     node_choice: Manifest,
     amounts: Manifest | None = None,
+    writes: bool = False,
+    seconds: int = SECONDS,
 ) -> Manifest:
-    """The Job: one pod, which sees the claim and cannot write to it.
+    """The Job: one pod, which sees the claim.
 
     Args:
         node_choice: What it takes over from the run's own pods: where they could run, this one can.
         amounts: Its resources, where AMOUNTS would not be admitted.
+        writes: It may write there.
+        seconds: How long it may take.
     """
     container = {
         "name": CONTAINER,
@@ -42,7 +46,7 @@ def manifest(
         "command": [word.replace("$", "$$") for word in (*INIT, *command)],
         "resources": amounts or AMOUNTS,
         "securityContext": confined(),
-        "volumeMounts": [{"name": "out", "mountPath": OUT, "readOnly": True}],
+        "volumeMounts": [{"name": "out", "mountPath": OUT, **({} if writes else {"readOnly": True})}],
     }
     pod = {
         "restartPolicy": "Never",
@@ -55,6 +59,6 @@ def manifest(
         "volumes": [{"name": "out", "persistentVolumeClaim": {"claimName": claim}}],
     }
     metadata = {"name": name, "namespace": namespace, "labels": MANAGED}
-    spec = {"backoffLimit": 0, "activeDeadlineSeconds": SECONDS, "ttlSecondsAfterFinished": KEPT}
+    spec = {"backoffLimit": 0, "activeDeadlineSeconds": seconds, "ttlSecondsAfterFinished": KEPT}
     template = {"metadata": {"labels": {**MANAGED, **mesh.LABELS}, "annotations": mesh.ANNOTATIONS}, "spec": pod}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": template}}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from stackctl.jobs import serving
 from stackctl.jobs.job import INIT, STOP_MARGIN, Job, contract, launcher
 from stackrt.contract import PORT
 
@@ -39,12 +41,17 @@ class Mount(msgspec.Struct, frozen=True):
         return {**row, "read_only": self.read_only, "bind": {"create_host_path": False}}
 
 
-def mounts(job: Job, *, out: str, workdir: str) -> tuple[Mount, ...]:
-    """What every node sees: the run's folder, and the caller's working folder.
+DATA = "/data"
+"""Where in the containers fetched data sets are."""
 
-    A reference workload only reads there (`--data my.txt`); the user's own command may write.
+
+def mounts(job: Job, *, out: str, workdir: str, data: str = "") -> tuple[Mount, ...]:
+    """What every node sees: the run's folder, the caller's working folder, and fetched data sets if there are any.
+
+    A reference workload only reads in the working folder (`--data my.txt`); the user's own command may write.
     """
-    return Mount(out, "/out"), Mount(workdir, "/workspace", read_only=bool(job.workload))
+    sets = (Mount(data, DATA, read_only=True),) if data else ()
+    return Mount(out, "/out"), Mount(workdir, "/workspace", read_only=bool(job.workload)), *sets
 
 
 def document(
@@ -57,6 +64,7 @@ def document(
     out: str = "/out",
     attempt: int = 1,
     gpus: Sequence[str] = (),
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Document:
     """The Compose document of a job.
 
@@ -67,14 +75,37 @@ def document(
         volumes: Folders for outputs (at /out) and code (at /workspace); a string is taken as Compose's short form.
         gpus: Ids of the GPUs to deal out to the nodes, at least nodes x GPUs of them.
         token: An expression that Compose fills in from its environment; never the token itself.
+        more: What else is in the nodes' environment.
     """
     return {
         "name": job.name,
         "services": {
-            f"node-{node}": _service(job, node, image, user, volumes, token, out, attempt, gpus)
+            f"node-{node}": _service(job, node, image, user, volumes, token, out, attempt, gpus, more)
             for node in range(job.nodes)
         },
     }
+
+
+def published(made: Document, port: int, reads: Mapping[str, str]) -> Document:
+    """The document of a service: this machine's programs reach it, and it sees its model.
+
+    Args:
+        port: Of this machine, on its loopback interface alone.
+        reads: Files and folders of the host, by absolute paths, and where the service sees them.
+    """
+    ((name, row),) = made["services"].items()
+    more = [Mount(source, target, read_only=True).entry for source, target in reads.items()]
+    # Beside its model a service needs nothing of this machine but the folder for its logs.
+    volumes = [volume for volume in row["volumes"] if volume["target"] != "/workspace"]
+    address = f"http://127.0.0.1:{serving.PORT}{serving.SERVERS['stack'].ready}"
+    ask = ["CMD", "python", "-c", f"import urllib.request as u; u.urlopen({address!r}, timeout=3)"]
+    service = {
+        **row,
+        "volumes": [*volumes, *more],
+        "ports": [f"127.0.0.1:{port}:{serving.PORT}"],
+        "healthcheck": {"test": ask, "interval": "5s", "timeout": "5s", "start_period": "60s"},
+    }
+    return {**made, "services": {name: service}}
 
 
 def _service(
@@ -87,10 +118,11 @@ def _service(
     out: str,
     attempt: int,
     gpus: Sequence[str],
+    more: Mapping[str, str],
 ) -> dict[str, Any]:
     """One node of a job as a Compose service."""
     given = contract(job, node, rendezvous=f"node-0:{PORT}", out=out, attempt=attempt)
-    environment = {key: _literal(value) for key, value in given.items()}
+    environment = {key: _literal(value) for key, value in {**given, **more}.items()}
     row: dict[str, Any] = {
         "image": image,
         "hostname": f"node-{node}",

@@ -32,8 +32,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """One training job.
 
     `procs` is the number of ranks on each node; `gpus` is the number of GPUs on each node, 0 on a CPU, and where
-    there are GPUs each rank has one, and keeps to the CPUs near it unless `bind` is `none`. `timeout` is how long nodes
-    wait for one another at the start, and `grace` how long ranks may take to end when the job is stopped, in seconds.
+    there are GPUs each rank has one, and keeps to the CPUs near it unless `bind` is `none`; where `procs` is 1,
+    that rank has all of them. `timeout` is how long nodes wait for one another at the start, and `grace` how long ranks
+    may take to end when the job is stopped, in seconds.
     """
 
     name: str
@@ -54,6 +55,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def world_size(self) -> int:
         """Ranks in all."""
         return self.nodes * self.procs
+
+    @property
+    def all_gpus(self) -> bool:
+        """Whether the one rank of a node takes all of its GPUs, however many that are."""
+        return self.procs == 1 and (self.gpus > 1 or self.workload in workloads.alone())
 
 
 def make(
@@ -93,17 +99,22 @@ def make(
         _between("--seed", seed, 0, 2**32 - 1)
     if procs is not None:
         _between("--procs", procs, 1, MOST_PROCS)
-    if gpus and procs not in (None, gpus):
+    if gpus and procs not in (None, 1, gpus):
         raise InvalidInput(
             f"{gpus} GPUs and {procs} ranks on a node do not go together",
             where="--procs",
-            hint="each GPU has one rank: leave out --procs, or --gpus to train on the CPU",
+            hint="each GPU has one rank, or one rank has all of them (--procs 1): leave out --procs, or --gpus "
+            "to train on the CPU",
         )
     _between("--timeout", timeout, 1, LONGEST)
     _between("--grace", grace, 0, LONGEST)
     extra = _checked_env(env or {})
+    ranks = 1 if procs == 1 else gpus or procs or 1
     if workload:
         row = workloads.find(workload)
+        if row.alone:
+            _one_process(workload, nodes, procs)
+            ranks = 1
         command = (*row.command, *(("--seed", str(seed)) if seed is not None else ()), *arguments)
         default_image, framework = row.image, row.framework
     else:
@@ -121,7 +132,7 @@ def make(
         image=image or default_image,
         framework=framework,
         nodes=nodes,
-        procs=gpus or procs or 1,
+        procs=ranks,
         gpus=gpus,
         device=device or ("cuda" if gpus else "cpu" if procs else "auto"),
         env=extra,
@@ -184,8 +195,19 @@ def contract(job: Job, node: int, *, rendezvous: str, out: str, attempt: int = 1
         "STACK_FRAMEWORK": job.framework,
         "STACK_OUT": out,
         "STACK_TIMEOUT": str(job.timeout),
+        **({"STACK_ALL_GPUS": "1"} if job.all_gpus else {}),
         **job.env,
     }
+
+
+def _one_process(workload: str, nodes: int, procs: int | None) -> None:
+    for option, number, word in (("--nodes", nodes, "node"), ("--procs", procs or 1, "rank")):
+        if number > 1:
+            raise InvalidInput(
+                f"{workload} is one process, and takes all GPUs of its node: it has 1 {word}",
+                where=f"{option} {number}",
+                hint="leave it out; `stackctl workloads` lists those that train on several",
+            )
 
 
 def _check_name(name: str) -> None:

@@ -6,12 +6,12 @@ Plain dictionaries, as Kubernetes' own schema has them; the tests hold them agai
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from stackctl.jobs import lengths, mesh, mounts, patch, pod_options, yaml_text
+from stackctl.jobs import code_on_claim, lengths, mesh, mounts, patch, pod_options, via, yaml_text
 from stackctl.jobs.job import INIT, STOP_MARGIN, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
 from stackctl.jobs.pod_options import USER, PodSettings
@@ -43,7 +43,10 @@ TOKEN_KEY, CODE_KEY = "token", "code.tgz"
 def manifests(
     job: Job, placement: Placement, *, token: str, packed: str = "", values: Mapping[str, str] | None = None
 ) -> list[Manifest]:
-    """Every object of a job, the Job first: it owns the others.
+    """Every object of a job, as it is to be created.
+
+    `run_of` tells the one that stands for the run: it owns those behind it, and what stands before it must be there
+    first.
 
     Args:
         token: The run's secret.
@@ -54,22 +57,28 @@ def manifests(
         InvalidInput: The job's words are too long for a cluster.
     """
     lengths.check(job)
+    via.check(job, placement.via)
     return [
-        _job(job, placement),
+        *_run(job, placement),
         _secret(job, placement, {TOKEN_KEY: token, **(values or {})}, packed),
         _service(job, placement),
         _policy(job, placement),
     ]
 
 
+def run_of(objects: Sequence[Manifest]) -> int:
+    """Which of a job's objects stands for the run: the Job, or what a manager makes it from."""
+    return next(number for number, row in enumerate(objects) if JOB_NOTE in row["metadata"].get("annotations", {}))
+
+
 def digest(manifest: Manifest) -> str:
-    """What tells whether a Job in the cluster is the one that would be submitted."""
+    """What tells whether a run in the cluster is the one that would be submitted."""
     return str(manifest["metadata"]["annotations"][DIGEST_NOTE])
 
 
-def owned(manifest: Manifest, uid: str) -> Manifest:
-    """The object as a dependent of the Job with this uid: it goes when the Job goes."""
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": manifest["metadata"]["name"], "uid": uid}
+def owned(manifest: Manifest, run: Manifest, uid: str) -> Manifest:
+    """The object as a dependent of what stands for the run, which has this uid: it goes when the run goes."""
+    owner = {key: run[key] for key in ("apiVersion", "kind")} | {"name": run["metadata"]["name"], "uid": uid}
     metadata = {**manifest["metadata"], "ownerReferences": [{**owner, "controller": True}]}
     return {**manifest, "metadata": metadata}
 
@@ -94,6 +103,17 @@ def _labels(job: Job, pods: PodSettings) -> dict[str, str]:
     return {**MANAGED, RUN_LABEL: job.name, **workload, **pods.labels}
 
 
+def _run(job: Job, placement: Placement) -> list[Manifest]:
+    """What stands for the run, with its digest, and what must be there before it, which has the same one."""
+    made = via.wrapped(_job(job, placement), placement.via, placement.api)
+    digest = hashlib.sha256()
+    for row in made:
+        digest.update(msgspec.json.encode(row, order="sorted"))
+    for row in made:
+        row["metadata"]["annotations"] = {**row["metadata"].get("annotations", {}), DIGEST_NOTE: digest.hexdigest()}
+    return made
+
+
 def _job(job: Job, placement: Placement) -> Manifest:
     spec: Manifest = {
         "completionMode": "Indexed",
@@ -115,9 +135,7 @@ def _job(job: Job, placement: Placement) -> Manifest:
         metadata["labels"]["kueue.x-k8s.io/queue-name"] = placement.queue
     if placement.code:
         metadata["annotations"][CODE_NOTE] = placement.code
-    made: Manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
-    metadata["annotations"][DIGEST_NOTE] = hashlib.sha256(msgspec.json.encode(made, order="sorted")).hexdigest()
-    return made
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
 def _template(job: Job, placement: Placement) -> Manifest:
@@ -185,8 +203,8 @@ def _pod(job: Job, placement: Placement) -> Manifest:
 
 
 def pod_of(manifest: Manifest) -> Manifest:
-    """The pods' spec of a Job."""
-    spec: Manifest = manifest["spec"]["template"]["spec"]
+    """The pods' spec of an object that holds it: a Job, or what a manager makes one from."""
+    spec: Manifest = (via.template_of(manifest) or {})["template"]["spec"]
     return spec
 
 
@@ -231,16 +249,18 @@ def _container(job: Job, placement: Placement) -> Manifest:
 
 
 def _unpack(job: Job, placement: Placement) -> Manifest:
+    on_claim = code_on_claim.unpack(PACKED, placement.code, WORKSPACE) if placement.code_claim else None
+    packed = ["python", "-m", "tarfile", "-e", f"{PACKED}/{CODE_KEY}", WORKSPACE]
     return {
         "name": UNPACK,
         "image": placement.image,
         "imagePullPolicy": placement.pods.pull_policy,
-        "command": ["python", "-m", "tarfile", "-e", f"{PACKED}/{CODE_KEY}", WORKSPACE],
+        "command": [_literal(word) for word in on_claim or packed],
         "resources": _first_resources(job, placement),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": confined(),
         "volumeMounts": [
-            {"name": "packed", "mountPath": PACKED, "readOnly": True},
+            {"name": _claims(placement).get(placement.code_claim, "packed"), "mountPath": PACKED, "readOnly": True},
             {"name": "workspace", "mountPath": WORKSPACE},
         ],
     }
@@ -255,7 +275,7 @@ def _environment(job: Job, placement: Placement) -> list[Manifest]:
     """The launch contract. What differs between pods comes from their own annotations, so one template does."""
     # With a claim, runs share it: each has a folder of its own there.
     out = f"{OUT}/{job.name}" if placement.claim else OUT
-    given = contract(job, 0, rendezvous=f"{job.name}-0.{job.name}:{PORT}", out=out)
+    given = contract(job, 0, rendezvous=f"{via.job_name(job.name, placement.via)}-0.{job.name}:{PORT}", out=out)
     varying: dict[str, list[Manifest]] = {
         "STACK_NODE_RANK": [{"name": "STACK_NODE_RANK", "valueFrom": _annotation(INDEX_NOTE)}],
         "STACK_ATTEMPT": [
@@ -318,8 +338,11 @@ def _pod_volumes(job: Job, placement: Placement) -> list[Manifest]:
         volumes.append({"name": "out", "emptyDir": {}})
     if placement.code:
         volumes.append({"name": "workspace", "emptyDir": {}})
-        items = [{"key": CODE_KEY, "path": CODE_KEY}]
-        volumes.append({"name": "packed", "secret": {"secretName": job.name, "items": items}})
+        secret = {"secretName": job.name, "items": [{"key": CODE_KEY, "path": CODE_KEY}]}
+        if not placement.code_claim:
+            volumes.append({"name": "packed", "secret": secret})
+        elif placement.code_claim not in _claims(placement):
+            volumes.append({"name": "packed", "persistentVolumeClaim": {"claimName": placement.code_claim}})
     for number, volume in enumerate(placement.volumes):
         claim = {"claimName": volume.claim, **({"readOnly": True} if volume.read_only else {})}
         volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": claim})

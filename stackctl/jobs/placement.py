@@ -13,6 +13,7 @@ from stackctl.jobs import mounts, pod_options, quantity
 from stackctl.jobs.job import Job
 from stackctl.jobs.pod_options import PodOptions, PodSettings
 from stackctl.jobs.profiles import Profile
+from stackctl.jobs.via import JOB
 from stackrt.contract import PREFIX, STACK
 
 OUT, WORKSPACE, PACKED = "/out", "/workspace", "/stack/code"
@@ -57,10 +58,12 @@ class SecretEnv(msgspec.Struct, frozen=True):
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where and with what a job's pods run. Amounts are a node's; `shm` is the size of /dev/shm.
 
-    `retries` is how often the whole job starts anew after a failure. `code` is the SHA-256 of the shipped archive.
-    `topology` is the label of nodes that a queue keeps the pods together by, as of a rack; with `:preferred` if it can.
+    `retries` is how often the whole job starts anew after a failure. `code` is the SHA-256 of the shipped archive, or
+    of the tree of files that the claim `code_claim` holds. `topology` is the label of nodes that a queue keeps the pods
+    together by, as of a rack; with `:preferred` if it can.
     `apart` gives each pod a machine of its own. `kept` is how long the finished Job stays, in seconds. `profile` is
-    what of the cluster's profile counts for this job, and `pods` what else was asked of them.
+    what of the cluster's profile counts for this job, and `pods` what else was asked of them. `via` is what gives the
+    job to the cluster, and `api` the group and version in which the cluster serves that.
     """
 
     namespace: str
@@ -78,9 +81,12 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     priority: str = ""
     retries: int = 3
     code: str = ""
+    code_claim: str = ""
     apart: bool = False
     kept: int = KEPT
     pods: PodSettings = PodSettings()
+    via: str = JOB
+    api: str = ""
 
     @property
     def claim(self) -> str:
@@ -106,9 +112,12 @@ def place(
     priority: str | None = None,
     retries: int = 3,
     code: str = "",
+    code_claim: str | None = None,
     apart: bool = False,
     kept: int = KEPT,
     pods: PodOptions = PodOptions(),  # noqa: B008 - frozen
+    via: str = JOB,
+    api: str = "",
 ) -> Placement:
     """Check what a person asked for.
 
@@ -117,6 +126,7 @@ def place(
         volumes: `claim[:path][:ro]`; the first without a path goes where outputs are written.
         secret_env: `NAME=secret:key`, or `NAME` for a value of the run's own Secret.
         kept: How long the finished Job stays where `pods` does not say.
+        via: What gives the job to the cluster, one of VIAS; a manager in the version that `api` names.
 
     Raises:
         InvalidInput: Something does not fit; names the option.
@@ -124,12 +134,15 @@ def place(
     if not job.name[0].isalpha():
         raise InvalidInput("on Kubernetes a run's name starts with a letter", where=f"--name {job.name}")
     _matches("--namespace", namespace, _LABEL, "a namespace has lower-case letters, digits and dashes, 63 at most")
-    if queue:
-        _matches("--queue", queue, _LABEL_VALUE, "a queue's name goes into a label: 63 characters at most")
+    for option, name, form, rule in (
+        ("--queue", queue, _LABEL_VALUE, "a queue's name goes into a label: 63 characters at most"),
+        ("--priority", priority, _NAME, "a priority class has lower-case letters, digits, dashes and dots"),
+        ("--code-claim", code_claim, _NAME, "a claim's name has lower-case letters, digits, dashes and dots"),
+    ):
+        if name:
+            _matches(option, name, form, rule)
     if topology:
         _check_topology(topology, queue)
-    if priority:
-        _matches("--priority", priority, _NAME, "a priority class has lower-case letters, digits, dashes and dots")
     if not 0 <= retries <= MOST_RETRIES:
         raise InvalidInput(f"must be from 0 to {MOST_RETRIES}", where=f"--retries {retries}")
     if not image or image != image.strip() or any(c.isspace() for c in image):
@@ -174,10 +187,22 @@ def place(
         priority=priority or "",
         retries=retries,
         code=code,
+        code_claim=code_claim or "",
         apart=apart,
         kept=settings.kept or kept,
         pods=settings,
+        via=via,
+        api=api,
     )
+
+
+def output_claim(volumes: Sequence[str]) -> str:
+    """The claim that would keep outputs; empty if there is none.
+
+    Raises:
+        InvalidInput: As `place`.
+    """
+    return next((row.claim for row in _volumes(volumes, (*_TAKEN, OUT, WORKSPACE)) if row.path == OUT), "")
 
 
 def _check_topology(text: str, queue: str | None) -> None:

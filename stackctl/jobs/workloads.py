@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from pathlib import Path
 
@@ -18,12 +19,22 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image: str
     framework: str
     needs: tuple[str, ...] = ()
+    alone: bool = False
+    """Whether it is one process, which takes all GPUs of its node."""
+    data: bool = False
+    """Whether it reads data sets of `stackctl data`."""
 
 
 def load() -> dict[str, Workload]:
     """Every workload by name."""
     text = (Path(__file__).parent / "workloads.toml").read_text(encoding="utf-8")
     return msgspec.convert(tomllib.loads(text), dict[str, Workload])
+
+
+@functools.cache
+def alone() -> frozenset[str]:
+    """Those that are one process."""
+    return frozenset(name for name, row in load().items() if row.alone)
 
 
 def find(name: str) -> Workload:

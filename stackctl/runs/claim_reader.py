@@ -131,7 +131,7 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
         image=source.image,
         command=command,
         node_choice=source.node_choice,
-        amounts=admission.fitted(claim_reader.AMOUNTS, _ranges(cluster, source.namespace)),
+        amounts=admission.fitted(claim_reader.AMOUNTS, ranges(cluster, source.namespace)),
     )
     uid = ""
     try:
@@ -144,7 +144,7 @@ def read(cluster: Cluster, source: Source, *, attempt: int = 0, pattern: str = "
     return Kept(kept.attempt, tuple(file for file in kept.files if file.changed > source.since - CLOCKS_DIFFER))
 
 
-def _ranges(cluster: Cluster, namespace: str) -> list[LimitRange]:
+def ranges(cluster: Cluster, namespace: str) -> list[LimitRange]:
     """The namespace's limit ranges; none where we may not see them."""
     with where_allowed():
         return cluster.items("LimitRange", LimitRange, namespace)
@@ -168,7 +168,7 @@ def _printed(cluster: Cluster, name: str, namespace: str, uid: str) -> str:
         if ended:
             break
         if time.monotonic() > deadline:
-            raise MissingHere(f"the pod that reads it did not start: {_why(cluster, name, namespace, pods)}")
+            raise MissingHere(f"the pod that reads it did not start: {why_waiting(cluster, name, namespace, pods)}")
         time.sleep(LOOK_SECONDS)
     unpacked, said = Unpacked(), b""
     for line in logs.read(cluster, namespace, ended[0].metadata.name):
@@ -179,7 +179,8 @@ def _printed(cluster: Cluster, name: str, namespace: str, uid: str) -> str:
     return unpacked.text
 
 
-def _why(cluster: Cluster, name: str, namespace: str, pods: list[objects.Pod]) -> str:
+def why_waiting(cluster: Cluster, name: str, namespace: str, pods: list[objects.Pod]) -> str:
+    """Why a pod of ours does not run, in the cluster's words."""
     job = cluster.get("Job", name, namespace)
     if job is None:
         return "it was removed"

@@ -58,7 +58,7 @@ class Facts(NamedTuple):
 
     def said(self, reason: str, of: str = "", kind: str = "Pod") -> list[str]:
         """Messages of events with a reason, about the Job or what else is named."""
-        name, kind = (of, kind) if of else (self.job.metadata.name, "Job")
+        name, kind = (of, kind) if of else (self.job.own.name, "Job")
         return [row.message for row in self._about(kind, name) if row.reason == reason]
 
     def refusals(self) -> list[str]:
@@ -68,7 +68,7 @@ class Facts(NamedTuple):
             return []
         # Until an earlier pod has ended nobody misses it: what was refused before that has come right since.
         since = min((_end(pod) for pod in owed), default="") if len(self.newest) >= self.job.spec.completions else ""
-        rows = [row for row in self._about("Job", self.job.metadata.name) if row.reason == "FailedCreate"]
+        rows = [row for row in self._about("Job", self.job.own.name) if row.reason == "FailedCreate"]
         return [row.message for row in rows if not row.time or row.time >= since]
 
     def _about(self, kind: str, name: str) -> list[Event]:
@@ -329,6 +329,20 @@ def queued(facts: Facts) -> Found | None:
         return None
     told, evidence = queues.standing(facts.queue, facts.job.metadata.uid) if facts.queue else ("", [])
     return Found(f": {told}" if told else "", evidence)
+
+
+def unmade(facts: Facts) -> Found | None:
+    """Its manager has not made the Job of a run that is in no queue."""
+    kind = facts.job.unmade
+    if not kind or facts.job.failing:
+        return None
+    said = [
+        row.message
+        for row in facts.events
+        if row.involved_object.kind == kind and row.involved_object.name == facts.job.metadata.name
+        if row.type == "Warning"
+    ]
+    return Found(kind, list(dict.fromkeys(said))[-3:])
 
 
 def ended(facts: Facts) -> Found | None:

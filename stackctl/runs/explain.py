@@ -169,6 +169,12 @@ _WAITING = (
         "the queue starts it when there is room; `kubectl describe workload` tells more",
     ),
     Cause(
+        "no job",
+        evidence.unmade,
+        "{name} is there as a {what}, of which nobody has made a Job",
+        "see whether who looks after such objects runs in the cluster, and lets this one through",
+    ),
+    Cause(
         "claim",
         evidence.mount,
         "{name}: a volume cannot be mounted, on {what}",

@@ -10,6 +10,7 @@ import msgspec
 from stackctl.engines.kube import ApiError, Cluster, where_allowed
 from stackctl.errors import InvalidInput
 from stackctl.jobs.kubernetes import MANAGED, RUN_LABEL, Manifest
+from stackctl.runs import managers
 from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
 
 KINDS = ("Secret", "Service", "NetworkPolicy")
@@ -21,6 +22,11 @@ class Left(msgspec.Struct, frozen=True):
 
     kind: str
     uid: str
+
+    @property
+    def noun(self) -> str:
+        """Its kind without group and version."""
+        return self.kind.rpartition("/")[2]
 
 
 def is_left(there: Manifest, name: str) -> bool:
@@ -34,7 +40,7 @@ def is_left(there: Manifest, name: str) -> bool:
 def find(cluster: Cluster, name: str, namespace: str) -> list[Left]:
     """What of a run no Job owns."""
     found = []
-    for kind in KINDS:
+    for kind in [*KINDS, *managers.beside(cluster)]:
         there = None
         with where_allowed():  # with less than the role in k8s/base nothing can be known of these
             there = cluster.get(kind, name, namespace)
@@ -49,11 +55,11 @@ def remove(cluster: Cluster, name: str, namespace: str, tell: Tell) -> list[str]
     for left in find(cluster, name, namespace):
         try:
             cluster.delete(left.kind, name, namespace, uid=left.uid)
-            removed.append(left.kind)
+            removed.append(left.noun)
         except ApiError as error:
             if error.status != 403:
                 raise
-            stay.append(left.kind)
+            stay.append(left.noun)
     if stay:
         kinds = ",".join(stay).lower()
         why = f"you may not remove the run's {_and(stay)}, which no Job owns; who may: "
@@ -70,7 +76,7 @@ class LeftRun:
 
     def status(self) -> Told:
         """What is there of it."""
-        kinds = [left.kind for left in self._found]
+        kinds = [left.noun for left in self._found]
         text = f"{self.name}: {self._sentence(kinds)}"
         return Told(text, {"name": self.name, "namespace": self._namespace, "state": "gone", "left": kinds})
 
@@ -80,11 +86,11 @@ class LeftRun:
 
     def logs(self, chosen: Lines, *, follow: bool = False) -> Iterator[bytes]:
         """There are none."""
-        raise InvalidInput(self._sentence([left.kind for left in self._found]), where=self.name)
+        raise InvalidInput(self._sentence([left.noun for left in self._found]), where=self.name)
 
     def wait(self, put: Callable[[bytes], None] | None = None) -> Outcome:
         """It has no end."""
-        raise InvalidInput(self._sentence([left.kind for left in self._found]), where=self.name)
+        raise InvalidInput(self._sentence([left.noun for left in self._found]), where=self.name)
 
     def cancel(self) -> str:
         """Remove what is there."""
@@ -92,11 +98,11 @@ class LeftRun:
 
     def execute(self, rank: int, command: Sequence[str] = (), *, tty: bool = False) -> int:
         """Nothing of it runs."""
-        raise InvalidInput(self._sentence([left.kind for left in self._found]), where=self.name)
+        raise InvalidInput(self._sentence([left.noun for left in self._found]), where=self.name)
 
     def forward(self, rank: int, port: int, *, local: int | None = None) -> AbstractContextManager[Forwarded]:
         """Nothing of it runs."""
-        raise InvalidInput(self._sentence([left.kind for left in self._found]), where=self.name)
+        raise InvalidInput(self._sentence([left.noun for left in self._found]), where=self.name)
 
     def _sentence(self, kinds: list[str]) -> str:
         what = f"the namespace {self._namespace} has its {_and(kinds)}, and no Job"

@@ -63,15 +63,24 @@ class JobStatus(Camel, frozen=True):
 
 
 class KubeJob(Camel, frozen=True):
-    """A Job.
+    """A run's Job.
 
-    `namespace_ends` is whether its namespace is being deleted, which a Job does not tell: it is asked beside it.
+    `namespace_ends` is whether its namespace is being deleted, which a Job does not tell: it is asked beside it. Where
+    a manager's object stands for the run, `metadata` is that object's and `made` the Job's; `unmade` is the object's
+    kind if there is no Job of it.
     """
 
     metadata: Metadata
     spec: JobSpec = JobSpec()
     status: JobStatus = JobStatus()
     namespace_ends: bool = False
+    made: Metadata | None = None
+    unmade: str = ""
+
+    @property
+    def own(self) -> Metadata:
+        """Who the Job itself is, which makes the pods."""
+        return self.made or self.metadata
 
     def condition(self, kind: str) -> Condition | None:
         """A condition that holds, or None."""
@@ -118,7 +127,10 @@ class ContainerStatus(Camel, frozen=True):
 
     name: str
     image: str = ""
+    ready: bool = False
+    restart_count: int = 0
     state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
 
 
 class PodSpec(Camel, frozen=True):

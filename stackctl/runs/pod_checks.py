@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from stackctl.engines.kube import ApiError, Cluster, where_allowed
 from stackctl.errors import InvalidInput, MissingHere, did_you_mean
-from stackctl.jobs import kubernetes
 from stackctl.jobs.pod_options import PodSettings
 from stackctl.jobs.profiles import Toleration
 from stackctl.runs.feasibility import Node
@@ -54,7 +53,7 @@ def judge(submission: Submission, answers: Answers) -> list[str]:
         InvalidInput: The namespace does not take such pods.
     """
     placement, said = submission.placement, []
-    pod = kubernetes.pod_of(submission.manifests[0])
+    pod = submission.pod
     with where_allowed():
         said += admitted(answers.of("Namespace") or {}, pod, placement.pods)
     for kind, name, where in _named(placement.pods):

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster, Object, address, where_allowed
+from stackctl.engines.kube import ApiError, Cluster, Object, where_allowed
+from stackctl.engines.kube_paths import address
 from stackctl.errors import InvalidInput, MissingHere, did_you_mean
 from stackctl.jobs import kubernetes
-from stackctl.jobs.placement import Placement, Volume
+from stackctl.jobs.placement import PACKED, Placement, Volume
+from stackctl.jobs.via import MANAGERS
 from stackctl.runs import admission, feasibility, holders, pod_checks, queue_reader
 from stackctl.runs.admission import Refusal
 from stackctl.runs.asked_before import CHECKS
@@ -26,16 +28,14 @@ from stackctl.runs.bounds import LimitRange, PodSpec, Quota
 from stackctl.runs.submission import Submission
 
 NEEDED = (
-    ("create", "batch", "jobs"),
     ("get", "batch", "jobs"),
-    ("delete", "batch", "jobs"),
     ("create", "", "services"),
     ("create", "", "secrets"),
     ("create", "networking.k8s.io", "networkpolicies"),
     ("list", "", "pods"),
     ("get", "", "pods/log"),
 )
-"""What submitting, watching and cancelling take: verb, API group, resource."""
+"""What submitting, watching and cancelling take beside what is in `_needed`: verb, API group, resource."""
 
 _SHARED = {"ReadWriteMany"}
 _AT_ONCE = 8
@@ -62,12 +62,11 @@ class _Answers:
 
     def pod(self, submission: Submission) -> PodSpec:
         """A pod of the job, with what its runtime class takes for itself."""
-        spec = submission.manifests[0]["spec"]["template"]["spec"]
         runtime = None
         with where_allowed():
             runtime = self.of("runtime") if "runtime" in self._futures else None
         overhead = ((runtime or {}).get("overhead") or {}).get("podFixed") or {}
-        return msgspec.structs.replace(msgspec.convert(spec, PodSpec), overhead=overhead)
+        return msgspec.structs.replace(msgspec.convert(submission.pod, PodSpec), overhead=overhead)
 
 
 class _Check(NamedTuple):
@@ -136,7 +135,16 @@ def _check_namespace(cluster: Cluster, name: str) -> None:
 
 def _asks_access(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
     namespace = submission.placement.namespace
-    return {" ".join(row): partial(_allowed, cluster, namespace, row) for row in NEEDED}
+    return {" ".join(row): partial(_allowed, cluster, namespace, row) for row in _needed(submission)}
+
+
+def _needed(submission: Submission) -> list[tuple[str, str, str]]:
+    """What this submission takes: of what stands for the run, and stands before it, all but to list it."""
+    own = [(row["apiVersion"].rpartition("/")[0], address(row["kind"]).rpartition("/")[2]) for row in
+           [submission.run, *submission.before]]  # fmt: skip
+    sends = [("create", "batch", "jobs"), ("get", "", "pods/exec"), ("create", "", "pods/exec")]
+    mine = [(verb, *row) for row in own for verb in ("create", "get", "delete")]
+    return list(dict.fromkeys([*mine, *NEEDED, *(sends if submission.tree else [])]))
 
 
 def _allowed(cluster: Cluster, namespace: str, row: tuple[str, str, str]) -> bool:
@@ -149,7 +157,8 @@ def _allowed(cluster: Cluster, namespace: str, row: tuple[str, str, str]) -> boo
 
 
 def _judge_access(submission: Submission, answers: _Answers) -> list[str]:
-    missing = [f"{verb} {resource}" for verb, group, resource in NEEDED if not answers.of(f"{verb} {group} {resource}")]
+    needed = _needed(submission)
+    missing = [f"{verb} {resource}" for verb, group, resource in needed if not answers.of(f"{verb} {group} {resource}")]
     if missing:
         raise MissingHere(
             f"you may not {', '.join(missing)} in the namespace {submission.placement.namespace}",
@@ -160,19 +169,27 @@ def _judge_access(submission: Submission, answers: _Answers) -> list[str]:
 
 def _asks_claims(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
     kind, namespace = "PersistentVolumeClaim", submission.placement.namespace
-    claims = {row.claim for row in submission.placement.volumes}
+    claims = {row.claim for _, row in _volumes(submission.placement)}
     return {f"claim {claim}": partial(cluster.get, kind, claim, namespace) for claim in claims}
 
 
+def _volumes(placement: Placement) -> list[tuple[str, Volume]]:
+    """The claims of a job, with the option that names each; of the code's every pod reads only."""
+    rows = [("--volume", volume) for volume in placement.volumes]
+    code = Volume(placement.code_claim, PACKED, read_only=True)
+    named = placement.code_claim in {volume.claim for volume in placement.volumes}
+    return [*rows, *([("--code-claim", code)] if placement.code_claim and not named else [])]
+
+
 def _judge_claims(submission: Submission, answers: _Answers) -> list[str]:
-    for volume in submission.placement.volumes:
+    for option, volume in _volumes(submission.placement):
         found = answers.of(f"claim {volume.claim}")
-        _check_claim(volume, found, submission.job.nodes, submission.placement.namespace)
+        _check_claim(option, volume, found, submission.job.nodes, submission.placement.namespace)
     return []
 
 
-def _check_claim(volume: Volume, claim: Object | None, nodes: int, namespace: str) -> None:
-    where = f"--volume {volume.claim}"
+def _check_claim(option: str, volume: Volume, claim: Object | None, nodes: int, namespace: str) -> None:
+    where = f"{option} {volume.claim}"
     if claim is None:
         raise MissingHere(
             f"the namespace {namespace} has no such claim", where=where, hint="`kubectl get pvc` lists them"
@@ -273,7 +290,8 @@ def _judge_quota(submission: Submission, answers: _Answers) -> list[str]:
         for row in admission.judge_quota(pod, quota, pods=nodes, empty=bool(placement.queue))
         if ranges is not None or row.kind != "unsaid"  # a limit range that we may not see may say it
     ]
-    found += admission.judge_objects(Counter(map(counted, submission.manifests)), quotas)
+    makes = MANAGERS[placement.via].makes if placement.via in MANAGERS else ()
+    found += admission.judge_objects(Counter([*map(counted, submission.manifests), *makes]), quotas)
     never = any(row.kind == "too small" for row in found)
     _raise(found, submission, f"ask for less, or {'have it raised' if never else 'wait for other runs'}")
     return list(_attempts(pod, quotas, nodes, placement.retries))
@@ -302,11 +320,12 @@ def _raise(found: Sequence[Refusal], submission: Submission, advice: str) -> Non
 
 
 def _asks_admission(cluster: Cluster, submission: Submission) -> dict[str, _Ask]:
+    # A manager's admission looks for what must be there before, so with such a thing only that can be shown.
     return {"trial": lambda: _trial(cluster, submission.manifests[0])}
 
 
 def _trial(cluster: Cluster, manifest: Object) -> list[str]:
-    """What the cluster warns of when it is shown the Job."""
+    """What the cluster warns of when it is shown the Job, or what a manager makes it from."""
     try:
         return cluster.create(manifest, dry_run=True)[1]
     except ApiError as error:
@@ -332,7 +351,7 @@ def _judge_room(submission: Submission, answers: _Answers) -> list[str]:
     pod = admission.filled(answers.pod(submission), answers.ranges() or [])
     need = {name: amount for name, amount in admission.requests(pod).items() if amount}
     nodes, pods = answers.of("nodes"), answers.of("pods")
-    spec = kubernetes.pod_of(submission.manifests[0])
+    spec = submission.pod
     found = feasibility.room(
         pod_checks.takers(nodes, placement.pods),
         [] if placement.queue else pods,  # a queue waits for room; it only must be there at all

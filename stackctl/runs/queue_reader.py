@@ -14,14 +14,6 @@ from stackctl.runs.queues import Picture
 T = TypeVar("T")
 
 
-class _Version(Kueue, frozen=True):
-    group_version: str
-
-
-class _Group(Kueue, frozen=True):
-    preferred_version: _Version
-
-
 class _Listed(Kueue, frozen=True):
     items: list[LocalQueue]
 
@@ -78,12 +70,8 @@ def _root(cluster: Cluster) -> str:
     Raises:
         ApiError: The cluster does not answer, or does not let us look.
     """
-    try:
-        return f"apis/{cluster.read('apis/kueue.x-k8s.io', _Group).preferred_version.group_version}"
-    except ApiError as error:
-        if error.status == 404:
-            return ""
-        raise
+    served = cluster.served("kueue.x-k8s.io")
+    return f"apis/{served}" if served else ""
 
 
 def _shared(cluster: Cluster, root: str, name: str) -> ClusterQueue | None:

@@ -40,6 +40,9 @@ class Inside(Protocol):
     def connect(self, job: Job, rank: int, port: int) -> Session:
         """A connection to a port of a rank's node."""
 
+    def stop(self, job: Job) -> None:
+        """Ask the node of a service to end."""
+
 
 class Port(msgspec.Struct, frozen=True):
     """A port of a rank of a run, and under which number it is to be reached here; None for the same."""
@@ -119,6 +122,15 @@ class Processes:
 
         return forward.local(port)
 
+    def stop(self, job: Job) -> None:
+        """Ask the launcher, which asks the rank."""
+        from stackrt.launch import enter
+
+        try:
+            enter.stop(job.name, out=str(self._folder))
+        except enter.CannotEnter as error:
+            raise MissingHere(error.message, hint=error.hint) from None
+
 
 class Containers:
     """The way to containers of a Compose project."""
@@ -140,6 +152,12 @@ class Containers:
         from stackctl.engines.container_exec import Executed
 
         return Executed(self._container(job, rank), [*_PYTHON, _RELAY, str(port)], tty=False)
+
+    def stop(self, job: Job) -> None:
+        """Ask its container."""
+        from stackctl.engines import container
+
+        container.stop(self._container(job, 0), job.grace)
 
     def _container(self, job: Job, rank: int) -> str:
         from stackctl.engines import container_exec
@@ -173,6 +191,10 @@ class Pod:
         from stackctl.engines.kube_exec import Forwarded as Connection
 
         return Connection(self._cluster, self._namespace, self._name, port)
+
+    def stop(self, job: Job) -> None:
+        """Ask its pod: another may come in its place."""
+        self._cluster.delete("Pod", self._name, self._namespace)
 
 
 def _enter(job: Job, rank: int, command: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ import msgspec
 
 from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs.job import Job, check
+from stackctl.jobs.via import JOB
 from stackctl.runs.states import State
 
 T = TypeVar("T")
@@ -36,8 +37,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """run.json: what is known of a run beside its job. Times are UTC, ISO 8601.
 
     `workdir` is the folder that it was started in. `namespace`, `context` and `server` say where in which cluster a run
-    on Kubernetes is, `uid` which Job it is there, `claim` which volume claim keeps its outputs, and `node_choice` what
-    a pod that reads them takes over from its pods; `state` is then as it was at the time `seen`.
+    on Kubernetes is, `uid` who it is there, `claim` which volume claim keeps its outputs, and `node_choice` what
+    a pod that reads them takes over from its pods; `via` is what stands for the run there. `state` is then as it was
+    at the time `seen`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     seen: str = ""
     claim: str = ""
     node_choice: dict[str, Any] = {}
+    via: str = JOB
 
 
 def home(env: Mapping[str, str]) -> Path:

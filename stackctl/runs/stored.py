@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from stackctl.errors import InvalidInput
+from stackctl.jobs import serving
 from stackctl.jobs.job import Job
 from stackctl.runs import reach, store, summary
 from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
@@ -101,9 +102,12 @@ class StoredRun:
         return Outcome(record.state, text, hint, record.exit_code, data)
 
     def cancel(self) -> str:
-        """Not ours to do."""
+        """Ask a service to end; what else runs here is its shell's."""
         if self.settle().state != "running":
             return f"{self.name} has ended already"
+        if self._job_is_a_service():
+            self._way_in(0).stop(self.job)
+            return f"{self.name}: asked to end; it answers what it has, and what still comes for a moment"
         raise InvalidInput("runs on this machine: stop it with Ctrl-C in the shell that started it", where=self.name)
 
     def execute(self, rank: int, command: Sequence[str] = (), *, tty: bool = False) -> int:
@@ -114,6 +118,9 @@ class StoredRun:
         """Within the block, a port of a rank's node can be reached on this machine."""
         where = reach.Port(self.name, rank, port, local)
         return reach.forwarded(where, self._way_in(rank), self.job, self._goes_on, self.tell)
+
+    def _job_is_a_service(self) -> bool:
+        return self.job.workload == serving.WORKLOAD
 
     def _way_in(self, rank: int) -> Inside:
         Lines(rank=rank).nodes(self.job)

@@ -18,7 +18,8 @@ from stackctl.jobs.placement import Placement
 from stackctl.runs import store
 
 if TYPE_CHECKING:  # it imports a good deal that a submission without code does not need
-    from stackctl.engines import archive
+    from stackctl.engines.code_tree import Tree
+    from stackctl.runs.shipping import Shipped
 
 _KEY_BYTES = 32
 
@@ -27,23 +28,47 @@ MOST_SECRET_CHARACTERS = 65_536
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """A job, its place, and every object that it is in the cluster; the Job comes first."""
+    """A job, its place, and every object that it is in the cluster, in the order in which they are created."""
 
     job: Job
     placement: Placement
     manifests: list[kubernetes.Manifest]
+    tree: Tree | None = None
+    """The code that is to be on a claim before it."""
+
+    @property
+    def run(self) -> kubernetes.Manifest:
+        """What stands for the run: its Job, or what a manager makes that from."""
+        return self.manifests[kubernetes.run_of(self.manifests)]
+
+    @property
+    def before(self) -> list[kubernetes.Manifest]:
+        """What must be there before it."""
+        return self.manifests[: kubernetes.run_of(self.manifests)]
+
+    @property
+    def owned(self) -> list[kubernetes.Manifest]:
+        """What belongs to it, and goes with it."""
+        return self.manifests[kubernetes.run_of(self.manifests) + 1 :]
+
+    @property
+    def pod(self) -> kubernetes.Manifest:
+        """The spec of its pods."""
+        return kubernetes.pod_of(self.manifests[0])
 
 
-def prepare(job: Job, placement: Placement, packed: archive.Packed | None, env: Mapping[str, str]) -> Submission:
+def prepare(job: Job, placement: Placement, shipped: Shipped | None, env: Mapping[str, str]) -> Submission:
     """Make the manifests.
 
     The run's token is drawn from a key of the person's own: the same submission, repeated, gives the same manifests,
     and nobody else can guess it.
     """
-    text, values = packed.text if packed else "", secret_values(placement, env)
+    text, values = shipped.text if shipped else "", secret_values(placement, env)
     plan = kubernetes.manifests(job, placement, token="", packed=text)
-    token = hmac.new(_key(store.home(env)), kubernetes.digest(plan[0]).encode(), hashlib.sha256).hexdigest()
-    return Submission(job, placement, kubernetes.manifests(job, placement, token=token, packed=text, values=values))
+    digest = kubernetes.digest(plan[kubernetes.run_of(plan)])
+    token = hmac.new(_key(store.home(env)), digest.encode(), hashlib.sha256).hexdigest()
+    made = kubernetes.manifests(job, placement, token=token, packed=text, values=values)
+    return Submission(job, placement, made, shipped.tree if shipped else None)
 
 
 def secret_values(placement: Placement, env: Mapping[str, str]) -> dict[str, str]:

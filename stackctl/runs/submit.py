@@ -10,11 +10,13 @@ from pathlib import Path
 import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster, Object
+from stackctl.engines.kube_paths import kind_of
 from stackctl.errors import InvalidInput, NameTaken, StackError
 from stackctl.jobs import kubernetes, pod_options
 from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
 from stackctl.runs import leftovers, places, preflight, store, summary
 from stackctl.runs.handle import Tell
+from stackctl.runs.managers import ENDS
 from stackctl.runs.store import Record
 from stackctl.runs.submission import Submission
 from stackctl.runs.watch import Run
@@ -43,11 +45,20 @@ def submit(
     store.free_for(folder, written)
     if check:
         ask_first(cluster, ready, tell, skip)
+    if skip or not check:
+        left = f"{', '.join(skip)} (--skip-check)" if check else "anything (--no-preflight)"
+        tell(
+            f"note: not checked beforehand: {left}; `stackctl explain {ready.job.name}` says what keeps it from running"
+        )
     note_registry(ready.placement.image, tell)
+    if ready.tree:
+        from stackctl.runs import code_sender
+
+        code_sender.send(cluster, ready, ready.tree, tell)
     uid, there = _create_or_tell(cluster, ready, tell)
     store.submitted(folder, ready.job, msgspec.structs.replace(written, uid=uid))
     tell(_announcement(cluster, ready, _chosen(folder, written), there=there))
-    return Run(cluster, ready.job.name, ready.placement.namespace, ready.job, uid)
+    return Run(cluster, ready.job.name, ready.placement.namespace, ready.job, uid, ready.placement.via)
 
 
 def record(cluster: Cluster, ready: Submission) -> Record:
@@ -62,7 +73,8 @@ def record(cluster: Cluster, ready: Submission) -> Record:
         context=cluster.context,
         server=cluster.host,
         claim=ready.placement.claim,
-        node_choice=pod_options.surroundings(kubernetes.pod_of(ready.manifests[0])),
+        node_choice=pod_options.surroundings(ready.pod),
+        via=ready.placement.via,
     )
 
 
@@ -111,39 +123,46 @@ def _announcement(cluster: Cluster, ready: Submission, chosen: str, *, there: bo
 
 
 def create(cluster: Cluster, submission: Submission) -> tuple[str, bool]:
-    """Create every object of a job; the Job owns the others, so it comes first and they go with it.
+    """Create every object of a job; what stands for the run owns those behind it, so they go with it.
 
     Returns:
-        The Job's uid, and whether this very job was there already.
+        The uid of what stands for the run, and whether this very job was there already.
 
     Raises:
         NameTaken: The name is that of another job, or of an object that is not ours.
         ApiError: The cluster refused one; what was created is removed again.
     """
-    first, *others = submission.manifests
-    job, there = _create_job(cluster, first)
-    uid = str(job["metadata"]["uid"])
+    run, made = submission.run, list[tuple[Object, str]]()
     try:
-        for manifest in others:
-            _create_owned(cluster, kubernetes.owned(manifest, uid), uid)
+        for manifest in submission.before:
+            found, there = _create_run(cluster, manifest)
+            made += [] if there else [(manifest, found["metadata"]["uid"])]
+        found, there = _create_run(cluster, run)
+        uid = str(found["metadata"]["uid"])
+        made += [] if there else [(run, uid)]
+        for manifest in submission.owned:
+            _create_owned(cluster, kubernetes.owned(manifest, run, uid), uid)
     except BaseException as error:
-        if not there:
-            _undo(cluster, first, uid, error)
+        if made:
+            _undo(cluster, made, error)
         raise
     return uid, there
 
 
 def trial(cluster: Cluster, submission: Submission) -> list[Object]:
     """Have the cluster check every object and fill in what it would, without creating any."""
-    made = [cluster.create(manifest, dry_run=True)[0] for manifest in submission.manifests]
+    # A manager takes the run only when what it names is there, which in a trial nothing is: that one stays as it is.
+    unseen = submission.run if submission.before else None
+    made = [row if row is unseen else cluster.create(row, dry_run=True)[0] for row in submission.manifests]
     for row in made:
         row["metadata"].pop("managedFields", None)  # who has set which field: of no use to a reader
     return made
 
 
-def _create_job(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:
-    """The Job as the cluster has it, and whether an earlier submission made it."""
+def _create_run(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:
+    """What stands for the run as the cluster has it, or what is there before; whether an earlier submission made it."""
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+    kind = kind_of(manifest)
     sent = 0
     for _ in range(_TRIES):
         before = cluster.calls
@@ -153,11 +172,11 @@ def _create_job(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:
             if error.reason != "AlreadyExists":
                 raise
             sent += cluster.calls - before
-        there = cluster.get("Job", name, namespace)
+        there = cluster.get(kind, name, namespace)
         if there is None:
             continue
         if there["metadata"].get("deletionTimestamp"):
-            _wait_until_gone(cluster, "Job", there)
+            _wait_until_gone(cluster, kind, there)
             continue
         if (there["metadata"].get("annotations") or {}).get(DIGEST_NOTE) != kubernetes.digest(manifest):
             raise NameTaken(
@@ -191,11 +210,18 @@ def _create_owned(cluster: Cluster, manifest: Object, uid: str) -> None:
         owners = [row.get("uid") for row in there["metadata"].get("ownerReferences") or []]
         if uid in owners:
             return
+        remove = f"stackctl cancel {metadata['name']} -n {metadata['namespace']}"
+        if _is_of_another(cluster, there, metadata["ownerReferences"][0]["kind"]):
+            raise NameTaken(
+                f"the namespace {metadata['namespace']} has a run of this name, with another --via",
+                where=f"--name {metadata['name']}",
+                hint=f"choose another name, or remove it: {remove}",
+            )
         if leftovers.is_left(there, metadata["name"]):
             raise NameTaken(
                 f"the namespace {metadata['namespace']} has a {kind} of this name, of a run that kubectl applied",
                 where=f"--name {metadata['name']}",
-                hint=f"remove it: stackctl cancel {metadata['name']} -n {metadata['namespace']}",
+                hint=f"remove it: {remove}",
             )
         if RUN_LABEL not in (there["metadata"].get("labels") or {}) or not owners:
             raise NameTaken(
@@ -207,6 +233,13 @@ def _create_owned(cluster: Cluster, manifest: Object, uid: str) -> None:
     raise InvalidInput("its name keeps being taken and freed", where=f"--name {metadata['name']}")
 
 
+def _is_of_another(cluster: Cluster, there: Object, kind: str) -> bool:
+    """Whether an object belongs to a run of its name that is there through something else."""
+    metadata = there["metadata"]
+    others = [row for row in metadata.get("ownerReferences") or [] if row.get("kind") != kind]
+    return any(cluster.get(kind_of(row), metadata["name"], metadata["namespace"]) for row in others)
+
+
 def _wait_until_gone(cluster: Cluster, kind: str, there: Object) -> None:
     metadata = there["metadata"]
     deadline = time.monotonic() + GOING_SECONDS
@@ -216,18 +249,19 @@ def _wait_until_gone(cluster: Cluster, kind: str, there: Object) -> None:
             return
         time.sleep(LOOK_SECONDS)
     raise NameTaken(
-        f"an earlier run's {kind} is still being removed",
+        f"an earlier run's {kind.rpartition('/')[2]} is still being removed",
         where=f"--name {metadata['name']}",
         hint="wait a little, or choose another name",
     )
 
 
-def _undo(cluster: Cluster, first: Object, uid: str, error: BaseException) -> None:
-    """Remove a job that could not be made whole."""
-    name, namespace = first["metadata"]["name"], first["metadata"]["namespace"]
+def _undo(cluster: Cluster, made: Sequence[tuple[Object, str]], error: BaseException) -> None:
+    """Remove a job that could not be made whole: what was made of it, with its uids."""
+    name, namespace = made[0][0]["metadata"]["name"], made[0][0]["metadata"]["namespace"]
     try:
         with undisturbed():
-            cluster.delete("Job", name, namespace, uid=uid)
+            for manifest, uid in reversed(made):
+                cluster.delete(kind_of(manifest), name, namespace, uid=uid)
     except StackError:
         if isinstance(error, StackError):
             with contextlib.suppress(AttributeError):
@@ -236,4 +270,4 @@ def _undo(cluster: Cluster, first: Object, uid: str, error: BaseException) -> No
 
 def _ended(job: Object) -> bool:
     conditions = (job.get("status") or {}).get("conditions") or []
-    return any(row["type"] in ("Complete", "Failed") and row["status"] == "True" for row in conditions)
+    return any(row["type"] in ENDS and row["status"] == "True" for row in conditions)

@@ -92,7 +92,8 @@ def _place(run: Record, *, several: bool) -> str:
 
 
 def _files(folder: Path, result: Mapping[str, Any] | None) -> list[str]:
-    rows = {"plot": folder / "loss.png", "sample": folder / "sample.txt"}
+    names = {"plot": "loss.png", "sample": "sample.txt", "model": "model.keras", "pictures": "predictions.png"}
+    rows = {label: folder / name for label, name in names.items()}
     if result and result.get("checkpoint"):
         rows["checkpoint"] = folder / str(result["checkpoint"])
     rows["logs"] = folder / "logs"

@@ -16,7 +16,8 @@ from stackctl.engines.kube import ApiError, Cluster, Silent, where_allowed
 from stackctl.errors import JobFailed
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import RUN_LABEL, SELECTOR
-from stackctl.runs import holders, logs, node_failures, objects, observe, queue_reader, rejoin
+from stackctl.jobs.via import JOB
+from stackctl.runs import holders, logs, managers, node_failures, objects, observe, queue_reader, rejoin
 from stackctl.runs.evidence import Facts
 from stackctl.runs.handle import NoSuchRun
 from stackctl.runs.node_failures import NodeFailure
@@ -33,13 +34,14 @@ _WAITING_LINES = 10_000
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A run on a cluster: where, its Job as found, and the job that it was made from."""
+    """A run on a cluster: where, the job that it was made from, and what stands for it there, through `via`."""
 
     cluster: Cluster
     name: str
     namespace: str
     job: Job
     uid: str
+    via: str = JOB
 
 
 def find(cluster: Cluster, name: str, namespace: str) -> Run:
@@ -48,20 +50,25 @@ def find(cluster: Cluster, name: str, namespace: str) -> Run:
     Raises:
         NoSuchRun: There is none, or something else made the Job.
     """
-    found = _job(cluster, name, namespace)
-    return Run(cluster, name, namespace, observe.job_of(found), found.metadata.uid)
+    found, via = cluster.get("Job", name, namespace), JOB
+    if found is None or RUN_LABEL not in (found["metadata"].get("labels") or {}):
+        via, found = managers.find(cluster, name, namespace) or (JOB, None)
+    if found is None:
+        raise NoSuchRun(f"the namespace {namespace} has no run named {name}", hint="`stackctl list` shows the runs")
+    job = msgspec.convert({"metadata": found["metadata"]}, objects.KubeJob)
+    return Run(cluster, name, namespace, observe.job_of(job), job.metadata.uid, via)
 
 
 def look(run: Run) -> tuple[objects.KubeJob, list[objects.Pod]]:
-    """The Job and its pods, of all attempts, now; two requests whatever the size.
+    """The Job and its pods, of all attempts, now; two requests whatever the size, and one more through a manager.
 
     Raises:
         JobFailed: It was removed meanwhile.
     """
-    found = run.cluster.get("Job", run.name, run.namespace)
-    if found is None or found["metadata"]["uid"] != run.uid:
+    job = _job(run)
+    if job is None or job.metadata.uid != run.uid:
         raise JobFailed(f"{run.name} was removed meanwhile")
-    job, pods = msgspec.convert(found, objects.KubeJob), _pods(run)
+    pods = _pods(run, job)
     if _may_end_with_its_namespace(job, pods) and namespace_ends(run.cluster, run.namespace):
         job = msgspec.structs.replace(job, namespace_ends=True)
     return job, pods
@@ -95,7 +102,7 @@ def facts(run: Run) -> Facts:
     """All that explains a run: its objects, and events about it and its first pods that wait."""
     found, pods = look(run)
     without = Facts(found, pods)
-    names = [run.name, *(pod.metadata.name for pod in without.stuck[:2])]
+    names = dict.fromkeys([run.name, found.own.name, *(pod.metadata.name for pod in without.stuck[:2])])
     events: list[objects.Event] = []
     for name in names:
         events += _events(run, name)
@@ -157,7 +164,7 @@ def wait(run: Run, seen: Callable[[View], None]) -> View:
 
 def cancel(run: Run) -> None:
     """Remove a run with its pods and everything that belongs to it."""
-    run.cluster.delete("Job", run.name, run.namespace, uid=run.uid)
+    run.cluster.delete(managers.kind(run.cluster, run.via), run.name, run.namespace, uid=run.uid)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -371,13 +378,15 @@ def _as_printed(line: Line) -> bytes:
     return line.text if line.rank is None else logs.without_prefix(line.text)
 
 
-def _job(cluster: Cluster, name: str, namespace: str) -> objects.KubeJob:
-    found = cluster.get("Job", name, namespace)
-    if found is None or RUN_LABEL not in (found["metadata"].get("labels") or {}):
-        raise NoSuchRun(f"the namespace {namespace} has no run named {name}", hint="`stackctl list` shows the runs")
-    return msgspec.convert(found, objects.KubeJob)
+def _job(run: Run) -> objects.KubeJob | None:
+    if run.via != JOB:
+        return managers.look(run.cluster, run.via, run.name, run.namespace)
+    found = run.cluster.get("Job", run.name, run.namespace)
+    return msgspec.convert(found, objects.KubeJob) if found else None
 
 
-def _pods(run: Run) -> list[objects.Pod]:
-    selector = f"batch.kubernetes.io/controller-uid={run.uid}"
+def _pods(run: Run, job: objects.KubeJob) -> list[objects.Pod]:
+    if not job.own.uid:
+        return []
+    selector = f"batch.kubernetes.io/controller-uid={job.own.uid}"
     return run.cluster.items("Pod", objects.Pod, run.namespace, labelSelector=selector)

@@ -17,7 +17,7 @@ OnCluster = Callable[..., Any]
 
 pytestmark = pytest.mark.needs("cluster")
 
-ROLE, _, _DEBUGGER, _, ROOM, _ = yaml.safe_load_all((ROOT / "k8s" / "base" / "rbac.yaml").read_text())
+ROLE, _, _DEBUGGER, _, ROOM, *_ = yaml.safe_load_all((ROOT / "k8s" / "base" / "rbac.yaml").read_text())
 
 
 class Submitter:

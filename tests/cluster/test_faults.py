@@ -134,7 +134,7 @@ def test_a_submission_that_is_cut_is_made_whole_by_repeating_it(
     connection = kube.Cluster()
     uid = ""
     for manifest in ready.manifests[:number]:
-        made, _ = connection.create(kubernetes.owned(manifest, uid) if uid else manifest)
+        made, _ = connection.create(kubernetes.owned(manifest, ready.run, uid) if uid else manifest)
         uid = uid or str(made["metadata"]["uid"])
     assert submit.create(connection, ready) == (uid, True)
     assert names(cluster, namespace) == whole("cut")

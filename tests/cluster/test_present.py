@@ -74,6 +74,8 @@ def test_a_sidecar_that_stays_up_keeps_no_run_running(with_sidecar: Submitter, s
         assert words in waited.stderr
     assert with_sidecar.told("explain", "bad")["cause"] == "sidecar"
     assert with_sidecar.status("bad").state == "failed"
+    listed = json.loads(with_sidecar.stackctl("list", "--json").stdout)
+    assert {row["name"]: row["state"] for row in listed} == {"good": "succeeded", "bad": "failed"}
     with_sidecar.cancel("good")
     with_sidecar.cancel("bad")
     assert with_sidecar.stackctl("logs", "good").stdout.splitlines() == ["[0] here", "[1] here"]

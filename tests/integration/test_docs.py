@@ -41,6 +41,15 @@ RUN_ELSEWHERE = {
         "train/test_prepare.py::test_gpt_trains_on_it_and_says_what_is_missing"
     ),
     "torchrun --nproc-per-node 4 -m stackrt.train.gpt --steps 100": "train/test_launched.py",
+    "stackctl run lm --procs 2 -- --model my-model --init my-model --data chats.jsonl": (
+        "train/test_finetune.py::test_the_held_out_dialogues_are_answered_better"
+    ),
+    "stackctl run lm --procs 2 -- --model my-model --init my-model --data chats.jsonl --lora 16 --export my-chat": (
+        "train/test_finetune.py::test_an_export_with_adapters_is_what_peft_merges"
+    ),
+    "STACK_TEST_KILLS=50 python -m pytest tests/integration/train/test_lm_failures.py -s -k kills_at_random": (
+        "train/test_lm_failures.py::test_kills_at_random_moments_also_within_a_save"
+    ),
     "torchrun --nproc-per-node 2 docs/examples/ddp.py": "train/test_examples.py::test_under_torchrun",
     "stackctl test pytorch --on kubernetes --all-nodes": "../cluster/test_suite.py::test_the_bad_node_is_named",
     "docker compose run --rm suite": "test_compose_file.py::test_the_suite_runs_for_any_uid_on_a_read_only_root",
@@ -55,6 +64,12 @@ RUN_ELSEWHERE = {
     "stackctl lock pytorch": "test_lock.py::test_locks_are_made_from_the_catalog",
     "make images": "test_build.py::test_make_images_builds_what_it_is_told",
     "make images IMAGES=pytorch tensorflow VARIANT=cpu": "test_build.py::test_make_images_builds_what_it_is_told",
+    "stackctl data fetch fashion-mnist": (
+        "images/pictures/test_pictures.py::test_cnn_learns_fashion_mnist_and_goes_on_after_a_stop"
+    ),
+    "STACK_DATA_MIRROR=/media/usb/sets stackctl data fetch fashion-mnist": (
+        "../unit/stackctl/data/test_cache.py::test_a_mirror_goes_first_and_may_be_a_folder"
+    ),
     "stackctl wheelhouse pytorch wheels --variant cpu": (
         "ship/test_wheelhouse.py::test_it_says_first_what_it_fetches_and_keeps_what_is_there"  # of a small image
     ),
@@ -63,6 +78,9 @@ RUN_ELSEWHERE = {
     ),
     "stackctl submit --nodes 2 --gpus 8 --secret-env WANDB_API_KEY -- python mine.py": (
         "../cluster/test_identity.py::test_a_value_of_ones_own_is_in_the_runs_secret_and_nowhere_else"
+    ),
+    "stackctl submit --via jobset --nodes 2 --gpus 8": (
+        "../cluster/test_via.py::test_one_job_by_all_three_gives_the_same_parameters"
     ),
     "stackctl render": "test_lock.py::test_locks_are_made_from_the_catalog",
     "stackctl status gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
@@ -75,6 +93,15 @@ RUN_ELSEWHERE = {
     ),
     "stackctl shell gpt-1122-031500 --rank 3": "test_enter.py::test_containers_are_entered",
     "stackctl forward gpt-1122-031500 6006": "../cluster/test_exec.py::test_a_port_of_the_pods_loopback_is_reached",
+    "stackctl serve plays": "serve/test_command.py::test_a_run_is_served_as_a_process",
+    "stackctl serve plays --on compose --token-file token": "serve/test_command.py::test_a_service_as_a_container",
+    "stackctl serve plays -- --workers 2 --max-batch 32": "serve/test_command.py::test_an_interrupted_service_ends",
+    "stackctl serve plays/export --on kubernetes --volume checkpoints --replicas 2 --name plays": (
+        "../cluster/test_service.py::test_a_service_answers_and_is_changed_without_a_failed_request"
+    ),
+    "stackctl forward plays 8000": (
+        "../cluster/test_service.py::test_a_service_answers_and_is_changed_without_a_failed_request"
+    ),
     "stackctl explain gpt-1122-031500": "../cluster/test_access.py::test_the_role_is_enough",
     "stackctl submit -f job.toml": "../cluster/test_options.py::test_the_cluster_takes_every_option",
     "stackctl submit -f job.toml --nodes 4 --env NCCL_DEBUG=INFO": (

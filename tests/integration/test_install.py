@@ -52,7 +52,9 @@ def test_it_holds_catalog_templates_locks_and_payload(wheel: Path) -> None:
         "locks/pytorch-cpu.txt",
         "build/apt-install",
         "build/horovod-wheel",
+        "build/horovod-patch",
         "patches/horovod/01-cxx17.patch",
+        "patches/horovod-python/05-keras.patch",
         "dockerfiles/pytorch-cpu.Dockerfile",
     ):
         assert f"stackctl/_assets/images/{name}" in names

@@ -15,6 +15,10 @@ from stackctl.engines import archive, process
 from stackctl.errors import InvalidInput
 
 
+def pack(folder: Path, *, everything: bool = False) -> archive.Packed:
+    return archive.pack(folder, archive.look(folder, everything=everything))
+
+
 def names(packed: archive.Packed) -> dict[str, tarfile.TarInfo]:
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed.text))) as found:
         return {member.name: member for member in found.getmembers()}
@@ -35,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_file_is_shipped_where_there_is_no_repository(folder: Path) -> None:
-    packed = archive.pack(folder)
+    packed = pack(folder)
     assert sorted(names(packed)) == ["latest", "mine.py", "pkg/run.sh"]
     assert names(packed)["pkg/run.sh"].mode == 0o755
     assert names(packed)["latest"].linkname == "pkg/run.sh"
@@ -46,11 +50,10 @@ def test_in_a_repository_what_git_tracks_is_shipped_and_the_rest_is_named(folder
     (folder / ".gitignore").write_text("*.log\n")
     (folder / "train.log").write_text("")
     git(folder, "add", ".gitignore", "mine.py")
-    packed = archive.pack(folder)
-    assert sorted(names(packed)) == [".gitignore", "mine.py"]
-    assert packed.left_out == ("latest", "pkg/run.sh")
+    assert sorted(names(pack(folder))) == [".gitignore", "mine.py"]
+    assert archive.look(folder).left_out == ("latest", "pkg/run.sh")
     (folder / "mine.py").unlink()
-    assert sorted(names(archive.pack(folder))) == [".gitignore"]
+    assert sorted(names(pack(folder))) == [".gitignore"]
 
 
 def test_what_git_keeps_out_is_not_shipped_where_git_cannot_tell_what_it_is(
@@ -65,9 +68,9 @@ def test_what_git_keeps_out_is_not_shipped_where_git_cannot_tell_what_it_is(
 
     def refused(where: Path) -> str:
         with pytest.raises(InvalidInput) as error:
-            archive.pack(where)
+            pack(where)
         assert "; or --code-all ships every file but git's own" in error.value.hint
-        assert sorted(names(archive.pack(where, everything=True))) == (everything if where == folder else ["run.sh"])
+        assert sorted(names(pack(where, everything=True))) == (everything if where == folder else ["run.sh"])
         return f"{error.value.message} {error.value.hint}"
 
     with monkeypatch.context() as patch:
@@ -81,38 +84,55 @@ def test_what_git_keeps_out_is_not_shipped_where_git_cannot_tell_what_it_is(
         assert "is a git repository, and git is not installed here" in refused(folder)
     (folder / ".git" / "HEAD").unlink()
     assert "not a git repository" in refused(folder)
-    assert archive.pack(folder, everything=True).names == tuple(everything)
+    assert list(archive.look(folder, everything=True).sizes) == everything
 
 
 def test_repositories_within_a_folder_are_shipped_without_what_is_gits_own(folder: Path) -> None:
     git(folder / "pkg", "init", "--quiet")
-    assert sorted(names(archive.pack(folder))) == ["latest", "mine.py", "pkg/run.sh"]
+    assert sorted(names(pack(folder))) == ["latest", "mine.py", "pkg/run.sh"]
+
+
+def test_submodules_are_shipped_and_one_that_is_not_there_is_named(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    library = tmp_path_factory.mktemp("library")
+    (library / "lib.py").write_text("")
+    as_me = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "protocol.file.allow=always"]
+    for words in (["init", "--quiet"], ["add", "."], [*as_me, "commit", "--quiet", "--message", "a"]):
+        git(library, *words)
+    git(folder, "init", "--quiet")
+    git(folder, *as_me, "submodule", "add", "--quiet", str(library), "there")
+    git(folder, *as_me, "submodule", "add", "--quiet", str(library), "absent")
+    git(folder, "submodule", "deinit", "--force", "absent")
+    found = archive.look(folder)
+    assert list(found.sizes) == [".gitmodules", "there/lib.py"]
+    assert found.absent == ("absent",)
 
 
 def test_the_same_files_give_the_same_bytes(folder: Path) -> None:
-    first = archive.pack(folder)
+    first = pack(folder)
     os.utime(folder / "mine.py", (1, 1))
-    assert archive.pack(folder) == first
+    assert pack(folder) == first
     (folder / "mine.py").write_text("print(2)\n")
-    assert archive.pack(folder).sha256 != first.sha256
+    assert pack(folder).sha256 != first.sha256
 
 
 def test_a_large_folder_is_refused_with_its_largest_files(folder: Path) -> None:
     (folder / "weights.bin").write_bytes(os.urandom(archive.MOST_BYTES + 1))
-    with pytest.raises(InvalidInput, match=r"900 KiB at most; the largest are weights.bin \(900 KiB\)"):
-        archive.pack(folder)
+    with pytest.raises(archive.TooLarge, match=r"900 KiB at most; the largest are weights.bin \(900 KiB\)"):
+        pack(folder)
     (folder / "weights.bin").unlink()
     with (folder / "sparse").open("wb") as file:
         file.truncate(archive.MOST_UNPACKED + 1)
     with pytest.raises(InvalidInput, match="256 MiB unpacked"):
-        archive.pack(folder)
+        pack(folder)
 
 
 def test_what_cannot_be_shipped_is_an_error(folder: Path, tmp_path: Path) -> None:
     (folder / "out").symlink_to("/etc/passwd")
     with pytest.raises(InvalidInput, match="out is a link to /etc/passwd"):
-        archive.pack(folder)
+        pack(folder)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InvalidInput, match="nothing to ship"):
-        archive.pack(empty)
+        pack(empty)

@@ -20,11 +20,11 @@ def steps(image: str) -> list[str]:
     return [line for line in reversed(printed.splitlines()) if line.startswith(("RUN ", "COPY "))]
 
 
-def in_image(image: str, out: Path, *words: str, scripts: Path | None = None) -> str:
+def in_image(image: str, out: Path, *words: str, scripts: Path | None = None, timeout: float = 300) -> str:
     """Run a command in one container without a network, with a folder at /out, and one of scripts at /workspace."""
     argv = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--env", "OMP_NUM_THREADS=1"]
     argv += ["--volume", f"{out}:/out", *(["--volume", f"{scripts}:/workspace:ro"] if scripts else []), image, *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -36,6 +36,8 @@ class ImageFacts:
     budget: int
     """Bytes that the image may have; 0 for no budget."""
     mpi: bool = False
+    compiler: bool = True
+    """Whether the image is to have a compiler for what its framework compiles while it runs."""
 
     @property
     def frameworks(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ import hashlib
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from stackrt.checks.tf_ranks import LEARNING_RATE, SEED, WIDTH, batch, error, network, take_device
+from stackrt.checks.tf_ranks import LEARNING_RATE, ROWS, SEED, WIDTH, batch, error, network, take_device
 
 
 def collectives() -> dict[str, list[float]]:
@@ -46,29 +46,55 @@ def optimizer() -> dict[str, float]:
     return {"horovod_error": found}
 
 
-def keras_fit() -> dict[str, str]:
-    """Fit with Horovod's optimizer for Keras, and with each of its callbacks.
+def keras_fit() -> dict[str, dict[str, str | list[float]]]:
+    """Fit for two epochs with Horovod's optimizer for Keras, and each of its callbacks in turn.
 
     Returns:
-        Callback -> what `fit` with it ends with, empty if it works; `sha256` of the weights after the first.
+        Callback -> `problem` that `fit` ended with, or empty; `sha256` of the weights; `loss` and `rates` (the learning
+        rate as a part of the full one) after each epoch.
     """
     import horovod.tensorflow.keras as hvd_keras
 
     hvd_keras.init()
-    rank, found = hvd_keras.rank(), {}
-    callbacks = hvd_keras.callbacks
-    for callback in (callbacks.BroadcastGlobalVariablesCallback(0), callbacks.MetricAverageCallback()):
+    take_device(hvd_keras.local_rank())
+    rank = hvd_keras.rank()
+    found: dict[str, dict[str, str | list[float]]] = {}
+    kinds = hvd_keras.callbacks
+    broadcast = kinds.BroadcastGlobalVariablesCallback
+    for callback in (
+        None,
+        kinds.MetricAverageCallback(),
+        kinds.LearningRateWarmupCallback(LEARNING_RATE, warmup_epochs=2),
+        kinds.LearningRateScheduleCallback(LEARNING_RATE, 0.5),
+    ):
         # Every rank begins with other weights and has rows of its own.
         tf.keras.utils.set_random_seed(SEED + rank)
         model = tf.keras.Sequential([tf.keras.Input((WIDTH,)), tf.keras.layers.Dense(1)])
-        problem = ""
+        rates = Rates()
+        problem, losses = "", []
+        callbacks = [broadcast(0), *([callback] if callback else []), rates]
         try:
-            model.compile(hvd_keras.DistributedOptimizer(tf.keras.optimizers.SGD(LEARNING_RATE)), "mse")
-            model.fit(*batch(rank), verbose=0, callbacks=[callback])
+            steps = tf.keras.optimizers.SGD(LEARNING_RATE, momentum=0.5)
+            model.compile(hvd_keras.DistributedOptimizer(steps), "mse", jit_compile=False)
+            fitted = model.fit(*batch(rank), batch_size=ROWS, epochs=2, verbose=0, callbacks=callbacks)
+            losses = [float(loss) for loss in fitted.history["loss"]]
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
-        found[type(callback).__name__] = problem
         weights = b"".join(values.tobytes() for values in model.get_weights())
-        found.setdefault("sha256", hashlib.sha256(weights).hexdigest())
+        digest = hashlib.sha256(weights).hexdigest()
+        name = type(callback).__name__ if callback else broadcast.__name__
+        found[name] = {"problem": problem, "sha256": digest, "loss": losses, "rates": rates.seen}
     hvd_keras.shutdown()
     return found
+
+
+class Rates(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Notes the learning rate after each epoch, as a part of the full one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        """Note it."""
+        self.seen.append(round(float(self.model.optimizer.learning_rate.numpy()) / LEARNING_RATE, 6))

@@ -7,9 +7,9 @@ from typing import Any
 
 from stackrt.checks import ranks
 from stackrt.checks.context import Context
-from stackrt.checks.pytorch import judge_training, ranks_failed
+from stackrt.checks.pytorch import NO_COMPILER, judge_training, ranks_failed
 from stackrt.checks.registry import check
-from stackrt.checks.result import Result, failed, passed, warned
+from stackrt.checks.result import Result, failed, passed, skipped, warned
 
 SUSPECT = "run gpu-health and burn; if they pass, compare with another GPU and another driver"
 
@@ -183,6 +183,8 @@ def judge_amp(found: Mapping[str, tuple[str, str, bool]]) -> Result:
 )
 def compile_gpu(context: Context) -> Result:
     """Run a Triton kernel and a compiled function in empty caches."""
+    if context.image and not context.image.compiler:
+        return skipped(NO_COMPILER)
     made = context.scratch / "compiled"
     os.environ |= {
         "TRITON_CACHE_DIR": str(made / "triton"), "TORCHINDUCTOR_CACHE_DIR": str(made / "inductor"),

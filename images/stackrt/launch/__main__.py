@@ -191,7 +191,7 @@ def choose_device(contract: Contract, console: Console) -> tuple[str, str | None
     from stackrt.launch.gpus import count_visible
 
     gpus, procs = count_visible(), contract.procs
-    if gpus == procs:
+    if gpus == procs or (contract.all_gpus and gpus):
         return "cuda", choose_driver(console)
     if gpus == 0 and contract.device == "auto":
         console.say("no GPU visible: STACK_DEVICE=auto means cpu here")

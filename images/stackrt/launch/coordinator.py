@@ -207,7 +207,7 @@ class Coordinator:
         if self._stop_signal is not None:
             return
         when = float(message["time"]) - seat.offset
-        sentence = failure.rank_sentence(rank, node, local_rank, seat.host, code, message["raised"])
+        sentence = failure.rank_sentence(rank, node, local_rank, seat.host, code, message["raised"], message["known"])
         where: dict[str, Any] = {"node": node, "rank": rank, "local_rank": local_rank, "host": seat.host}
         where |= {"signal": failure.signal_name(-code) if code < 0 else None, "last_lines": message["last_lines"]}
         exit_code = failure.exit_code(code)

@@ -6,6 +6,7 @@ without a command it is a shell. The command takes this program's place, so its 
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,17 @@ def find(run: str, node: int, local_rank: int, *, out: str = "") -> Rank:
         f"`stackctl status {run}` says how the run fares",
         NOT_THERE,
     )
+
+
+def stop(run: str, *, out: str) -> None:
+    """Ask a run's launcher to end, which asks its ranks.
+
+    Raises:
+        CannotEnter: none of its ranks runs.
+    """
+    launcher = _parent(PROC / str(find(run, 0, 0, out=out).pid))
+    if launcher > 1:
+        os.kill(launcher, signal.SIGTERM)
 
 
 def plan(rank: Rank, command: Sequence[str], own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:

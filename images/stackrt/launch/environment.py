@@ -38,6 +38,8 @@ class Contract(NamedTuple):
     """What reports call this machine."""
     fabric: str = nccl.ANY
     """The network between nodes that the cluster's profile promises, of `nccl.FABRICS`."""
+    all_gpus: bool = False
+    """Whether this node's one rank has all of its GPUs, in place of a rank for each."""
 
     def __repr__(self) -> str:
         """Name the node, never the token."""
@@ -58,12 +60,15 @@ def read(env: Mapping[str, str]) -> Contract:
         env, "STACK_NODE_RANK", 0, 0, nodes - 1, f"STACK_NODES is {nodes}, so number the nodes from 0 to {nodes - 1}"
     )
     host, port = _rendezvous(env, nodes)
+    all_gpus, procs = _choice(env, "STACK_ALL_GPUS", ("0", "1"), "0") == "1", _procs(env)
+    if all_gpus and procs > 1:
+        raise ConfigError(f"STACK_ALL_GPUS=1 with STACK_PROCS={procs}: one rank has all GPUs; leave out one of them")
     return Contract(
         run=_line(env, "STACK_RUN", "run"),
         attempt=_attempt(env),
         nodes=nodes,
         node=node,
-        procs=_procs(env),
+        procs=1 if all_gpus else procs,
         device=_choice(env, "STACK_DEVICE", DEVICES),
         host=host,
         port=port,
@@ -73,6 +78,7 @@ def read(env: Mapping[str, str]) -> Contract:
         timeout=_seconds(env, "STACK_TIMEOUT", TIMEOUT),
         machine=_line(env, "STACK_HOST", os.uname().nodename),
         fabric=_choice(env, "STACK_FABRIC", tuple(nccl.FABRICS), nccl.ANY),
+        all_gpus=all_gpus,
     )
 
 

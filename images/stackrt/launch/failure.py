@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stackrt.contract import FAILED, Reason
+from stackrt.frameworks import Sign
 from stackrt.signals import STOPS
 
 SCHEMA = 1
@@ -105,12 +107,36 @@ def report(
     return head | {"exit_code": code, "time": stamp} | nowhere | where
 
 
-def rank_sentence(rank: int, node: int, local_rank: int, host: str, code: int, raised: str | None = None) -> str:
-    """Say in one sentence how a rank ended.
+def known_cause(signs: Iterable[Sign], code: int, device: str, said: str) -> str | None:
+    """Return the cause of a failure that its framework tells obscurely; None for any other.
+
+    Args:
+        signs: the framework's.
+        code: exit code, or minus a signal's number.
+        device: what the ranks were to use.
+        said: what the rank printed.
+    """
+    name = signal_name(-code) if code < 0 else ""
+    for sign in signs:
+        if sign.signal in ("", name) and sign.device in ("", device) and re.search(sign.words, said):
+            return sign.cause
+    return None
+
+
+def rank_sentence(
+    rank: int, node: int, local_rank: int, host: str, code: int, raised: str | None = None, cause: str | None = None
+) -> str:
+    """Say how a rank ended.
 
     Args:
         raised: the exception that it was leaving with when it had to be ended.
+        cause: what is known of the reason, beside what the rank says.
     """
+    how = _how_it_ended(rank, node, local_rank, host, code, raised)
+    return f"{how}; {cause}" if cause else how
+
+
+def _how_it_ended(rank: int, node: int, local_rank: int, host: str, code: int, raised: str | None) -> str:
     who = f"rank {rank} (node {node}, local rank {local_rank}, host {host})"
     if raised is not None:
         return f"{who} failed first: it raised {raised}"

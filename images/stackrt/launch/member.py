@@ -206,7 +206,7 @@ class Member:
     def _keep_to(self) -> list[frozenset[int]]:
         """The CPUs that each rank keeps to: those near its GPU, unless `--bind none` or a CPU run."""
         free = [frozenset[int]()] * self._contract.procs
-        if not self._bind or self._device != "cuda":
+        if not self._bind or self._device != "cuda" or self._contract.all_gpus:
             return free
         from stackrt.launch import gpus, numa
 
@@ -263,7 +263,10 @@ class Member:
                 self.send(message | {"raised": raised.text, "inferred": not raised.recorded})
 
     def _failed(self, rank: Rank, code: int, when: float) -> Message:
+        signs = FRAMEWORKS[self._contract.framework].signs
+        known = failure.known_cause(signs, code, self._device, rank.said()) if signs else None
         message: Message = {"type": "failed", "rank": rank.rank, "local_rank": rank.local_rank, "code": code}
+        message["known"] = known
         return message | {"time": when, "last_lines": rank.lines.last(), "raised": None, "inferred": False}
 
     def _ranks_ended(self) -> None:

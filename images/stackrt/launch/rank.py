@@ -15,6 +15,9 @@ from stackrt.launch.raised import Raised, recorded
 PF_EXITING = 0x4
 """A flag of a Linux process (include/linux/sched.h)."""
 
+SAID_MOST = 256 << 10
+"""Bytes at either end of a log in which a failure's cause is looked for: at the start libraries tell what they lack."""
+
 SHELLS = ("ash", "bash", "busybox", "dash", "ksh", "sh", "zsh")
 
 
@@ -50,6 +53,7 @@ class Rank:
             error_file.unlink(missing_ok=True)  # of an earlier attempt of this number
         self.lines = Lines(prefix)
         self.log = log
+        self._log_file = Path(log.name) if log is not None else None
         self.pid = self.pipe = -1
         self.code: int | None = None
         """Exit code, or minus a signal's number; None while it runs."""
@@ -106,6 +110,18 @@ class Rank:
     def raised(self) -> Raised | None:
         """The exception that ended it or is about to, if it has told of one."""
         return recorded(self._error_file) or self.lines.exceptions.raised
+
+    def said(self) -> str:
+        """What it printed: the beginning and the end of its log; without one, its last lines."""
+        try:
+            if self._log_file is None:
+                raise FileNotFoundError
+            with self._log_file.open("rb") as file:
+                start = file.read(SAID_MOST)
+                file.seek(max(len(start), file.seek(0, os.SEEK_END) - SAID_MOST))
+                return (start + file.read()).decode(errors="replace")
+        except OSError:
+            return "\n".join(self.lines.last())
 
     def shells_children(self) -> list[int]:
         """What runs in the foreground of a rank that is a shell, also below further shells; none for another program.

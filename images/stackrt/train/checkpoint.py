@@ -3,6 +3,8 @@
 A checkpoint is one file, `step-000123.pt`: what `torch.save` writes, then one line with its length and SHA-256.
 `torch.load` ignores that line, so the file also opens without this module. It is written under another name, flushed to
 disk and renamed, so a name that exists is a whole file; the line proves it again when the file is read.
+
+Where there is no torch, it is `step-000123.npz`, which `np.load` opens.
 """
 
 import hashlib
@@ -10,43 +12,44 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import Any, BinaryIO, Literal
 
 from stackrt.train.errors import BadInputError, TrainerError
 
 FORMAT = 1
 _TRAILER = re.compile(rb"\nstack-checkpoint (\d{4}) (\d{16}) ([0-9a-f]{64})\n\Z")
 _TRAILER_BYTES = len(b"\nstack-checkpoint 0001 ") + 16 + 1 + 64 + 1
-_NAME = re.compile(r"step-(\d{6,})\.pt\Z")
+_NAME = re.compile(r"step-(\d{6,})\.(?:pt|npz)\Z")
 _CHUNK = 1 << 22
 
 State = dict[str, Any]
+Form = Literal["pt", "npz"]
+"""torch's, for tensors, numbers, text and containers of them; numpy's, for plain values, and arrays by name."""
 
 
 class Damaged(Exception):
     """A file that is no whole checkpoint; says why."""
 
 
-def save(folder: Path, step: int, state: State, keep: int) -> Path:
+def save(folder: Path, step: int, state: State, keep: int, form: Form = "pt") -> Path:
     """Write a checkpoint so that it is either whole or absent, then delete all but the newest `keep`.
 
     Args:
         folder: The checkpoints' folder; made if absent.
         step: Optimizer steps done, part of the file's name.
-        state: Tensors, numbers, text and containers of them (what `weights_only` loading accepts).
+        state: What the form holds; of torch's, what `weights_only` loading accepts.
         keep: Checkpoints left in the folder, 1 or more.
+        form: How the file is written, and its ending.
 
     Raises:
         TrainerError: The disk is full or failing. Nothing half-written stays and older checkpoints are untouched.
     """
-    path = folder / f"step-{step:06d}.pt"
+    path = folder / f"step-{step:06d}.{form}"
     temporary = folder / f".{path.name}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            _write(file, state)
+            _write(file, state, form)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -84,6 +87,12 @@ def load(path: Path) -> State:
         file.seek(0)
         if _sha256(file, length) != digest:
             raise Damaged("its content does not match its checksum")
+    if path.suffix == ".npz":
+        from stackrt.train import arrays
+
+        return arrays.read(path)
+    import torch
+
     state: State = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
@@ -190,15 +199,26 @@ class _Hashing:
         self._file.flush()
 
 
-def _write(file: BinaryIO, state: State) -> None:
+def _write(file: BinaryIO, state: State, form: Form) -> None:
     hashing = _Hashing(file)
+    if form == "npz":
+        from stackrt.train import arrays
+
+        hashing.write(arrays.packed(state))
+    else:
+        _write_torch(hashing, state)
+    file.write(f"\nstack-checkpoint {FORMAT:04d} {hashing.length:016d} {hashing.digest.hexdigest()}\n".encode())
+
+
+def _write_torch(hashing: _Hashing, state: State) -> None:
+    import torch
+
     try:
         torch.save(state, hashing)  # type: ignore[arg-type]  # it needs write() only
     except Exception:
         if hashing.error is not None:
             raise hashing.error from None
         raise
-    file.write(f"\nstack-checkpoint {FORMAT:04d} {hashing.length:016d} {hashing.digest.hexdigest()}\n".encode())
 
 
 def _sha256(file: BinaryIO, length: int) -> str:
@@ -211,7 +231,7 @@ def _sha256(file: BinaryIO, length: int) -> str:
 
 def _steps(folder: Path) -> list[tuple[int, Path]]:
     """The finished checkpoints of a folder, oldest first."""
-    found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step-*.pt"))
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step-*"))
     return sorted((int(match[1]), path) for match, path in found if match)
 
 

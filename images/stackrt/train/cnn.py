@@ -1,4 +1,4 @@
-"""Train a small network on handwritten digits with TensorFlow's MultiWorkerMirroredStrategy.
+"""Train a small network on pictures with TensorFlow's MultiWorkerMirroredStrategy: handwritten digits by default.
 
     python -m stackrt.train.cnn                                     one process
     stackctl run cnn --nodes 2 --procs 2 --on compose               two nodes of two ranks
@@ -9,31 +9,46 @@ Each rank computes its part of a step's pictures; the gradients of all are summe
 import os
 import sys
 
+from stackrt.pictures import trainer
+
+if __name__ == "__main__":
+    # A wrong option, or a set that is not there, does not cost the import of TensorFlow.
+    trainer.early(sys.argv[1:], "Train a small network on pictures with MultiWorkerMirroredStrategy.")
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras  # Keras 3 leaves tf.distribute to this, its predecessor
 
-from stackrt.train import digits, report
-from stackrt.train.digits import Options
-from stackrt.train.errors import TrainerError
+from stackrt.pictures.data import Floats
+from stackrt.pictures.formats import Whole
+from stackrt.pictures.options import Options
+from stackrt.pictures.trainer import State
 from stackrt.train.tf_config import place
 
 
-def network(lr: float) -> tuple[keras.Model, keras.optimizers.Optimizer]:
-    """Two convolutions and a dense layer, with weights from the seed set before."""
+def network(lr: float, shape: tuple[int, int, int], classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """Two convolutions and a dense layer, with weights from the seed set before; more of it for larger pictures."""
+    layers = keras.layers
+    large = min(shape[:2]) >= 16
     model = keras.Sequential([
-        keras.layers.Conv2D(16, 3, padding="same", activation="relu", input_shape=(8, 8, 1), name="conv1"),
-        keras.layers.MaxPool2D(),
-        keras.layers.Conv2D(32, 3, padding="same", activation="relu", name="conv2"),
-        keras.layers.Flatten(),
-        keras.layers.Dense(10, name="dense"),
+        layers.Conv2D(16, 3, padding="same", activation="relu", input_shape=shape, name="conv1"),
+        layers.MaxPool2D(),
+        layers.Conv2D(32, 3, padding="same", activation="relu", name="conv2"),
+        *([layers.MaxPool2D()] if large else []),
+        layers.Flatten(),
+        *([layers.Dense(128, activation="relu", name="dense1")] if large else []),
+        layers.Dense(classes, name="dense"),
     ])  # fmt: skip
-    return model, keras.optimizers.SGD(lr, momentum=0.9)
+    optimizer = keras.optimizers.SGD(lr, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    return model, optimizer
 
 
 def make_deterministic(seed: int) -> None:
     """The same seed gives the same weights, bit for bit, for a number of ranks."""
-    tf.config.threading.set_intra_op_parallelism_threads(digits.THREADS)
+    # Once it has computed anything, TensorFlow takes no other number, nor the same again.
+    if tf.config.threading.get_intra_op_parallelism_threads() != trainer.THREADS:
+        tf.config.threading.set_intra_op_parallelism_threads(trainer.THREADS)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
 
@@ -45,53 +60,97 @@ def take_device(local_rank: int) -> str:
     return "cuda" if gpus else "cpu"
 
 
-def run(o: Options) -> None:
-    """Train, and leave weights and result.
+def state_of(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> State:
+    """Parameters by name, and what the optimizer keeps by its place: its names need not differ."""
+    return State(
+        {variable.name: variable.numpy() for variable in model.trainable_variables},
+        {f"{number:03}": variable.numpy() for number, variable in enumerate(optimizer.variables)},
+    )
 
-    Raises:
-        TrainerError: The ranks end with different weights.
-    """
-    rank, local_rank = place(os.environ)
-    device = take_device(local_rank)
-    make_deterministic(o.seed)
-    # Before any other operation: this starts the server that the other ranks look for (TF_CONFIG).
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    world_size = strategy.num_replicas_in_sync
-    pictures, labels, test_pictures, test_labels = digits.load()
-    with strategy.scope():
-        model, optimizer = network(o.lr)
-    log = digits.Report(o, "cnn", rank, world_size, device)
 
-    def part(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x, training=True))
-            loss = tf.reduce_sum(losses) / o.batch_size
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))  # sums over the ranks
-        return loss
+def restore(state: State, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Put such a state back."""
+    for variable in model.trainable_variables:
+        variable.assign(state.weights[variable.name])
+    for number, variable in enumerate(optimizer.variables):
+        variable.assign(state.optimizer[f"{number:03}"])
 
-    @tf.function
-    def train(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(part, args=(x, y)), axis=None)
 
-    @tf.function
-    def total(number: tf.Tensor) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, args=(number,)), axis=None)
+def guesses(model: keras.Model, pictures: Floats) -> Whole:
+    """The likeliest label of each picture."""
+    found: Whole = np.argmax(model(pictures).numpy(), axis=1)
+    return found
 
-    for step in range(o.steps):
-        chosen = digits.batch(o, step, rank, world_size, len(labels))
-        loss = train(tf.constant(pictures[chosen]), tf.constant(labels[chosen]))
-        if log.due(step + 1):
-            log.add(step + 1, float(loss))
 
-    weights = {variable.name: variable.numpy() for variable in model.trainable_variables}
-    # Every rank's digest as a number: if all are equal, their sum is the ranks times any of them.
-    number = int(report.arrays_sha256(weights)[:12], 16)
-    if int(total(tf.constant(number, tf.int64))) != number * world_size:
-        raise TrainerError("the ranks end with different weights; the machine or its network computes wrongly")
-    guesses = np.argmax(model(test_pictures).numpy(), axis=1)
-    log.finish(weights, float(np.mean(guesses == test_labels)))
+class Mirrored:
+    """This rank's replica under the strategy, for the trainer."""
+
+    def __init__(self, o: Options, shape: tuple[int, int, int], classes: int) -> None:
+        self.rank, local_rank = place(os.environ)
+        self.device = take_device(local_rank)
+        make_deterministic(o.seed)
+        # Before any other operation: this starts the server that the other ranks look for (TF_CONFIG).
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        self.world_size: int = strategy.num_replicas_in_sync
+        with strategy.scope():
+            model, optimizer = network(o.lr, shape, classes)
+        self._model, self._optimizer, self._lr = model, optimizer, o.lr
+        self._last = tf.zeros(())
+
+        def part(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x, training=True))
+                loss = tf.reduce_sum(losses) / o.batch_size
+            gradients = tape.gradient(loss, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))  # sums over the ranks
+            return loss
+
+        @tf.function
+        def train(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(part, args=(x, y)), axis=None)
+
+        @tf.function
+        def total(numbers: tf.Tensor) -> tf.Tensor:
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, args=(numbers,)), axis=None)
+
+        self._train, self._total = train, total
+
+    def total(self, numbers: Whole) -> Whole:
+        """The sum of each number over the ranks."""
+        if self.world_size == 1:
+            return numbers
+        found: Whole = self._total(tf.constant(numbers, tf.int64)).numpy()
+        return found
+
+    def step(self, pictures: Floats, labels: Whole, lr: float) -> None:
+        """Train on this rank's part of a step."""
+        if lr != self._lr:
+            self._optimizer.learning_rate.assign(lr)
+            self._lr = lr
+        self._last = self._train(tf.constant(pictures), tf.constant(labels))
+
+    def loss(self) -> float:
+        """The mean loss of the last step over all ranks."""
+        return float(self._last)
+
+    def guesses(self, pictures: Floats) -> Whole:
+        """The likeliest label of each picture."""
+        return guesses(self._model, pictures)
+
+    def state(self) -> State:
+        """What a checkpoint holds."""
+        return state_of(self._model, self._optimizer)
+
+    def restore(self, state: State) -> None:
+        """Take over a checkpoint's."""
+        restore(state, self._model, self._optimizer)
+
+
+def run(o: Options) -> int:
+    """Train; return the exit code."""
+    data = trainer.load(o)
+    return trainer.train(o, "cnn", Mirrored(o, data.shape, len(data.classes)), data)
 
 
 if __name__ == "__main__":
-    sys.exit(digits.main(run, sys.argv[1:], "Train a small network on digits with MultiWorkerMirroredStrategy."))
+    sys.exit(trainer.main(run, sys.argv[1:]))

@@ -95,4 +95,5 @@ def flag(name: str) -> str:
 
 def describe(options: Any) -> dict[str, Any]:
     """A trainer's options as plain values for JSON."""
-    return asdict(options) | {"out": str(options.out), "data": [str(path) for path in options.data]}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
+    return plain | {"out": str(options.out), "data": [str(path) for path in options.data]}

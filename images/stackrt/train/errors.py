@@ -41,7 +41,7 @@ launcher reports the first failed rank and its last lines."""
 
 def say_once(text: str) -> None:
     """Print what is wrong on every rank from rank 0 only; the others wait a moment."""
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("RANK", os.environ.get("HOROVOD_RANK", "0")) == "0":
         print(f"error: {text}", file=sys.stderr, flush=True)
     else:
         time.sleep(HEAD_START)

@@ -6,17 +6,21 @@ from stackrt import skus
 from stackrt.train import models
 
 
-def per_token(parameters: int, shape: models.Shape, context: int, tied: bool) -> float:
+def per_token(parameters: int, trained: int, shape: models.Shape, context: int, tied: bool) -> float:
     """Floating-point operations of forward and backward for one token: 6 N + 12 L H Q T.
+
+    A weight that is not trained needs no gradient of its own, which is a third of the 6.
 
     Args:
         parameters: All of them; an input embedding that is not also the output layer is looked up, and not multiplied.
+        trained: Those that are trained.
         shape: Layers L, heads H and head size Q.
         context: T.
         tied: Whether the embedding is also the output layer.
     """
     multiplied = parameters - (0 if tied else shape.vocabulary * shape.width)
-    return 6 * multiplied + 12 * shape.layers * shape.heads * shape.head_size * context
+    learned = multiplied if trained == parameters else trained
+    return 4 * multiplied + 2 * learned + 12 * shape.layers * shape.heads * shape.head_size * context
 
 
 def peak(device: torch.device) -> float | None:

@@ -1,4 +1,4 @@
-"""Train a small network on handwritten digits with Horovod and TensorFlow.
+"""Train a small network on pictures with Horovod and TensorFlow: handwritten digits by default.
 
     python -m stackrt.train.horovod_tf                                     one process
     stackctl run horovod-tf --nodes 2 --procs 2 --on compose               two nodes of two ranks
@@ -7,67 +7,87 @@ Each rank computes its part of a step's pictures; Horovod averages the gradients
 """
 
 import sys
+from functools import partial
 
 import horovod.tensorflow as hvd
-import numpy as np
 import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
-from stackrt.train import digits, report
-from stackrt.train.cnn import make_deterministic, network
-from stackrt.train.digits import Options
-from stackrt.train.errors import PeersGoneError, TrainerError
+from stackrt.pictures import trainer
+from stackrt.pictures.data import Floats
+from stackrt.pictures.formats import Whole
+from stackrt.pictures.trainer import State
+from stackrt.train import cnn, horovod_run
+from stackrt.train.horovod_run import HorovodOptions
 
 
-def run(o: Options) -> None:
-    """Train, and leave weights and result.
+class Averaging:
+    """This rank's network under Horovod, for the trainer."""
 
-    Raises:
-        TrainerError: The ranks end with different weights.
-    """
-    hvd.init()
-    rank, world_size = hvd.rank(), hvd.size()
-    make_deterministic(o.seed)
-    pictures, labels, test_pictures, test_labels = digits.load()
-    model, optimizer = network(o.lr)
-    hvd.broadcast_variables(model.variables, root_rank=0)
-    log = digits.Report(o, "horovod-tf", rank, world_size)
+    device = "cpu"
 
-    @tf.function
-    def train(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x, training=True))
-            loss = tf.reduce_mean(losses)
-        tape = hvd.DistributedGradientTape(tape)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return loss
+    def __init__(self, o: HorovodOptions, shape: tuple[int, int, int], classes: int) -> None:
+        self.rank: int = hvd.rank()
+        self.world_size: int = hvd.size()
+        cnn.make_deterministic(o.seed)
+        model, optimizer = cnn.network(o.lr, shape, classes)
+        hvd.broadcast_variables(model.variables, root_rank=0)
+        self._model, self._optimizer, self._lr = model, optimizer, o.lr
+        self._last = tf.zeros(())
 
-    for step in range(o.steps):
-        chosen = digits.batch(o, step, rank, world_size, len(labels))
-        loss = train(tf.constant(pictures[chosen]), tf.constant(labels[chosen]))
-        if log.due(step + 1):
-            log.add(step + 1, float(hvd.allreduce(loss, name="loss")))
+        variables, compression = model.trainable_variables, getattr(hvd.Compression, o.compression)
 
-    weights = {variable.name: variable.numpy() for variable in model.trainable_variables}
-    if len(set(hvd.allgather_object(report.arrays_sha256(weights)))) > 1:
-        raise TrainerError("the ranks end with different weights; the machine or its network computes wrongly")
-    guesses = np.argmax(model(test_pictures).numpy(), axis=1)
-    log.finish(weights, float(np.mean(guesses == test_labels)))
-    hvd.shutdown()
+        @tf.function
+        def train(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+            loss, gradients = tf.zeros(()), [tf.zeros_like(variable) for variable in variables]
+            for part_x, part_y in zip(tf.split(x, o.accumulate), tf.split(y, o.accumulate), strict=True):
+                with tf.GradientTape() as tape:
+                    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(part_y, model(part_x, training=True))
+                    mean = tf.reduce_mean(losses) / o.accumulate
+                loss += mean
+                gradients = [sum(pair) for pair in zip(gradients, tape.gradient(mean, variables), strict=True)]
+            # As DistributedGradientTape does for one pass.
+            averaged = [
+                hvd.allreduce(gradient, compression=compression, name=f"gradient.{number}")
+                for number, gradient in enumerate(gradients)
+            ]
+            optimizer.apply_gradients(zip(averaged, variables, strict=True))
+            return loss
 
+        self._train = train
 
-def guarded(o: Options) -> None:
-    """Run; a rank that is left alone says so.
+    def total(self, numbers: Whole) -> Whole:
+        """The sum of each number over the ranks."""
+        found: Whole = hvd.allreduce(tf.constant(numbers, tf.int64), op=hvd.Sum, name="total").numpy()
+        return found
 
-    Raises:
-        PeersGoneError: Another rank ended during a collective.
-    """
-    try:
-        run(o)
-    except (HorovodInternalError, tf.errors.UnknownError) as error:
-        raise PeersGoneError(f"another rank is gone: {str(error).splitlines()[0]}") from None
+    def step(self, pictures: Floats, labels: Whole, lr: float) -> None:
+        """Train on this rank's part of a step."""
+        if lr != self._lr:
+            self._optimizer.learning_rate.assign(lr)
+            self._lr = lr
+        self._last = self._train(tf.constant(pictures), tf.constant(labels))
+
+    def loss(self) -> float:
+        """The mean loss of the last step over all ranks."""
+        return float(hvd.allreduce(self._last, name="loss"))
+
+    def guesses(self, pictures: Floats) -> Whole:
+        """The likeliest label of each picture."""
+        return cnn.guesses(self._model, pictures)
+
+    def state(self) -> State:
+        """What a checkpoint holds."""
+        return cnn.state_of(self._model, self._optimizer)
+
+    def restore(self, state: State) -> None:
+        """Take over a checkpoint's."""
+        cnn.restore(state, self._model, self._optimizer)
 
 
 if __name__ == "__main__":
-    sys.exit(digits.main(guarded, sys.argv[1:], "Train a small network on digits with Horovod and TensorFlow."))
+    cnn.make_deterministic(0)  # for its threads: under the elastic runner the ranks exchange something first
+    lost = (HorovodInternalError, tf.errors.UnknownError)
+    run = partial(horovod_run.run, hvd, "horovod-tf", Averaging, lost)
+    what = "Train a small network on pictures with Horovod and TensorFlow."
+    sys.exit(trainer.main(run, sys.argv[1:], what, HorovodOptions, horovod_run.add_options))

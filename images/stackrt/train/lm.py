@@ -34,13 +34,14 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
+from stackrt.finetune import lora
 from stackrt.train import flops, mesh, models, profiling, report, samples, sharded, tracking, weights
 from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
-from stackrt.train.lm_options import Options, micro_batch, on_ranks
+from stackrt.train.lm_options import Options, cures, micro_batch, on_mesh, on_ranks, sizes
 from stackrt.train.process import build_optimizer, ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
-from stackrt.train.text import Batch, mix
+from stackrt.train.text import Batch, Packed, mix
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Model
@@ -56,33 +57,35 @@ def load_config(o: Options, ranks: Ranks) -> tuple[models.Config, Path | None]:
     return config, folder
 
 
-def load_weights(o: Options, config: models.Config, ranks: Ranks) -> weights.Weights | None:
+def load_weights(o: Options, skeleton: nn.Module, ranks: Ranks) -> weights.Weights | None:
     """The weights to begin with, held against the model's shapes; None for random ones."""
     if not o.init:
         return None
     folder = weights.fetch(o.init, "--init", True, ranks) if models.is_hub_name(o.init) else Path(o.init)
-    skeleton = mesh.skeleton(config, f"--model {o.model}")
-    held = weights.Weights(folder, str(getattr(skeleton, "base_model_prefix", "")))
-    held.check(skeleton)
+    with ranks.together():
+        held = weights.Weights(folder, str(getattr(skeleton, "base_model_prefix", "")))
+        held.check(skeleton)
     return held
 
 
-def token_losses(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+def token_losses(model: nn.Module, part: mesh.Part, device: torch.device) -> Tensor:
     """Cross-entropy of each next token in nats, always fp32: [batch * context]."""
-    logits = model(input_ids=batch.inputs.to(device)).logits
-    return F.cross_entropy(logits.float().flatten(0, 1), batch.targets.to(device).flatten(), reduction="none")
+    beside = {name: tensor.to(device) for name, tensor in part.beside.items()}
+    logits = model(input_ids=part.inputs.to(device), **beside).logits
+    return F.cross_entropy(logits.float().flatten(0, 1), part.targets.to(device).flatten(), reduction="none")
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, windows: Batch, size: int, place: mesh.Place, ranks: Ranks) -> float:
+def evaluate(model: nn.Module, windows: Batch | Packed, size: int, place: mesh.Place, ranks: Ranks) -> float:
     """Mean loss over the held-out windows, in nats a token; the windows are dealt to the readers in turn."""
     model.eval()
     total, count = 0.0, 0
     for number in range(math.ceil(len(windows.inputs) / (size * place.readers))):
         batch, counts = samples.held_out_part(windows, number, size, place.reader, place.readers)
-        losses = token_losses(model, batch, ranks.device).view(batch.targets.shape)
+        part = mesh.part_of(batch, place)
+        losses = token_losses(model, part, ranks.device).view(part.targets.shape)
         total += float(losses.double().sum(1)[counts.to(losses.device)].sum())
-        count += int(counts.sum()) * batch.targets.shape[1]
+        count += int((part.targets[counts] >= 0).sum())
     model.train()
     mesh.shard_again(model)
     return ranks.mean(total, count)
@@ -92,12 +95,14 @@ def evaluate(model: nn.Module, windows: Batch, size: int, place: mesh.Place, ran
 # Optimizer and state
 
 
-def fingerprint(o: Options, config: models.Config, digest: str) -> dict[str, Any]:
+def fingerprint(o: Options, config: models.Config, digest: str, base: weights.Weights | None) -> dict[str, Any]:
     """What a resumed run must share. Neither ranks nor mesh: another one rounds otherwise, and goes on."""
     names = ("init", "context", "steps", "seed", "batch_size", "lr", "min_lr", "warmup", "weight_decay", "clip",
-             "dtype")  # fmt: skip
-    same = {flag(name): getattr(o, name) for name in names}
-    return {f"--model's {name}": value for name, value in models.identity(config).items()} | same | {"--data": digest}
+             "dtype", *(("lora", "lora_alpha", "lora_targets") if base else ()))  # fmt: skip
+    same = {flag(name): describe(o)[name] for name in names}
+    held = {"weights of --init": base.identity()} if base else {}
+    model = {f"--model's {name}": value for name, value in models.identity(config).items()}
+    return model | same | held | {"--data": digest}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -116,31 +121,41 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     config, folder = load_config(o, ranks)
     size = models.shape(config)
     data, tokenizer_folder = samples.load(o, folder, size.vocabulary, ranks)
-    wanted = fingerprint(o, config, data.digest)
-    resumed = sharded.find(o.out / "checkpoints", o.resume, ranks, wanted, say)
-    with ranks.together():
-        first_weights = None if resumed else load_weights(o, config, ranks)
 
-    # Model: made on the meta device, filled and sharded block by block
+    # Model and checkpoint: on the meta device, so what cannot work is said by all ranks
+    with ranks.together():
+        skeleton = mesh.skeleton(config, f"--model {o.model}")
+        plan = mesh.plan(skeleton, config, o)
+    base = load_weights(o, skeleton, ranks) if o.lora else None  # a checkpoint holds what is trained, and no more
+    with ranks.together():
+        wanted = fingerprint(o, config, data.digest, base)
+    resumed = sharded.find(o.out / "checkpoints", o.resume, ranks, wanted, say)
+    if o.evaluate and not resumed and not o.init:
+        raise BadInputError(f"--evaluate: no checkpoint in {o.out}, and no --init: there are no weights to evaluate")
+    first_weights = base or (None if resumed else load_weights(o, skeleton, ranks))
+
+    # Model: filled and sharded block by block
     place = mesh.lay_out(o, ranks)
-    model = mesh.build(config, o, place, ranks, first_weights.fill if first_weights else None)
-    optimizer = build_optimizer(model.parameters(), o)
+    model = mesh.build(skeleton, plan, o, place, ranks, first_weights.fill if first_weights else None)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = build_optimizer(trained.values(), o)
     start, history = 0, dict[str, Any]()
     if resumed:
         start, history = resumed.note["step"], resumed.note["history"]
-        sharded.load(resumed.path, sharded.state_of(dict(model.named_parameters()), optimizer, start), ranks)
-    parameters = sum(p.numel() for p in model.parameters())
+        sharded.load(resumed.path, sharded.state_of(trained, optimizer, start), ranks)
+    parameters, learning = (sum(p.numel() for p in held) for held in (model.parameters(), trained.values()))
     micro_size, micro_steps = micro_batch(o)
     tokens_per_step = o.batch_size * o.context
 
-    if o.evaluate:
-        if not resumed and not o.init:
-            raise BadInputError(
-                f"--evaluate: no checkpoint in {o.out}, and no --init: there are no weights to evaluate"
-            )
-        held_out = evaluate(model, data.held_out, micro_size, place, ranks)
+    def export() -> None:
         if o.export:
-            weights.export(model, Path(o.export), tokenizer_folder, ranks)
+            weights.export(model, Path(o.export), tokenizer_folder, ranks, data.template)
+        if o.export_adapter:
+            lora.export(model, o, ranks)
+
+    if o.evaluate:
+        held_out = evaluate(model, data.held_out, micro_size, place, ranks)
+        export()
         dist.destroy_process_group()
         if ranks.first:
             answer = {
@@ -148,7 +163,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
                 "perplexity": math.exp(held_out),
                 "bigram_loss": data.bigram,
                 "step": start,
-                "tokens": data.held_out.targets.numel(),
+                "tokens": int((data.held_out.targets >= 0).sum()),
                 "weights": resumed.path if resumed else o.init,
             }
             report.write_result(o.out / "evaluation.json", answer)
@@ -161,17 +176,20 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     sharing = sharded.shared_by_all(o.out / "checkpoints", ranks)
     saver = sharded.Saver(o.out / "checkpoints", o.keep, o.save == "async", ranks)
     peak = flops.peak(ranks.device)
-    each = flops.per_token(parameters, size, o.context, bool(config.get("tie_word_embeddings", "n_embd" in config)))
+    each = flops.per_token(
+        parameters, learning, size, o.context, bool(config.get("tie_word_embeddings", "n_embd" in config))
+    )
     with ranks.together():
         if ranks.first:
             metrics = report.Metrics(o.out, start if resumed else -1)
             tracker = tracking.Tracker(o.track, o.out, describe(o), say, resumed=bool(resumed))
+            told_of = f", of which {learning:,} are trained ({learning / parameters:.2%})" if o.lora else ""
             say(f"model   {o.model}: {size.layers} layers, {size.heads} heads, width {size.width}, context "
-                f"{o.context}; {parameters:,} parameters, {o.dtype}")  # fmt: skip
+                f"{o.context}; {parameters:,} parameters{told_of}, {o.dtype}")  # fmt: skip
             say(f"text    {data.about}")
-            say(f"ranks   {ranks.world_size} on {ranks.device.type}: replicate {o.replicate} x shard {o.shard} x tp "
-                f"{o.tp}; {threads} CPU threads each; {tokens_per_step:,} tokens a step in {micro_steps} parts of "
-                f"{micro_size} sequences a rank, seed {o.seed}")  # fmt: skip
+            say(f"ranks   {ranks.world_size} on {ranks.device.type}: {on_mesh(o)}; {threads} CPU threads each; "
+                f"{tokens_per_step:,} tokens a step in {micro_steps} parts of {micro_size} sequences a rank, seed "
+                f"{o.seed}")  # fmt: skip
             say(
                 f"bigram  validation loss {data.bigram:.3f}: a model of the same tokens that sees one of them at a time"
             )
@@ -201,10 +219,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             if metrics:
                 metrics.sync()
             note = {"step": step, "fingerprint": wanted, "options": describe(o), "history": history,
-                    "world_size": ranks.world_size, "mesh": [o.replicate, o.shard, o.tp]}  # fmt: skip
-            extra.update(
-                told(saver.start(step, sharded.state_of(dict(model.named_parameters()), optimizer, step), note))
-            )
+                    "world_size": ranks.world_size, "mesh": sizes(o)}  # fmt: skip
+            extra.update(told(saver.start(step, sharded.state_of(trained, optimizer, step), note)))
 
     def log(step: int, row: report.Row) -> None:
         extra.update(told(saver.poll()))
@@ -254,8 +270,10 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         lr = learning_rate(step, o)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        torch.manual_seed(mix(o.seed, "dropout", step, place.reader))  # so nothing of it has to be saved
+        stream = place.reader * place.parts + place.part
+        torch.manual_seed(mix(o.seed, "dropout", step, stream))  # so nothing of it has to be saved
         loss = torch.zeros((), device=ranks.device)
+        counted = data.counted(step * o.batch_size, o.batch_size)  # targets of this step, over all ranks
         for micro in range(micro_steps):
             began_reading = time.perf_counter()
             number = step * o.batch_size + (micro * place.readers + place.reader) * micro_size
@@ -265,10 +283,11 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             # Gradients add up; only the last part sums them over the ranks.
             mesh.sync_gradients(model, micro == micro_steps - 1)
             with profiler.part("forward"):
-                part = token_losses(model, batch, ranks.device).mean() / micro_steps
+                losses = token_losses(model, mesh.part_of(batch, place), ranks.device)
+                share_of_loss = losses.sum() * (place.readers * place.parts / counted)  # FSDP takes the mean over them
             with profiler.part("backward"):
-                part.backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
+                share_of_loss.backward()  # type: ignore[no-untyped-call]
+            loss += share_of_loss.detach()
         with profiler.part("optimizer"):
             norm = mesh.clip_by_norm(model.parameters(), o.clip, ranks)
             optimizer.step()
@@ -307,8 +326,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     signal_number = stop.close() or signal_number
     digest = weights.params_sha256(model, ranks)
     memory = ranks.gather((weights.memory_peak(ranks.device), share))
-    if o.export and not signal_number:
-        weights.export(model, Path(o.export), tokenizer_folder, ranks)
+    if not signal_number:
+        export()
     dist.destroy_process_group()
 
     # End: the other ranks are done
@@ -328,8 +347,9 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     stalls = history.get("save_stalls", [])
     report.write_result(o.out / "result.json", {
         "workload": "lm", "steps": done, "seed": o.seed, "world_size": ranks.world_size,
-        "mesh": {"replicate": o.replicate, "shard": o.shard, "tp": o.tp}, "device": ranks.device.type,
-        "dtype": o.dtype, "threads": threads, "parameters": parameters, "tokens": done * tokens_per_step,
+        "mesh": sizes(o), "device": ranks.device.type,
+        "dtype": o.dtype, "threads": threads, "parameters": parameters,
+        "trained_parameters": learning, "tokens": done * tokens_per_step,
         "first_train_loss": history["first_loss"], "last_train_loss": history["last_loss"],
         "first_val_loss": history["first_val_loss"], "last_val_loss": last, "perplexity": math.exp(last),
         "bigram_loss": data.bigram, "tokens_per_second": speed_mean,
@@ -337,6 +357,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         "peak_memory": [most for most, _ in memory], "share_bytes": [held for _, held in memory],
         "save_stalls": stalls, "seconds": round(seconds, 3), "params_sha256": digest,
         "resumed_from": resumed.path if resumed else None, "checkpoint": newest, "export": o.export or None,
+        "export_adapter": o.export_adapter or None,
         "options": describe(o),
     })  # fmt: skip
     say(f"done    {done} steps in {seconds:.0f} s" + (f", {speed_mean:,.0f} tokens per second" if speed_mean else ""))
@@ -364,19 +385,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return TrainerError.exit_code
 
     return ended(parsed_and_run)
-
-
-def cures(o: Options) -> str:
-    """What makes a run smaller, the cheapest first."""
-    smaller = [
-        (f"--micro-batch (it is {o.micro_batch})", o.micro_batch > 1),
-        ("the memory of activations with --ac selective", o.ac == "none"),
-        ("that of activations with --ac full", o.ac != "full"),
-        ("the size of numbers with --dtype bf16", o.dtype == "fp32"),
-        (f"--context (it is {o.context})", True),
-        ("each rank's share: use more ranks for --shard or --tp", True),
-    ]
-    return ", or ".join(told for told, helps in smaller if helps)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stackrt.train import models, paths, tracking
+from stackrt.train import models, paths, sources, tracking
 from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
 from stackrt.train.errors import BadInputError
 
@@ -28,9 +28,14 @@ class Options:
     tokenizer: str
     val_fraction: float
     context: int
+    # adapters
+    lora: int
+    lora_alpha: int
+    lora_targets: tuple[str, ...]
     # mesh
     replicate: int
     shard: int
+    context_parallel: int
     tp: int
     ac: str
     compile: bool
@@ -61,16 +66,21 @@ class Options:
     evaluate: bool
     profile: str
     export: str
+    export_adapter: str
 
+
+ALL_LINEAR = "all-linear"  # peft's word for all linear layers but the output layer
 
 # What a model without a row in models.toml gets; a preset's own row wins.
 DEFAULTS: dict[str, Any] = {
     "model": "llama-tiny", "init": "", "data": (DEFAULT_TEXT,), "tokenizer": "", "val_fraction": 0.05, "context": 1024,
-    "replicate": 1, "shard": 0, "tp": 1, "ac": "none", "compile": False,
+    "lora": 0, "lora_targets": (ALL_LINEAR,),
+    "replicate": 1, "shard": 0, "context_parallel": 1, "tp": 1, "ac": "none", "compile": False,
     "steps": 1000, "seed": 0, "batch_size": 32, "micro_batch": 4, "lr": 3e-4, "warmup": 100,
     "weight_decay": 0.1, "clip": 1.0, "dtype": "fp32", "threads": 0,
     "log_every": 10, "eval_every": 50, "eval_tokens": 65536, "checkpoint_every": 100, "keep": 2, "resume": "auto",
     "save": "async", "on_save_error": "stop", "track": "", "evaluate": False, "profile": "", "export": "",
+    "export_adapter": "",
 }  # fmt: skip
 
 
@@ -87,6 +97,8 @@ def parse(argv: Sequence[str]) -> Options:
     if "warmup" not in given:  # a short run keeps a short warm-up
         values["warmup"] = min(values["warmup"], values["steps"] // 10)
     values.setdefault("min_lr", values["lr"] / 10)
+    values.setdefault("lora_alpha", 2 * values["lora"])
+    values |= {name: tuple(values[name]) for name in ("data", "lora_targets")}
     options = Options(**values)
     check(options)
     world = os.environ.get("WORLD_SIZE", "1")
@@ -107,8 +119,15 @@ def check(options: Options) -> None:
     rules: list[Rule] = [
         *shared_rules(o, _COUNTS, _AMOUNTS),
         ("profile", _window_fits(o.profile, o.steps), f"must be FROM:STEPS, such as 10:3, within {o.steps} steps"),
-        ("export", not o.export or not paths.is_file(o.export), "is a file; name a folder"),
-    ]
+        *((name, not paths.is_file(getattr(o, name) or "."), "is a file; name a folder")
+          for name in ("export", "export_adapter")),
+        ("context_parallel", o.context % max(o.context_parallel, 1) == 0, f"must divide --context ({o.context})"),
+        ("lora", not o.lora or bool(o.init), "needs --init: adapters are trained beside weights that have learned"),
+        ("lora_alpha", bool(o.lora) or not o.lora_alpha, _LORA),
+        ("lora_targets", bool(o.lora) or o.lora_targets == (ALL_LINEAR,), _LORA),
+        ("export_adapter", bool(o.lora) or not o.export_adapter, _LORA),
+        ("data", len({are_dialogues([path]) for path in o.data}) == 1, "give dialogues (.jsonl) or text, not both"),
+    ]  # fmt: skip
     refuse(o, rules)
     if o.track:
         tracking.check(o.track)
@@ -121,9 +140,10 @@ def on_ranks(options: Options, world_size: int) -> Options:
         BadInputError: The mesh does not multiply to the ranks, or the batch cannot be dealt to them.
     """
     o = options
-    shard = o.shard or world_size // (o.replicate * o.tp)
-    if o.replicate * shard * o.tp != world_size:
-        told = f"--replicate {o.replicate} x --shard {o.shard or 'the rest'} x --tp {o.tp}"
+    shard = o.shard or world_size // (o.replicate * o.context_parallel * o.tp)
+    if o.replicate * shard * o.context_parallel * o.tp != world_size:
+        context = f"--context-parallel {o.context_parallel} x " * (o.context_parallel > 1)
+        told = f"--replicate {o.replicate} x --shard {o.shard or 'the rest'} x {context}--tp {o.tp}"
         raise BadInputError(f"{told} does not make {world_size} ranks, the world size; leave --shard out to fill it in")
     readers = o.replicate * shard
     if o.batch_size % readers:
@@ -134,6 +154,17 @@ def on_ranks(options: Options, world_size: int) -> Options:
     return replace(o, shard=shard)
 
 
+def sizes(options: Options) -> dict[str, int]:
+    """The mesh of the ranks."""
+    return {name: getattr(options, name) for name in ("replicate", "shard", "context_parallel", "tp")}
+
+
+def on_mesh(options: Options) -> str:
+    """The same for a person."""
+    rows = [(name, size) for name, size in sizes(options).items() if name != "context_parallel" or size > 1]
+    return " x ".join(f"{name.replace('_', '-')} {size}" for name, size in rows)
+
+
 def micro_batch(options: Options) -> tuple[int, int]:
     """Sequences a rank computes at once, and how often a step: the most that `--micro-batch` allows in equal parts."""
     each = options.batch_size // (options.replicate * options.shard)
@@ -141,18 +172,38 @@ def micro_batch(options: Options) -> tuple[int, int]:
     return size, each // size
 
 
+def cures(o: Options) -> str:
+    """What makes a run smaller, the cheapest first."""
+    smaller = [
+        (f"--micro-batch (it is {o.micro_batch})", o.micro_batch > 1),
+        ("the memory of activations with --ac selective", o.ac == "none"),
+        ("that of activations with --ac full", o.ac != "full"),
+        ("the size of numbers with --dtype bf16", o.dtype == "fp32"),
+        (f"--context (it is {o.context}), or share it with --context-parallel", True),
+        ("each rank's share: use more ranks for --shard or --tp", True),
+    ]
+    return ", or ".join(told for told, helps in smaller if helps)
+
+
 def _window_fits(window: str, steps: int) -> bool:
     found = _WINDOW.fullmatch(window)
     return not window or bool(found and int(found[1]) + int(found[2]) - 1 <= steps)
 
 
+def are_dialogues(data: Sequence[Path]) -> bool:
+    """Whether `--data` is JSONL, and so dialogues."""
+    return all(sources.KINDS.get(path.suffix.lower()) == sources.JSONL and not paths.is_folder(path) for path in data)
+
+
 _WINDOW = re.compile(r"([1-9]\d*):([1-9]\d*)")
-_COUNTS = ("replicate", "tp", "steps", "batch_size", "micro_batch", "log_every", "eval_every", "eval_tokens",
-           "checkpoint_every", "keep")  # fmt: skip
-_AMOUNTS = ("shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "threads")
+_LORA = "needs --lora RANK"
+_COUNTS = ("replicate", "context_parallel", "tp", "steps", "batch_size", "micro_batch", "log_every", "eval_every",
+           "eval_tokens", "checkpoint_every", "keep")  # fmt: skip
+_AMOUNTS = ("shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "threads",
+            "lora", "lora_alpha")  # fmt: skip
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a line an option
     parser = Parser(
         prog="python -m stackrt.train.lm",
         description="Train a causal language model that is sharded over the ranks, on one process or on many (under "
@@ -168,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
         default = None if name == "data" else DEFAULTS.get(name)
+        default = " ".join(default) if isinstance(default, tuple) else default
         presets_own = " unless the preset has its own" if name in _OF_PRESETS else ""
         told = f" (default {default}{presets_own})" if default else ""
         group.add_argument(flag(name), type=kind, help=text + told, **more)
@@ -182,16 +234,23 @@ def _parser() -> argparse.ArgumentParser:
     add("init", str, "begin with the weights of this folder or hub's name, not with random ones", metavar="MODEL")
 
     group = parser.add_argument_group("text")
-    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare), or a folder that "
-        "`prepare` wrote", nargs="+", metavar="PATH")  # fmt: skip
+    add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare); JSONL of dialogues, of "
+        "which what the assistant says is learned; or a folder that `prepare` wrote", nargs="+",
+        metavar="PATH")  # fmt: skip
     add("tokenizer", str, "byte, or a folder with a tokenizer.json (default: the model's own, else byte)",
         metavar="byte|DIR")  # fmt: skip
     add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
     add("context", int, "tokens per sequence", metavar="N")
 
-    group = parser.add_argument_group("ranks: replicate x shard x tp is their number")
+    group = parser.add_argument_group("adapters (LoRA): the weights of --init stay, and small matrices are trained")
+    add("lora", int, "rank of the adapters", metavar="RANK")
+    add("lora_alpha", int, "their scale is this over the rank (default twice the rank)", metavar="N")
+    add("lora_targets", str, "names of the layers that get one, such as q_proj v_proj", nargs="+", metavar="NAME")
+
+    group = parser.add_argument_group("ranks: replicate x shard x context-parallel x tp is their number")
     add("replicate", int, "copies of the sharded model", metavar="R")
     add("shard", int, "ranks that a copy is sharded over (default: all that are left)", metavar="S")
+    add("context_parallel", int, "ranks that share each sequence, for a long --context", metavar="N")
     add("tp", int, "ranks that compute each layer together, by the model's own plan", metavar="T")
     add("ac", str, "activations computed again in the backward pass", choices=("none", "selective", "full"))
     switch("compile", "compile each block with torch.compile")
@@ -224,7 +283,8 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("beside training")
     switch("evaluate", "only give loss and perplexity of the validation text, of a checkpoint or --init")
     add("profile", str, "trace these steps on each rank, such as 10:3", metavar="FROM:STEPS")
-    add("export", str, "at the end, write a folder that from_pretrained loads", metavar="DIR")
+    add("export", str, "at the end, write a folder that from_pretrained loads, adapters merged", metavar="DIR")
+    add("export_adapter", str, "at the end, write the adapters alone, as peft loads them", metavar="DIR")
     return parser
 
 

@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_gather_single_autograd
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
@@ -27,11 +28,12 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from stackrt.finetune import lora
 from stackrt.train import models
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
 from stackrt.train.ranks import Ranks
-from stackrt.train.text import mix
+from stackrt.train.text import Batch, Packed, mix
 
 Fill = Callable[[str, nn.Module], None]
 """Gives the parameters of a module, known by its name, their first values."""
@@ -42,23 +44,37 @@ class Place:
     """This rank's place in the mesh.
 
     Attributes:
-        reader: Which of the ranks that read different text this one is; those of one tp group read the same.
+        reader: Which of the ranks that read different text this one is; those of one tp or context group read the same.
         readers: How many of them there are.
+        part: Which part of each sequence it computes, of `parts`.
+        parts: How many ranks share a sequence.
+        context: The group of those that do; None where none does.
     """
 
     mesh: DeviceMesh
     reader: int
     readers: int
+    part: int
+    parts: int
+    context: dist.ProcessGroup | None
 
 
 def lay_out(o: Options, ranks: Ranks) -> Place:
     """Put the ranks into the mesh that the options want."""
-    sizes, names = (o.replicate, o.shard, o.tp), ("replicate", "shard", "tp")
     backend = "nccl" if ranks.device.type == "cuda" else "gloo"
-    mesh = init_device_mesh(
-        ranks.device.type, sizes, mesh_dim_names=names, backend_override=dict.fromkeys(names, backend)
-    )
-    return Place(mesh, ranks.rank // o.tp, o.replicate * o.shard)
+
+    def laid(**sizes: int) -> DeviceMesh:
+        override: dict[int | str, Any] = dict.fromkeys(sizes, backend)
+        return init_device_mesh(
+            ranks.device.type, (*sizes.values(),), mesh_dim_names=(*sizes,), backend_override=override
+        )
+
+    readers, parts = o.replicate * o.shard, o.context_parallel
+    # Ranks that share a sequence also share the weights: to FSDP they are further ranks to shard over.
+    mesh = laid(replicate=o.replicate, shard=o.shard * parts, tp=o.tp)
+    context = laid(reader=readers, part=parts, tp=o.tp)["part"].get_group() if parts > 1 else None
+    reader, part = divmod(ranks.rank // o.tp, parts)
+    return Place(mesh, reader, readers, part, parts, context)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -83,23 +99,53 @@ def skeleton(config: models.Config, told: str) -> nn.Module:
     return model
 
 
-def build(config: models.Config, o: Options, place: Place, ranks: Ranks, fill: Fill | None) -> nn.Module:
+@dataclass(frozen=True)
+class Plan:
+    """How a model is cut.
+
+    Attributes:
+        blocks: The model's blocks by name; each is sharded by itself.
+        styles: How each module is split over `--tp`.
+    """
+
+    blocks: dict[str, nn.Module]
+    styles: dict[str, ParallelStyle]
+
+    def inside(self, prefix: str) -> dict[str, ParallelStyle]:
+        """The styles below a block, by their names within it."""
+        return {name.removeprefix(prefix): way for name, way in self.styles.items() if name.startswith(prefix)}
+
+    def outside(self) -> dict[str, ParallelStyle]:
+        """The styles of what is in no block."""
+        prefixes = tuple(f"{block}." for block in self.blocks)
+        return {name: way for name, way in self.styles.items() if not name.startswith(prefixes)}
+
+
+def plan(model: nn.Module, config: models.Config, o: Options) -> Plan:
+    """How to cut a model, into which adapters are put where they are wanted; every rank comes to the same.
+
+    Raises:
+        BadInputError: The model has no plan for `--tp`, no list of blocks, or not the layers to adapt.
+    """
+    blocks = find_blocks(model, models.shape(config).layers)
+    if o.lora:
+        lora.put_in(model, o, blocks)
+    styles = tensor_plan(model, o) if o.tp > 1 else {}
+    return Plan(blocks, styles)
+
+
+def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, fill: Fill | None) -> nn.Module:
     """The sharded model, with its first values.
 
     Args:
-        config: What to build.
+        model: The model on the meta device.
+        plan: How it is cut.
         o: The mesh, precision and recomputation that are wanted.
         place: This rank's.
         ranks: The device.
         fill: Overwrites the random values, module by module; None keeps them. Random values depend on the seed and the
             parameter's module alone, so every mesh begins with the same.
-
-    Raises:
-        BadInputError: The model has no plan for `--tp`.
     """
-    model = skeleton(config, f"--model {o.model}")
-    plan = tensor_plan(model, o) if o.tp > 1 else {}
-    names, blocks = find_blocks(model, models.shape(config).layers)
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if o.dtype == "bf16" else None, reduce_dtype=torch.float32)
     copies = place.mesh["replicate", "shard"] if o.replicate > 1 else place.mesh["shard"]
 
@@ -107,28 +153,30 @@ def build(config: models.Config, o: Options, place: Place, ranks: Ranks, fill: F
         first_values(model, name, module, o.seed, ranks.device, recurse=recurse)
         if fill:
             fill(name, module)
+        lora.first_values(name, module, o.seed)
 
-    def split(prefix: str, module: nn.Module) -> None:
-        own = {name.removeprefix(prefix): style for name, style in plan.items() if name.startswith(prefix)}
+    def split(module: nn.Module, own: dict[str, ParallelStyle]) -> None:
         if own:
             parallelize_module(module, place.mesh["tp"], own, src_data_rank=None)
 
     # The output of a tensor-parallel layer is a view; nothing here changes it in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     with torch.no_grad():
-        for name, block in zip(names, blocks, strict=True):
+        for name, block in plan.blocks.items():
             made(name, block, recurse=True)
-            split(f"{name}.", block)
+            split(block, plan.inside(f"{name}."))
             if o.compile:
                 block.compile()
             fully_shard(block, mesh=copies, mp_policy=policy)
-        inside = {module for block in blocks for module in block.modules()}
+        inside = {module for block in plan.blocks.values() for module in block.modules()}
         for name, module in model.named_modules():
             if module not in inside and (module._parameters or module._buffers):
                 made(name, module, recurse=False)
         model.tie_weights()  # type: ignore[operator]  # filled one by one, they came apart
-        split("", _without_blocks(model, plan, names))
+        split(model, plan.outside())
         fully_shard(model, mesh=copies, mp_policy=policy)
+    if place.context:
+        _share_context(model, place.context)
     _recompute(model, o.ac)
     return model.train()
 
@@ -144,18 +192,12 @@ def first_values(
     module.apply(initialize) if recurse else initialize(module)
 
 
-def find_blocks(model: nn.Module, layers: int) -> tuple[list[str], list[nn.Module]]:
-    """The names and modules of a model's blocks: the list of modules that is as long as the model is deep."""
+def find_blocks(model: nn.Module, layers: int) -> dict[str, nn.Module]:
+    """A model's blocks by name: the list of modules that is as long as the model is deep."""
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == layers:
-            return [f"{name}.{number}" for number in range(layers)], list(module)
+            return {f"{name}.{number}": block for number, block in enumerate(module)}
     raise BadInputError(f"--model: a {type(model).__name__} has no list of {layers} blocks that could be sharded")
-
-
-def _without_blocks(model: nn.Module, plan: dict[str, ParallelStyle], names: list[str]) -> nn.Module:
-    for name in [name for name in plan if any(name.startswith(f"{block}.") for block in names)]:
-        del plan[name]
-    return model
 
 
 # What transformers calls a way to split a layer, and PyTorch's style for it. A norm within a head sees [batch, tokens,
@@ -180,16 +222,62 @@ def tensor_plan(model: nn.Module, o: Options) -> dict[str, ParallelStyle]:
     config: Any = model.config
     tied = config.tie_word_embeddings
     plan: dict[str, ParallelStyle] = {}
-    for name, _ in model.named_modules():
+    for name, module in model.named_modules():
         way = next((way for pattern, way in wanted.items() if fnmatchcase(name, pattern)), None)
         # The embeddings stay whole within a tp group, as does an output layer that is tied to them: FSDP shards them.
         if way in (None, "embedding_rowwise") or (tied and name == "lm_head"):
             continue
         if way not in _STYLES:
             raise BadInputError(f"--tp {o.tp}: {o.model} wants {name} split as {way!r}, which is not known here")
-        plan[name] = _STYLES[way]()
+        plan |= lora.split(name, _STYLES[way](), module)
     return plan
 
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Context parallel
+
+
+class Part(NamedTuple):
+    """What a rank computes of a batch: tokens, those that follow them, and what a model is told beside them."""
+
+    inputs: Tensor
+    targets: Tensor
+    beside: dict[str, Tensor]
+
+
+def part_of(batch: Batch | Packed, place: Place) -> Part:
+    """This rank's part of each sequence: all of it, unless several ranks share one."""
+    positions = batch.positions if isinstance(batch, Packed) else None
+    if place.parts == 1:
+        return Part(batch.inputs, batch.targets, {} if positions is None else {"position_ids": positions})
+    tokens = torch.arange(batch.inputs.shape[1])
+    own = tokens.chunk(place.parts)[place.part]
+    positions = tokens.expand(batch.inputs.shape) if positions is None else positions
+    documents = (positions == 0).cumsum(1)
+    sees = (documents[:, own, None] == documents[:, None, :]) & (own[:, None] >= tokens)
+    beside = {"position_ids": positions[:, own], "attention_mask": sees[:, None]}
+    return Part(batch.inputs[:, own], batch.targets[:, own], beside)
+
+
+def _share_context(model: nn.Module, group: dist.ProcessGroup) -> None:
+    """Let each rank's queries attend to all keys and values of a sequence, gathered layer by layer."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **more: Any
+    ) -> tuple[Tensor, None]:
+        key, value = (all_gather_single_autograd(held.contiguous(), 2, group) for held in (key, value))
+        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
+        return attended
+
+    AttentionInterface.register(_SHARED, attention)
+    AttentionMaskInterface.register(_SHARED, sdpa_mask)  # ours comes with the batch, and is taken as it is
+    model.set_attn_implementation(_SHARED)  # type: ignore[operator]
+
+
+_SHARED = "shared_context"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Recomputation

@@ -1,5 +1,6 @@
 """What a sharded language model reads: text and tokenizer to batches, dealt by position, whatever the mesh."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -7,13 +8,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from stackrt.finetune import dialogues
 from stackrt.train import paths, prepared
 from stackrt.train import text as texts
 from stackrt.train.command_line import DEFAULT_TEXT
-from stackrt.train.lm_options import Options
+from stackrt.train.lm_options import Options, are_dialogues
 from stackrt.train.ranks import Ranks
 from stackrt.train.shard_files import TOKENIZER
-from stackrt.train.text import Batch, Tokenizer
+from stackrt.train.text import Batch, Packed, Tokenizer
 
 ANY_SIZE = 1 << 62  # for `prepared.load`, whose own check is of another trainer's option
 
@@ -21,7 +23,7 @@ ANY_SIZE = 1 << 62  # for `prepared.load`, whose own check is of another trainer
 class Windows(Protocol):
     """Sequences by their number in the run."""
 
-    def batch(self, first: int, count: int) -> Batch:
+    def batch(self, first: int, count: int) -> Batch | Packed:
         """Sequences number `first` to `first + count - 1`."""
 
 
@@ -35,13 +37,17 @@ class Samples:
         digest: Equal digests mean equal batches.
         bigram: Loss of the bigram model on the held-out windows.
         about: One line for a person.
+        counted: How many targets count in so many sequences from one on.
+        template: The chat template that its tokenizer lacks.
     """
 
     train: Windows
-    held_out: Batch
+    held_out: Batch | Packed
     digest: str
     bigram: float
     about: str
+    counted: Callable[[int, int], int]
+    template: str = ""
 
 
 def load(o: Options, folder: Path | None, vocabulary: int, ranks: Ranks) -> tuple[Samples, Path | None]:
@@ -60,6 +66,7 @@ def load(o: Options, folder: Path | None, vocabulary: int, ranks: Ranks) -> tupl
         BadInputError: It cannot be read, is too short, differs between nodes, or does not fit the model.
     """
     tokenizer_folder: Path | None = None
+    corpus: texts.Corpus | dialogues.Chats
     with ranks.together():
         if prepared.is_prepared(o.data):
             tokenizer, corpus = prepared.load(o.data, o.val_fraction, o.context, o.eval_tokens, ANY_SIZE)
@@ -68,8 +75,16 @@ def load(o: Options, folder: Path | None, vocabulary: int, ranks: Ranks) -> tupl
         else:
             tokenizer, tokenizer_folder = tokenizer_of(o, folder)
             fits(tokenizer, f"--tokenizer {o.tokenizer or tokenizer_folder or 'byte'}", vocabulary, o)
-            corpus = texts.tokenize(texts.read_text(o.data), tokenizer, o.val_fraction, o.context)
+            if are_dialogues(o.data):
+                corpus = dialogues.load(o, tokenizer, tokenizer_folder)
+            else:
+                corpus = texts.tokenize(texts.read_text(o.data), tokenizer, o.val_fraction, o.context)
     texts.see_that_same(corpus.digest, ranks)
+    if isinstance(corpus, dialogues.Chats):
+        template = "" if corpus.template.own else corpus.template.source
+        found = Samples(corpus.train, corpus.held_out, corpus.digest, corpus.bigram, corpus.about,
+                        corpus.train.counted, template)  # fmt: skip
+        return found, tokenizer_folder
     held_out = texts.validation_windows(corpus.val, o.context, o.eval_tokens)
     bigram = texts.bigram_loss(corpus.train, corpus.val[: held_out.inputs.numel() + 1], tokenizer.size)
     shipped = o.data == (DEFAULT_TEXT,)
@@ -77,7 +92,10 @@ def load(o: Options, folder: Path | None, vocabulary: int, ranks: Ranks) -> tupl
     train, val = corpus.tokens
     about = (f"{source}; {train:,} tokens to train on, {val:,} to validate "
              f"({tokenizer.name.partition('-')[0]}, {tokenizer.size:,} kinds)")  # fmt: skip
-    return Samples(corpus.windows(o.context, o.seed), held_out, corpus.digest, bigram, about), tokenizer_folder
+    windows = corpus.windows(o.context, o.seed)
+    return Samples(
+        windows, held_out, corpus.digest, bigram, about, lambda _, count: count * o.context
+    ), tokenizer_folder
 
 
 def tokenizer_of(o: Options, folder: Path | None) -> tuple[Tokenizer, Path | None]:
@@ -103,7 +121,9 @@ def fits(tokenizer: Tokenizer, told: str, vocabulary: int, o: Options) -> None:
     texts.check_vocabulary(tokenizer, told, vocabulary, o.model)
 
 
-def held_out_part(windows: Batch, number: int, size: int, reader: int, readers: int) -> tuple[Batch, Tensor]:
+def held_out_part(
+    windows: Batch | Packed, number: int, size: int, reader: int, readers: int
+) -> tuple[Batch | Packed, Tensor]:
     """Part `number` of a reader's share of the held-out windows, and which rows of it count.
 
     Every reader has the same number of parts, since all ranks compute together; what is not there is filled with the
@@ -112,4 +132,4 @@ def held_out_part(windows: Batch, number: int, size: int, reader: int, readers: 
     rows = torch.arange(size) + (number * readers + reader) * size
     count = rows < len(windows.inputs)
     rows = torch.where(count, rows, 0)
-    return Batch(windows.inputs[rows].long(), windows.targets[rows].long()), count
+    return type(windows)(*(part[rows].long() for part in windows)), count

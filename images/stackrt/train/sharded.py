@@ -217,6 +217,21 @@ def find(folder: Path, choice: str, ranks: Ranks, wanted: dict[str, Any], say: S
     return found
 
 
+def prove(path: Path, told: str) -> None:
+    """See in one process, without ranks, that a checkpoint is whole; `told` begins an error.
+
+    Raises:
+        BadInputError: It was never finished, or a file of it is damaged.
+    """
+    try:
+        files = json.loads((path / MARKER).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInputError(f"{told}: {path.name} is refused: its {MARKER} cannot be read: {error}") from None
+    damage = next(filter(None, (_damage(path / name, *row) for name, row in sorted(files.items()))), "")
+    if damage:
+        raise BadInputError(f"{told}: {path.name} is refused: {damage}")
+
+
 def load(path: str, state: State, ranks: Ranks) -> None:
     """Read a checkpoint into the tensors of a state, however they are sharded.
 

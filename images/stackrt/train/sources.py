@@ -217,17 +217,24 @@ def _from_json(path: Path, data: bytes, at: int, field: str) -> Iterator[bytes]:
             raise BadInputError(f"{path}:{_line(path, at) + number}: {_broken(line, error, field)}") from None
 
 
-def _broken(line: bytes, error: Exception, field: str) -> str:  # noqa: PLR0911 - one a kind
-    """What is wrong with a line of JSONL, and what to do."""
+def not_json(line: bytes, error: Exception) -> str:
+    """Why a line of JSONL is no JSON, and what to do; empty for another error."""
     if isinstance(error, json.JSONDecodeError):
         whole_file = "; a file that is one JSON value is no JSONL" if line.lstrip()[:1] in b"[{" and error.pos else ""
         return f"is not JSON: {error.msg} (column {error.colno}){whole_file}; mend or remove the line"
-    if isinstance(error, UnicodeEncodeError):
-        return f"{field!r} holds half of a surrogate pair, which is no text; mend or remove the line"
     if isinstance(error, UnicodeDecodeError):
         return f"is not UTF-8 (byte {error.start + 1} of the line); convert the file with iconv"
     if isinstance(error, RecursionError):
         return "is JSON that is nested too deeply; mend or remove the line"
+    return ""
+
+
+def _broken(line: bytes, error: Exception, field: str) -> str:
+    """What is wrong with a line of JSONL, and what to do."""
+    if isinstance(error, UnicodeEncodeError):
+        return f"{field!r} holds half of a surrogate pair, which is no text; mend or remove the line"
+    if told := not_json(line, error):
+        return told
     row = json.loads(line)
     if not isinstance(row, dict):
         return f"is a JSON {type(row).__name__}, and must be an object with the text in {field!r}"

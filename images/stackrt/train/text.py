@@ -69,6 +69,11 @@ class BpeTokenizer:
             ids.extend(line.ids)
         return torch.tensor(ids, dtype=torch.int32)
 
+    def encode_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a text, and from where to where in it each reaches, in characters."""
+        found = self._library.encode(text, add_special_tokens=False)
+        return list(found.ids), list(found.offsets)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some token ids."""
         return str(self._library.decode(list(ids)))
@@ -215,6 +220,14 @@ class Batch(NamedTuple):
     targets: Tensor
 
 
+class Packed(NamedTuple):
+    """The same where sequences are packed documents, with each token's position in its own."""
+
+    inputs: Tensor
+    targets: Tensor
+    positions: Tensor
+
+
 class Order(Protocol):
     """The training order."""
 
@@ -275,7 +288,9 @@ def validation_windows(val: Tensor, context: int, most_tokens: int) -> Batch:
     return Batch(val[:used].view(windows, context), val[1 : used + 1].view(windows, context))
 
 
-def bigram_loss(train: Tensor, val: Tensor, vocab_size: int) -> float:
+def bigram_loss(
+    train: Tensor, val: Tensor, vocab_size: int, follows: Tensor | None = None, counts: Tensor | None = None
+) -> float:
     """Validation loss, in nats a token, of a bigram model counted on the training tokens.
 
     p(b | a) = (n(a, b) + k p(b)) / (n(a) + k) with add-one p(b): a Dirichlet prior over each row (MacKay and Peto
@@ -285,16 +300,25 @@ def bigram_loss(train: Tensor, val: Tensor, vocab_size: int) -> float:
         train: Token ids, shape [train tokens].
         val: Token ids, shape [validation tokens]; each but the first is predicted from the one before.
         vocab_size: Number of different ids.
+        follows: For each training token but the first, whether it is learned; all are by default.
+        counts: For each validation token but the first, whether it counts; all do by default.
     """
     train, val = train.long(), val.long()
     unigrams = torch.bincount(train, minlength=vocab_size).double()
-    contexts = torch.bincount(train[:-1], minlength=vocab_size).double()
+    before, after = _pairs(train, follows)
+    given, sought = _pairs(val, counts)
+    contexts = torch.bincount(before, minlength=vocab_size).double()
     # Pairs as one number a * V + b, counted without a V x V table.
-    pairs, counts = torch.unique(train[:-1] * vocab_size + train[1:], return_counts=True)
-    wanted = val[:-1] * vocab_size + val[1:]
+    pairs, often = torch.unique(before * vocab_size + after, return_counts=True)
+    wanted = given * vocab_size + sought
     place = torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)
-    seen = torch.where(pairs[place] == wanted, counts[place], 0).double()
+    seen = torch.where(pairs[place] == wanted, often[place], 0).double()
 
-    prior = (unigrams[val[1:]] + 1) / (len(train) + vocab_size)
-    row = contexts[val[:-1]]
+    prior = (unigrams[sought] + 1) / (len(train) + vocab_size)
+    row = contexts[given]
     return min(float(-((seen + k * prior) / (row + k)).log().mean()) for k in (1, 3, 10, 30, 100, 300, 1000))
+
+
+def _pairs(tokens: Tensor, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+    before, after = tokens[:-1], tokens[1:]
+    return (before, after) if chosen is None else (before[chosen], after[chosen])

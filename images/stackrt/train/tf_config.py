@@ -12,6 +12,12 @@ class Place(NamedTuple):
     local_rank: int
 
 
+def workers(environment: Mapping[str, str]) -> list[str]:
+    """The addresses of all workers, by rank; none without TF_CONFIG."""
+    config = json.loads(environment.get("TF_CONFIG") or "{}")
+    return list(config.get("cluster", {}).get("worker", []))
+
+
 def place(environment: Mapping[str, str]) -> Place:
     """Find this rank; without TF_CONFIG it is alone. Workers with one host name share a node."""
     config = json.loads(environment.get("TF_CONFIG") or "{}")

@@ -11,7 +11,8 @@ from stackrt.train.report import write_atomically, writing
 from stackrt.train.shard_files import INDEX, TOKENIZER
 
 CONFIG, GENERATION = "tokenizer_config.json", "generation_config.json"
-_COPIED = (TOKENIZER, CONFIG, GENERATION, "special_tokens_map.json", "chat_template.jinja")
+TEMPLATE = "chat_template.jinja"
+_COPIED = (TOKENIZER, CONFIG, GENERATION, "special_tokens_map.json", TEMPLATE)
 
 
 @cache
@@ -38,13 +39,14 @@ def _letters() -> list[str]:
     return [others.get(byte, chr(byte)) for byte in range(256)]
 
 
-def write(folder: Path, tokenizer: Path | str | None, positions: int) -> int | None:
+def write(folder: Path, tokenizer: Path | str | None, positions: int, template: str = "") -> int | None:
     """Write the tokenizer of an exported model, and what else of its files is no weight, beside its weights.
 
     Args:
         folder: The export.
         tokenizer: The folder that the tokenizer came from, its definition, or None for bytes.
         positions: The longest text that the model takes, in tokens.
+        template: The chat template, where the tokenizer brings none.
 
     Returns:
         The id of the token that ends a text, if there is one.
@@ -72,6 +74,8 @@ def write(folder: Path, tokenizer: Path | str | None, positions: int) -> int | N
 
             config["eos_token"] = Tokenizer.from_file(str(folder / TOKENIZER)).id_to_token(end)
         write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    if template:
+        write_atomically(folder / TEMPLATE, template)
     return vocabulary.given(str(folder)).end
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stackrt.finetune import lora
 from stackrt.train import mesh, models, tokenizer_files
 from stackrt.train.errors import BadInputError
 from stackrt.train.ranks import Ranks
@@ -49,12 +50,13 @@ class Weights:
                 raise BadInputError(f"--init {file}: damaged or not readable: {error}") from None
 
     def check(self, model: nn.Module) -> None:
-        """See that there is a tensor of the right shape for each parameter of a model, which may be on meta.
+        """See that there is a tensor of the right shape for each parameter of a model but its adapters'.
 
         Raises:
             BadInputError: Names the first that is missing or has another shape.
         """
-        for name, parameter in model.named_parameters():
+        own = {lora.plain(name): p for name, p in model.named_parameters() if not lora.is_adapter(name)}
+        for name, parameter in own.items():
             held = self._name(name)
             if held is None:
                 raise BadInputError(f"--init {self._folder}: it has no {name}, which the model needs")
@@ -67,9 +69,22 @@ class Weights:
     def fill(self, prefix: str, module: nn.Module) -> None:
         """Copy the tensors of a module that is known by its name in the model."""
         for name, parameter in module.named_parameters(recurse=True):
-            held = self._name(f"{prefix}.{name}" if prefix else name)
+            held = self._name(lora.plain(f"{prefix}.{name}" if prefix else name))
             if held is not None and not parameter.is_meta:
                 parameter.copy_(self._open[self._where[held]].get_tensor(held))
+
+    def identity(self) -> str:
+        """Tells these weights from others of the same shapes: a digest of each tensor's name, shape and first row.
+
+        Training changes all of them; to read all of a large model for this would take minutes.
+        """
+        digest = hashlib.sha256()
+        for name in sorted(self._where):
+            part = self._open[self._where[name]].get_slice(name)
+            first = part[:1] if part.get_shape() else self._open[self._where[name]].get_tensor(name)
+            digest.update(f"{name} {part.get_dtype()} {part.get_shape()} ".encode())
+            digest.update(first.flatten().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def _name(self, name: str) -> str | None:
         return next((held for held in (name, name.removeprefix(self._prefix)) if held in self._where), None)
@@ -87,37 +102,64 @@ def load(model: nn.Module, folder: Path) -> None:
     held.fill("", model)
 
 
-def whole_tensors(model: nn.Module, names: Iterable[str], keep: bool) -> Iterator[tuple[str, Tensor]]:
+def whole_tensors(parameters: Mapping[str, Tensor], names: Iterable[str], keep: bool) -> Iterator[tuple[str, Tensor]]:
     """Each parameter, whole and on the CPU, one after another; where `keep` is false, empty. A collective each."""
-    parameters = dict(model.named_parameters())
     for name in names:
         tensor = mesh.whole(parameters[name].detach())
         yield name, tensor.float().cpu().contiguous() if keep else tensor.new_empty(0)
 
 
 def params_sha256(model: nn.Module, ranks: Ranks) -> str:
-    """`report.params_sha256` of a sharded model, on every rank."""
+    """`report.params_sha256` of what is trained of a sharded model, on every rank."""
     digest = hashlib.sha256()
-    for name, tensor in whole_tensors(model, sorted(dict(model.named_parameters())), ranks.first):
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, tensor in whole_tensors(trained, sorted(trained), ranks.first):
         digest.update(name.encode())
         digest.update(tensor.numpy().tobytes() if ranks.first else b"")
     return ranks.from_first(digest.hexdigest())
 
 
-def export(model: nn.Module, folder: Path, tokenizer: Path | str | None, ranks: Ranks) -> None:
+class _Merged:
+    """A model's parameters under the names of the model without adapters, which are merged into them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._all = dict(model.named_parameters())
+        self._adapters = {adapter.weight: adapter for adapter in lora.adapters(model)}
+        self.names = {lora.plain(name): name for name in self._all if not lora.is_adapter(name)}
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each parameter as fp32."""
+        return {name: self._all[held].numel() * 4 for name, held in self.names.items()}
+
+    def whole(self, names: Iterable[str], keep: bool) -> Iterator[tuple[str, Tensor]]:
+        """As `whole_tensors`."""
+        for name in names:
+            adapter = self._adapters.get(name)
+            parts = [self.names[name], *((adapter.a, adapter.b) if adapter else ())]
+            tensor, *matrices = (found for _, found in whole_tensors(self._all, parts, keep))
+            yield name, (tensor + adapter.delta(*matrices)).contiguous() if adapter and keep else tensor
+
+
+def export(model: nn.Module, folder: Path, tokenizer: Path | str | None, ranks: Ranks, template: str = "") -> None:
     """Write a folder that `from_pretrained` loads: fp32 weights in files of 4 GiB, configuration, tokenizer.
 
     Args:
-        model: Sharded or not; all ranks take part.
+        model: Sharded or not; all ranks take part. Adapters are merged into its weights.
         folder: It is made, and an earlier export in it replaced.
         tokenizer: The folder that the tokenizer came from, its definition, or None for bytes.
         ranks: The first one writes.
+        template: The chat template to leave beside the model, where its tokenizer has none.
 
     Raises:
         TrainerError: The disk is full or failing.
     """
-    files = split_by_size({name: p.numel() * 4 for name, p in model.named_parameters()}, FILE_BYTES)
-    _write(folder, files, lambda _, held: dict(whole_tensors(model, held, ranks.first)), model, tokenizer, ranks)
+    merged = _Merged(model)
+    files = split_by_size(merged.sizes(), FILE_BYTES)
+    total = sum(merged.sizes().values())
+    _write(folder, files, total, lambda _, held: dict(merged.whole(held, ranks.first)), ranks)
+    with ranks.together():
+        if ranks.first:
+            _describe_text(model, folder, tokenizer, template)
 
 
 def export_stages(
@@ -146,18 +188,21 @@ def export_stages(
             tensors[name] = tensor.contiguous()
         return tensors
 
-    _write(folder, [list(held) for held in shapes], fetched, model, tokenizer, ranks)
+    total = sum(p.numel() * 4 for p in model.parameters())
+    _write(folder, [list(held) for held in shapes], total, fetched, ranks)
+    with ranks.together():
+        if ranks.first:
+            _describe_text(model, folder, tokenizer, "")
 
 
 def _write(
     folder: Path,
     files: list[list[str]],
+    total: int,
     fetch_file: Callable[[int, list[str]], dict[str, Tensor]],
-    model: nn.Module,
-    tokenizer: Path | str | None,
     ranks: Ranks,
 ) -> None:
-    """Write a model's files; `fetch_file` gives the first rank the tensors of one, by its number and their names."""
+    """Write files of `total` bytes; `fetch_file` gives the first rank the tensors of one, by number and names."""
     names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
     if len(files) == 1:
         names = ["model.safetensors"]
@@ -175,7 +220,7 @@ def _write(
                     _save(tensors, folder / file)
     with ranks.together():
         if ranks.first:
-            _describe(model, folder, dict(zip(names, files, strict=True)), tokenizer)
+            _describe(folder, dict(zip(names, files, strict=True)), total)
 
 
 def split_by_size(sizes: dict[str, int], most: int) -> list[list[str]]:
@@ -198,17 +243,21 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(0, str(error)) from None
 
 
-def _describe(model: nn.Module, folder: Path, files: dict[str, list[str]], tokenizer: Path | str | None) -> None:
+def _describe(folder: Path, files: dict[str, list[str]], total: int) -> None:
+    """Write which file has which tensor, where there are several."""
     if len(files) > 1:
-        total = sum(p.numel() * 4 for p in model.parameters())
         weight_map = {name: file for file, names in files.items() for name in names}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
+
+
+def _describe_text(model: nn.Module, folder: Path, tokenizer: Path | str | None, template: str) -> None:
+    """Write the configuration, the tokenizer, and how both begin and end a text."""
     config: Any = model.config
     values = config.to_dict() | {
         "architectures": [type(model).__name__.removeprefix("FSDP")], "dtype": "float32", "use_cache": True,
     }  # fmt: skip
-    end = tokenizer_files.write(folder, tokenizer, models.shape(values).positions)
+    end = tokenizer_files.write(folder, tokenizer, models.shape(values).positions, template)
     if values.get("eos_token_id") is None:
         values["eos_token_id"] = end
     write_atomically(folder / "config.json", json.dumps(values, indent=2, default=str) + "\n")

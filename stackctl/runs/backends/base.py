@@ -12,6 +12,7 @@ import msgspec
 
 from stackctl.jobs.job import Job
 from stackctl.jobs.pod_options import PodOptions
+from stackctl.jobs.via import JOB
 from stackctl.runs import store
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
 from stackctl.runs.store import Record
@@ -24,8 +25,9 @@ if TYPE_CHECKING:  # a dry run needs none
 class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
 
-    `code` is a folder to ship, with `code_all` also what git does not track there. `profile` is a cluster's profile or
-    a TOML file. Without `preflight` nothing is checked before, and of its checks those of `skip_check` are left out.
+    `code` is a folder to ship, with `code_all` also what git does not track there, and `code_claim` the claim that
+    takes it. `profile` is a cluster's profile or a TOML file, and `via` what gives the job to the cluster. Without
+    `preflight` nothing is checked before, and of its checks those of `skip_check` are left out.
     """
 
     namespace: str | None = None
@@ -39,11 +41,13 @@ class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     queue: str | None = None
     topology: str | None = None
     priority: str | None = None
+    via: str = JOB
     volumes: tuple[str, ...] = ()
     secret_env: tuple[str, ...] = ()
     retries: int = 3
     code: Path | None = None
     code_all: bool = False
+    code_claim: str | None = None
     preflight: bool = True
     skip_check: tuple[str, ...] = ()
 
@@ -58,6 +62,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         resume: Go on with the run that the folder holds.
         quiet: Send the ranks' output to standard error.
         into: A descriptor for all that nodes print, in place of our own streams.
+        publish: Of a service: the port of this machine at which containers are reached.
+        reads: Of a service: what its containers see of this machine, and where.
     """
 
     job: Job
@@ -67,6 +73,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool = False
     quiet: bool = False
     into: int | None = None
+    publish: int = 0
+    reads: dict[str, str] = {}
     cluster: ClusterOptions = ClusterOptions()
 
 
@@ -163,10 +171,15 @@ class Foreground(Backend):
 
 def image_of(job: Job) -> str:
     """The full name of a job's image: of the catalog's, in the variant that fits; another name stays as it is."""
+    return variant_of(job.image, gpus=bool(job.gpus and job.device != "cpu"))
+
+
+def variant_of(image: str, *, gpus: bool) -> str:
+    """The full name of an image of the catalog, for CPUs or for GPUs; another name stays as it is."""
     from stackctl.images import catalog
 
     rows = catalog.load()
-    if job.image not in rows.images:
-        return job.image
+    if image not in rows.images:
+        return image
     prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
-    return catalog.targets(rows, job.image, "cuda" if job.gpus and job.device != "cpu" else "cpu", prefix)[0].tag
+    return catalog.targets(rows, image, "cuda" if gpus else "cpu", prefix)[0].tag

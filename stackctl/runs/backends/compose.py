@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from stackctl.engines.local import gpu_ids
 from stackctl.errors import MissingHere, NameTaken, StackError
-from stackctl.jobs import compose
+from stackctl.jobs import compose, workloads
+from stackctl.jobs.job import Job
 from stackctl.jobs.yaml_text import to_yaml
 from stackctl.runs import store
 from stackctl.runs.backends.base import Foreground, Request, image_of
 from stackctl.runs.handle import RunHandle, Tell, Told
 from stackctl.runs.store import Record
+from stackrt.pictures import known
 
 if TYPE_CHECKING:
     from stackctl.engines.docker import ImageInfo
@@ -88,9 +90,19 @@ class Compose(Foreground):
 
 def _document(asked: Request, image: str, user: str, attempt: int) -> compose.Document:
     job = asked.job
-    volumes = compose.mounts(job, out=str(asked.folder), workdir=str(asked.workdir))
+    sets = _sets(job)
+    volumes = compose.mounts(job, out=str(asked.folder), workdir=str(asked.workdir), data=sets)
+    more = {known.FOLDER: compose.DATA} if sets else {}
     gpus = gpu_ids(job.nodes * job.gpus, check=False)  # Docker's own daemon knows better
-    return compose.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus)
+    made = compose.document(job, image=image, user=user, volumes=volumes, attempt=attempt, gpus=gpus, more=more)
+    return compose.published(made, asked.publish, asked.reads) if asked.publish else made
+
+
+def _sets(job: Job) -> str:
+    """The folder of fetched data sets, if the job may read some and there are any."""
+    folder = known.folder(os.environ).absolute()
+    reads = not job.workload or workloads.find(job.workload).data
+    return str(folder) if reads and os.path.isdir(folder) else ""  # noqa: PTH112 - pathlib's raises where we may not look
 
 
 def _need(image: str, name: str) -> ImageInfo:

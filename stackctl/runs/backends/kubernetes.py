@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ from stackctl.engines import kubeconfig
 from stackctl.engines.kubeconfig import Context
 from stackctl.errors import InvalidInput, StackError
 from stackctl.jobs import kubernetes, patch, profiles, secret_names
-from stackctl.jobs.placement import place
+from stackctl.jobs.placement import output_claim, place
 from stackctl.jobs.pod_options import AUTO
+from stackctl.jobs.via import MANAGERS
 from stackctl.runs import places, store, submission
 from stackctl.runs.backends.base import Backend, Request, Where, image_of
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell, Told
@@ -32,17 +34,19 @@ class Kubernetes(Backend):
         """The manifests."""
         if AUTO in asked.cluster.exclude_nodes:
             tell(f"note: which nodes --exclude-node {AUTO} leaves out is looked up when the job is submitted")
-        return _told(_shown(prepare(_without(asked, []), _context(asked), tell), tell).manifests)
+        context = _context(asked)
+        return _told(_shown(prepare(_without(asked, []), context, tell, _api(asked, context)), tell).manifests)
 
     def trial(self, asked: Request, tell: Tell) -> Told:
         """The manifests as the cluster would have them: it checks them and fills in what it would."""
         from stackctl.engines.kube import Cluster
-        from stackctl.runs import submit
+        from stackctl.runs import managers, submit
 
         context = _context(asked)
         cluster = Cluster(context.name)
         asked = _avoiding(asked, cluster, context, tell)
-        return _told(submit.trial(cluster, _shown(prepare(asked, context, tell), tell)))
+        api = managers.api(cluster, asked.cluster.via)
+        return _told(submit.trial(cluster, _shown(prepare(asked, context, tell, api), tell)))
 
     def start(self, asked: Request, tell: Tell) -> RunHandle:
         """Submit the job.
@@ -53,12 +57,13 @@ class Kubernetes(Backend):
             NameTaken: The name is that of another job, or of an object that is not ours.
         """
         from stackctl.engines.kube import Cluster
-        from stackctl.runs import submit
+        from stackctl.runs import managers, submit
         from stackctl.runs.cluster import ClusterRun
 
         context = _context(asked)
         cluster, home = Cluster(context.name), asked.folder.parent
-        ready = prepare(_avoiding(asked, cluster, context, tell), context, tell)
+        api = managers.api(cluster, asked.cluster.via)
+        ready = prepare(_avoiding(asked, cluster, context, tell), context, tell, api)
         places.free_here(home, ready.job.name)
         folder = places.folder(home, submit.record(cluster, ready))
         check, skip = asked.cluster.preflight, asked.cluster.skip_check
@@ -67,7 +72,7 @@ class Kubernetes(Backend):
     def watch(self, name: str, record: Record | None, where: Where, tell: Tell) -> RunHandle:
         """The run on its cluster, or what is left of it where the cluster has it no more."""
         from stackctl.engines.kube import Cluster
-        from stackctl.runs import leftovers, watch
+        from stackctl.runs import leftovers, services, watch
         from stackctl.runs.cluster import ClusterRun, GoneRun
 
         context = _context_of(name, record, where)
@@ -79,6 +84,9 @@ class Kubernetes(Backend):
             return ClusterRun(watch.find(cluster, name, namespace), tell)
         except NoSuchRun as error:
             if record is None:
+                service = services.find(cluster, name, namespace)
+                if service is not None:
+                    return services.ServiceRun(cluster, service, tell)
                 found = leftovers.find(cluster, name, namespace)
                 if not found:
                     raise
@@ -109,17 +117,32 @@ class Kubernetes(Backend):
                 there = listing.everywhere(context.name)
             else:
                 there = {namespace: listing.states(context.name, namespace)}
+            asked = Record(
+                name="", backend="kubernetes", attempt=1, started="",
+                namespace=namespace, context=context.name, server=context.server,
+            )  # fmt: skip
+            for record, state in listing.unmade(context.name, _unseen(mine, there, asked)):
+                there.setdefault(record.namespace, {})[record.name] = state, record.started
         except StackError as error:
             tell(f"note: {error.message}; {_LAST_SEEN}")
             return [_as_last_seen(record) for record in mine]
-        asked = Record(
-            name="", backend="kubernetes", attempt=1, started="",
-            namespace=namespace, context=context.name, server=context.server,
-        )  # fmt: skip
         return _merged(mine, there, asked, everywhere=where.everywhere)
 
 
 _LAST_SEEN = "states are those last seen"
+
+
+def _unseen(
+    mine: Sequence[Record], there: Mapping[str, Mapping[str, tuple[State, str]]], asked: Record
+) -> list[Record]:
+    """Runs of the store that go on through a manager, and whose Job is not there; of the namespaces that were asked."""
+    return [
+        record
+        for record in mine
+        if record.via in MANAGERS and record.state not in ENDED and record.name not in there.get(record.namespace, {})
+        if _same_place(record, msgspec.structs.replace(asked, namespace=record.namespace))
+        and record.namespace in (asked.namespace, *there)
+    ]
 
 
 def _merged(
@@ -137,11 +160,13 @@ def _merged(
         everywhere: Whether all namespaces were asked.
     """
     found, known = [], set()
-    for record in mine:
+    for record in sorted(mine, key=lambda record: record.context != asked.context):
         place = msgspec.structs.replace(asked, namespace=record.namespace) if everywhere else asked
-        if not store.same_place(record, place):
+        if not _same_place(record, place):
             found.append(_as_last_seen(record))
             continue
+        if (record.namespace, record.name) in known:
+            continue  # submitted again, through another context
         known.add((record.namespace, record.name))
         rows = there.get(record.namespace, {})
         lost: State = record.state if record.state in ENDED else "gone"
@@ -152,6 +177,18 @@ def _merged(
         place = msgspec.structs.replace(asked, namespace=namespace)
         found += [msgspec.structs.replace(place, name=name, state=state, started=at) for name, (state, at) in theirs]
     return found
+
+
+def _same_place(record: Record, asked: Record) -> bool:
+    """Whether a run of the store is where was asked, also through another context of the same cluster.
+
+    An address of this machine is no cluster's own: one after another may have it.
+    """
+    alike = record.server == asked.server and not _OF_THIS_MACHINE.match(asked.server)
+    return store.same_place(msgspec.structs.replace(record, context=asked.context) if alike else record, asked)
+
+
+_OF_THIS_MACHINE = re.compile(r"$|https?://(localhost|127\.|\[::1\])")
 
 
 def _as_last_seen(record: Record) -> Record:
@@ -181,8 +218,21 @@ def _without(asked: Request, nodes: Sequence[str]) -> Request:
     return msgspec.structs.replace(asked, cluster=cluster)
 
 
-def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
+def _api(asked: Request, context: Context) -> str:
+    """The group and version of what gives the cluster the job; of its own Job nobody needs to ask."""
+    if asked.cluster.via not in MANAGERS:
+        return ""
+    from stackctl.engines.kube import Cluster
+    from stackctl.runs import managers
+
+    return managers.api(Cluster(context.name), asked.cluster.via)
+
+
+def prepare(asked: Request, context: Context, tell: Tell, api: str = "") -> Submission:
     """Place the job, pack its code, and make the manifests.
+
+    Args:
+        api: Group and version of what gives the cluster the job, where that is not its own Job.
 
     Raises:
         InvalidInput: Something that was asked for does not fit.
@@ -191,18 +241,15 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
     left = [word for word in job.command if not word.startswith(("-", "/")) and os.path.isfile(word)]  # noqa: PTH113 - pathlib's raises for a long word
     if options.code is None and left and not job.workload:
         tell(f"note: pods see the image's files, not {left[0]} of this folder; ship it with --code .")
-    packed = None
+    shipped = None
     if options.code is not None:
-        from stackctl.engines import archive
+        from stackctl.runs import shipping
 
-        packed = archive.pack(options.code, everything=options.code_all)
-        if packed.left_out:
-            tell(f"note: git does not track {_some(packed.left_out)}: not shipped")
-        secret = secret_names.files(packed.names)
-        if secret:
-            tell(f"note: --code ships what may be secrets: {_some(secret)} (--secret-env gives values without files)")
-    elif options.code_all:
-        raise InvalidInput("says what of --code is shipped", where="--code-all", hint="give --code DIR, too")
+        claim, other = options.code_claim or "", output_claim(options.volumes)
+        shipped = shipping.ship(options.code, tell, everything=options.code_all, claim=claim, other=other)
+    elif options.code_all or options.code_claim:
+        where, what = ("--code-all", "what of --code is") if options.code_all else ("--code-claim", "where --code is")
+        raise InvalidInput(f"says {what} shipped", where=where, hint="give --code DIR, too")
     for name in secret_names.variables(job.env):
         tell(f"note: who may see the job can read --env {name}; --secret-env {name} keeps its value in a Secret")
     placement = place(
@@ -210,7 +257,8 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         namespace=options.namespace or context.namespace,
         profile=profiles.load(options.profile),
         image=image_of(job),
-        code=packed.sha256 if packed else "",
+        code=shipped.sha256 if shipped else "",
+        code_claim=shipped.claim if shipped else "",
         cpu=options.cpu,
         cpu_limit=options.cpu_limit,
         memory=options.memory,
@@ -223,25 +271,26 @@ def prepare(asked: Request, context: Context, tell: Tell) -> Submission:
         secret_env=options.secret_env,
         retries=options.retries,
         pods=options,
+        via=options.via,
+        api=api,
     )
     if placement.pods.host_network:
         tell("note: no NetworkPolicy guards pods on their node's network: whoever reaches the nodes reaches the ranks")
     for name in patch.extra_containers(placement.pods.patch or {}, kubernetes.CONTAINER):
         tell(f"note: the run goes on until {name} has ended, too; one that stays is an initContainer with "
              "restartPolicy: Always")  # fmt: skip
-    return submission.prepare(job, placement, packed, os.environ)
+    return submission.prepare(job, placement, shipped, os.environ)
 
 
 def _shown(ready: Submission, tell: Tell) -> Submission:
     """A submission that is about to be printed: whole, so that kubectl can apply it, with what is secret in it."""
+    if ready.tree:
+        tell(f"note: a dry run sends no code: submit puts it on the claim {ready.placement.code_claim}")
     own = [row.name for row in ready.placement.secret_env if not row.secret]
     if own:
-        tell(f"note: the Secret below holds the value of {_some(own)}, for whoever reads this")
+        shown = ", ".join(own[:3]) + (", …" if len(own) > 3 else "")
+        tell(f"note: the Secret below holds the value of {shown}, for whoever reads this")
     return ready
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _context_of(name: str, record: Record | None, where: Where) -> Context:

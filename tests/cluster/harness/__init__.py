@@ -8,5 +8,8 @@ nodes          those of containerd and the kubelet
 images         what the nodes can run
 api            requests to the API server
 fake_nodes     simulated nodes, for scale
+manager        what stands beside a cluster and looks after kinds of its own
+kueue          Kueue, and the queues of a test
+operators      JobSet and Kubeflow's Trainer
 cluster        all of it together
 """

@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from pathlib import Path
 
-import yaml
-
-from tests.cluster.harness import programs
+from tests.cluster.harness import manager, programs
 from tests.cluster.harness.cluster import OwnCluster
 from tests.cluster.harness.control_plane import QPS
-from tests.cluster.surroundings import certify
+from tests.cluster.harness.manager import Manager, certified
 from tests.support.waiting import until
 
 PORT, HEALTH_PORT = 9443, 8081
 API = "kueue.x-k8s.io/v1beta2"
-NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kueue-system"}}
 KINDS = ("job", "clusterqueue", "cohort", "resourceflavor", "workload")
 """What its webhooks look at here: Jobs and its own kinds. Those of other operators are not installed."""
 
 
 @contextmanager
-def running(cluster: OwnCluster) -> Iterator[None]:
-    """Install Kueue, and take it away again: without its manager its webhooks would refuse every Job."""
-    folder = programs.folder("kueue")
-    kinds = [str(path) for path in sorted((folder / "bases").iterdir())]
-    files = [f"--filename={path}" for path in kinds]
-    cluster.kubectl("apply", "--server-side", *files)
-    cluster.apply(NAMESPACE)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *files)  # it ends where one is missing
-    certificate, argv = _command(cluster)
-    cluster.namespaces.start("kueue", argv)
-    hooks = _webhooks(cluster, (folder / "webhook" / "manifests.yaml").read_text(), certificate)
-    try:
-        cluster.wait(lambda: _ready(cluster), 90, "Kueue is not ready")
-        cluster.apply(*hooks)
+def running(cluster: OwnCluster, *operators: str) -> Iterator[None]:
+    """Install Kueue, and take it away again.
+
+    Args:
+        operators: What else it queues beside Jobs, as `jobset.x-k8s.io/jobset`; installed before.
+    """
+    kinds = (*KINDS, *(name.rpartition("/")[2] for name in operators))
+    wanted = partial(_wanted, kinds)
+    kueue = Manager("kueue", "bases", partial(_command, operators), PORT, HEALTH_PORT, wanted)
+    with manager.running(cluster, kueue):
         yield
         _clear(cluster)
-    finally:
-        cluster.kubectl("delete", *(f"{hook['kind']}/{hook['metadata']['name']}".lower() for hook in hooks))
-        cluster.namespaces.kill("kueue")
-        cluster.kubectl("delete", "--wait=false", *files)
+
+
+def _wanted(kinds: Sequence[str], name: str) -> bool:
+    return name[1:].removesuffix(".kb.io") in kinds
 
 
 def queue(cluster: OwnCluster, namespace: str, name: str, quota: Mapping[str, int], flavor: str = "default") -> None:
@@ -68,14 +60,10 @@ def queue(cluster: OwnCluster, namespace: str, name: str, quota: Mapping[str, in
     cluster.kubectl("wait", "--for=condition=Active", "-n", namespace, f"localqueue/{name}", "--timeout=60s")
 
 
-def _command(cluster: OwnCluster) -> tuple[bytes, list[str]]:
-    """The certificate of the manager, and its command line."""
+def _command(operators: Sequence[str], cluster: OwnCluster, folder: Path) -> list[str]:
+    """The manager's command line."""
     site = cluster.site
-    folder = site.folder / "kueue"
-    for part in (folder, folder / "etc" / "kueue" / "metrics" / "certs"):
-        part.mkdir(parents=True, exist_ok=True)
-        for path, name in zip(certify(part, site.control_plane), ("tls.crt", "tls.key"), strict=True):
-            path.rename(part / name)
+    certified(cluster, folder / "etc" / "kueue" / "metrics" / "certs")
     config = {
         "apiVersion": "config.kueue.x-k8s.io/v1beta2",
         "kind": "Configuration",
@@ -86,10 +74,10 @@ def _command(cluster: OwnCluster) -> tuple[bytes, list[str]]:
         "health": {"healthProbeBindAddress": f"{site.control_plane}:{HEALTH_PORT}"},
         "metrics": {"bindAddress": "0"},
         "clientConnection": QPS,
-        "integrations": {"frameworks": ["batch/job"]},
+        "integrations": {"frameworks": ["batch/job", *operators]},
     }
     (folder / "config.json").write_text(json.dumps(config))
-    manager = [
+    argv = [
         programs.program("kueue"),
         f"--config={folder / 'config.json'}",
         f"--kubeconfig={cluster.kubeconfig}",
@@ -97,30 +85,7 @@ def _command(cluster: OwnCluster) -> tuple[bytes, list[str]]:
     ]
     # It reads a certificate for its metrics below /etc, at a place that no setting changes: it gets an /etc of its own.
     script = 'mount -t overlay -o "lowerdir=$0:/etc" none /etc && exec "$@"'
-    return (folder / "tls.crt").read_bytes(), ["unshare", "--mount", "sh", "-c", script, str(folder / "etc"), *manager]
-
-
-def _webhooks(cluster: OwnCluster, manifests: str, certificate: bytes) -> list[dict[str, Any]]:
-    """Its webhooks, where the API server finds them."""
-    found: list[dict[str, Any]] = list(yaml.safe_load_all(manifests))
-    bundle = base64.b64encode(certificate).decode()
-    for row in found:
-        row["metadata"]["name"] = f"kueue-{row['metadata']['name']}"
-        row["webhooks"] = [hook for hook in row["webhooks"] if hook["name"][1:].removesuffix(".kb.io") in KINDS]
-        for hook in row["webhooks"]:
-            path = hook["clientConfig"]["service"]["path"]
-            url = f"https://{cluster.site.control_plane}:{PORT}{path}"
-            hook["clientConfig"] = {"url": url, "caBundle": bundle}
-    return found
-
-
-def _ready(cluster: OwnCluster) -> bool:
-    connection = http.client.HTTPConnection(cluster.site.control_plane, HEALTH_PORT, timeout=5)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    finally:
-        connection.close()
+    return ["unshare", "--mount", "sh", "-c", script, str(folder / "etc"), *argv]
 
 
 def _clear(cluster: OwnCluster) -> None:

@@ -22,6 +22,8 @@ MADE = {
     "coredns": ("coredns",),
     "kwok": ("kwok",),
     "kueue": ("kueue",),
+    "jobset": ("jobset",),
+    "trainer": ("trainer-controller-manager",),
     "pause": ("pause",),
 }
 """What each part gives."""
@@ -31,10 +33,17 @@ MODULES = {
     "coredns": "github.com/coredns/coredns",
     "kwok": "sigs.k8s.io/kwok",
     "kueue": "sigs.k8s.io/kueue",
+    "jobset": "sigs.k8s.io/jobset",
+    "trainer": "github.com/kubeflow/trainer/v2",
 }
 
-FILES = {"kwok": ("kustomize/stage",), "kueue": ("config/components/crd/bases", "config/components/webhook")}
-"""Folders of a part's module that its program does not work without: how kwok's pods behave, Kueue's kinds."""
+FILES = {
+    "kwok": ("kustomize/stage",),
+    "kueue": ("config/components/crd/bases", "config/components/webhook"),
+    "jobset": ("config/components/crd/bases", "config/components/webhook"),
+    "trainer": ("manifests/base/crds", "manifests/base/webhook"),
+}
+"""Folders of a part's module that its program does not work without: how kwok's pods behave, the managers' kinds."""
 
 INSTALLED = {
     "etcd": "etcd-server",

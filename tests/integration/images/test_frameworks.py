@@ -25,20 +25,28 @@ print(max(float(abs(found[name] - wanted[name]).max()) for name in found))
 """
 
 
+def read_list(path: Path) -> list[dict[str, object]]:
+    """A file that is a list of events."""
+    found: list[dict[str, object]] = json.loads(path.read_text())
+    return found
+
+
 @pytest.mark.parametrize(
     ("workload", "name", "serial"),
     [
         ("cnn", "tensorflow", "serial_tf.py"),
-        ("horovod-torch", "horovod-pytorch", "serial_torch.py"),
-        ("horovod-tf", "horovod-tensorflow", "serial_tf.py"),
+        # Passes of a step add up to the step.
+        ("horovod-torch --accumulate 2 --timeline", "horovod-pytorch", "serial_torch.py"),
+        ("horovod-tf --accumulate 2 --timeline", "horovod-tensorflow", "serial_tf.py"),
     ],
 )
 def test_four_ranks_on_two_nodes_train_as_one_plain_process(
     built: Build, stackctl: Stackctl, tmp_path: Path, workload: str, name: str, serial: str
 ) -> None:
     image, out = built(name), tmp_path / "out"
+    workload, *more = workload.split()
     words = (workload, "--nodes", "2", "--procs", "2", "--on", "compose", "--out", str(out))
-    done = stackctl("run", *words, "--", *STEPS, timeout=600)
+    done = stackctl("run", *words, "--", *STEPS, *more, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((out / "result.json").read_text())
     assert (result["workload"], result["world_size"], result["steps"]) == (workload, 4, 30)
@@ -46,5 +54,7 @@ def test_four_ranks_on_two_nodes_train_as_one_plain_process(
     assert result["accuracy"] > 0.5
     assert result["samples_per_second"] > 0
     assert f"accuracy     {result['accuracy']:.3f}" in done.stdout
+    if "--timeline" in more:
+        assert {"ALLREDUCE", "NEGOTIATE_ALLREDUCE"} <= {event.get("name") for event in read_list(out / "timeline.json")}
     in_image(image, out, "python", f"/workspace/{serial}", *STEPS, scripts=SCRIPTS)
     assert float(in_image(image, out, "python", "-c", COMPARE)) <= 1e-5

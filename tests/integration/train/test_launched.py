@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,14 @@ HARD = ["--layers", "1", "--heads", "2", "--width", "32", "--context", "16", "--
         "--sample-tokens", "4"]  # fmt: skip
 
 
-def launch(nodes: int, procs: int, port: int, out: Path) -> list[subprocess.Popen[str]]:
+def launch(
+    nodes: int, procs: int, port: int, out: Path, trainer: str = "gpt", argv: Sequence[str] = HARD
+) -> list[subprocess.Popen[str]]:
     """Start one launcher a node."""
     job = {"STACK_RUN": "drill", "STACK_NODES": str(nodes), "STACK_PROCS": str(procs), "STACK_OUT": str(out),
            "STACK_RENDEZVOUS": f"127.0.0.1:{port}", "STACK_TOKEN": "a token for the drills",
            "STACK_TIMEOUT": "60"}  # fmt: skip
-    command = [sys.executable, "-m", "stackrt.launch", "--", sys.executable, "-m", "stackrt.train.gpt", *HARD]
+    command = [sys.executable, "-m", "stackrt.launch", "--", sys.executable, "-m", f"stackrt.train.{trainer}", *argv]
     return [
         subprocess.Popen(command, env=environment() | job | {"STACK_NODE_RANK": str(node)}, text=True,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 
-from stackrt.checks.horovod import judge_keras
+from stackrt.checks.horovod import Fit, judge_keras
 from stackrt.checks.result import Result
 from tests.integration.checks.bench import Bench
 from tests.integration.checks.faults import fault, healthy, healthy_in
@@ -35,13 +35,24 @@ if os.environ.get("HOROVOD_RANK") == "1":
     hvd.allgather = lambda tensor, **k: gather(tensor + 1, **k)
 """
 IN_TORCH = CORRUPT_A_RANK.format(framework="torch", module="torch.nn.functional", loss="mse_loss")
-IN_TENSORFLOW = CORRUPT_A_RANK.format(framework="tensorflow", module="tensorflow", loss="square")
+IN_TENSORFLOW = (
+    CORRUPT_A_RANK.format(framework="tensorflow", module="tensorflow", loss="square")
+    + """
+    broadcast = hvd.broadcast_variables
+    def wrongly(variables, *a, **k):
+        variables = list(variables)
+        broadcast(variables, *a, **k)
+        variables[0].assign(variables[0] + 1)
+    hvd.broadcast_variables = wrongly
+"""
+)
 
 
 def corrupted(bench: Bench, image: str) -> dict[str, Result]:
-    """What the checks find in a container where rank 1 has a wrong loss and gathers something else."""
-    code = IN_TORCH if image == "horovod-pytorch" else IN_TENSORFLOW
-    return bench.in_pythons(image, code, "hvd-collectives", "hvd-optimizer")
+    """What the checks find in a container where rank 1 has a wrong loss, and gathers and is sent something else."""
+    if image == "horovod-pytorch":
+        return bench.in_pythons(image, IN_TORCH, "hvd-collectives", "hvd-optimizer")
+    return bench.in_pythons(image, IN_TENSORFLOW, "hvd-collectives", "hvd-optimizer", "hvd-keras")
 
 
 def build(bench: Bench, nccl: str, cuda: str) -> Result:
@@ -88,36 +99,38 @@ def wrong_tf_gradients(bench: Bench) -> Result:
     return corrupted(bench, "horovod-tensorflow")["hvd-optimizer"]
 
 
-BROADCAST, METRIC = "BroadcastGlobalVariablesCallback", "MetricAverageCallback"
-NO_CONSTANT = "AttributeError: module 'keras.backend' has no attribute 'constant'"
-TF_KERAS = {BROADCAST: "", METRIC: NO_CONSTANT, "sha256": "a"}
-KERAS_3 = {BROADCAST: "AttributeError: 'Variable' object has no attribute 'ref'", METRIC: NO_CONSTANT, "sha256": "a"}
+@fault("hvd-keras", "a rank whose callback broadcasts something else", needs=("docker",))
+def wrong_broadcast(bench: Bench) -> Result:
+    return corrupted(bench, "horovod-tensorflow")["hvd-keras"]
 
 
-@fault("hvd-keras", "it works where the documentation says that it does not")
-def works(bench: Bench) -> Result:
-    return judge_keras({"tf-keras": [TF_KERAS] * 2, "Keras 3": [{**KERAS_3, BROADCAST: ""}]})
+METRIC, WARMUP = "MetricAverageCallback", "LearningRateWarmupCallback"
+FIT: Fit = {"problem": "", "sha256": "a", "loss": [2.0, 1.0], "rates": [0.75, 1.0]}
 
 
-@fault("hvd-keras", "another error than the known one")
-def another_error(bench: Bench) -> Result:
-    return judge_keras({"tf-keras": [{**TF_KERAS, METRIC: "ValueError: no such metric"}] * 2, "Keras 3": [KERAS_3]})
+def fitted(second: Fit, callback: str = WARMUP) -> Result:
+    """What the check finds when the second rank's fit under Keras 3 ends so."""
+    return judge_keras({"tf-keras": [{callback: FIT}] * 2, "Keras 3": [{callback: FIT}, {callback: second}]})
 
 
-@fault("hvd-keras", "it fails where the documentation says that it works")
+@fault("hvd-keras", "a callback that its Keras does not know")
 def fails(bench: Bench) -> Result:
-    broken = {**TF_KERAS, BROADCAST: "ValueError: no such optimizer"}
-    return judge_keras({"tf-keras": [broken] * 2, "Keras 3": [KERAS_3]})
+    return fitted({**FIT, "problem": "AttributeError: module 'keras.backend' has no attribute 'constant'"})
 
 
-@fault("hvd-keras", "ranks that fit to different weights")
-def apart(bench: Bench) -> Result:
-    return judge_keras({"tf-keras": [TF_KERAS, {**TF_KERAS, "sha256": "b"}], "Keras 3": [KERAS_3]})
+@fault("hvd-keras", "a rank with a loss of its own")
+def own_loss(bench: Bench) -> Result:
+    return fitted({**FIT, "loss": [3.0, 1.0]}, METRIC)
+
+
+@fault("hvd-keras", "a learning rate that is not warmed up")
+def cold(bench: Bench) -> Result:
+    return fitted({**FIT, "rates": [1.0, 1.0]})
 
 
 @healthy("hvd-keras")
-def as_is_known(bench: Bench) -> Result:
-    return judge_keras({"tf-keras": [TF_KERAS] * 2, "Keras 3": [KERAS_3]})
+def fits(bench: Bench) -> Result:
+    return fitted(FIT)
 
 
 healthy_in("horovod-pytorch", "hvd-build", "hvd-collectives", "hvd-optimizer")

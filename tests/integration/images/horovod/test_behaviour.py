@@ -83,11 +83,13 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["horovod-pytorch", "horovod-tensorflow"])
-def test_a_change_of_payload_or_plain_packages_compiles_nothing(built: Build, tree: Path, name: str) -> None:
+def test_a_change_of_what_is_not_compiled_compiles_nothing(built: Build, tree: Path, name: str) -> None:
     built(name)
     (tree / "images" / "stackrt" / "new.py").write_text("NEW = True\n")
     with (tree / "images" / "locks" / f"{name}-cpu.txt").open("a") as lock:
         lock.write("# another package\n")
+    patch = tree / "images" / "patches" / "horovod-python" / "05-keras.patch"
+    patch.write_text(f"Another reason.\n{patch.read_text()}")
     done = compile_in(tree, name)
     lines = done.stderr.splitlines()
     number = next(line.split()[0] for line in lines if "/run/horovod-wheel" in line)

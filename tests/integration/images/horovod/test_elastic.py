@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,6 +16,7 @@ pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(1800)]
 
 HERE = Path(__file__).parent
 Build = Callable[[str], str]
+TRAINERS = [("horovod-pytorch", "horovod_torch"), ("horovod-tensorflow", "horovod_tf")]
 ROWS = [("horovod-pytorch", "elastic_torch.py"), ("horovod-tensorflow", "elastic_tf.py")]
 
 
@@ -27,16 +29,22 @@ def out(tmp_path: Path) -> Path:
     return folder
 
 
+def elastic(image: str, out: Path, *command: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command on two ranks of one container under Horovod's elastic runner, after a line of shell."""
+    argv = ["docker", "run", "--rm", "--network", "none", "--hostname", "localhost", "--env", "OMP_NUM_THREADS=1"]
+    argv += ["--volume", f"{out}:/out", "--volume", f"{HERE}:/workspace:ro", image]
+    argv += ["sh", "-c", f'{before}\nexec "$@"', "sh"]
+    argv += ["horovodrun", "--gloo", "--network-interface", "lo", "-np", "2", "--min-np", "1", "--max-np", "2"]
+    # Two names of this container: Horovod gives up a host whose rank has died.
+    argv += ["--host-discovery-script", "printf 'localhost:1\\n127.0.0.1:1\\n'", *command]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+
+
 @pytest.mark.parametrize(("name", "script"), ROWS)
 def test_horovods_own_elastic_run_goes_on_with_the_ranks_that_are_left(
     built: Build, out: Path, name: str, script: str
 ) -> None:
-    argv = ["docker", "run", "--rm", "--network", "none", "--hostname", "localhost", "--env", "OMP_NUM_THREADS=1"]
-    argv += ["--volume", f"{out}:/out", "--volume", f"{HERE}:/workspace:ro", built(name)]
-    argv += ["horovodrun", "--gloo", "--network-interface", "lo", "-np", "2", "--min-np", "1", "--max-np", "2"]
-    # Two names of this container: Horovod gives up a host whose rank has died.
-    argv += ["--host-discovery-script", "printf 'localhost:1\\n127.0.0.1:1\\n'", "python", script]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    done = elastic(built(name), out, "python", script)
     assert done.returncode == 0, done.stdout + done.stderr
     said = [
         line.rpartition(":")[2].strip() for line in done.stdout.splitlines() if "from step" in line or ":ok" in line
@@ -60,3 +68,17 @@ def test_a_run_that_lost_a_rank_resumes_from_its_state(
     for rank in (0, 1):
         said = (out / "logs" / "attempt-2" / f"rank-{rank}.log").read_text().splitlines()
         assert [line for line in said if line.startswith(("from", "ok"))] == ["from step 4 on 2", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("name", "trainer"), [("horovod-pytorch", "horovod_torch"), ("horovod-tensorflow", "horovod_tf")]
+)
+def test_a_trainer_goes_on_with_the_ranks_that_are_left(built: Build, out: Path, name: str, trainer: str) -> None:
+    words = ("--steps", "1000", "--checkpoint-every", "10", "--log-every", "1000")
+    command = ("python", "-P", "-m", f"stackrt.train.{trainer}", *words)
+    done = elastic(built(name), out, *command, before="python kills.py one 1 &")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((out / "result.json").read_text())
+    assert (result["world_size"], result["steps"]) == (1, 1000), done.stdout + done.stderr
+    assert result["resumed_from"].startswith("/out/checkpoints/step-")
+    assert result["accuracy"] > 0.8

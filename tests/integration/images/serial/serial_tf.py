@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from stackrt.train import digits
+from stackrt.pictures import batches, options, trainer
 from stackrt.train.cnn import make_deterministic, network
 
-o = digits.parse(sys.argv[1:], "")
+o = options.read(sys.argv[1:], options.parser(""), options.Options)
 make_deterministic(o.seed)
-pictures, labels, *_ = digits.load()
-model, optimizer = network(o.lr)
+data = trainer.load(o)
+pictures, labels = data.floats(data.train.pictures), data.train.labels
+model, optimizer = network(o.lr, data.shape, len(data.classes))
 for step in range(o.steps):
-    chosen = digits.batch(o, step, 0, 1, len(labels))
+    chosen = batches.batch(o, step, 0, 1, len(labels))
     with tf.GradientTape() as tape:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels[chosen], model(pictures[chosen], training=True))
         loss = tf.reduce_mean(losses)

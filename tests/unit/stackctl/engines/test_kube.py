@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import urllib3
 
-from stackctl.engines import kube
+from stackctl.engines import kube_headers
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ def test_a_warning_is_read_whole(rows: list[str], texts: list[str]) -> None:
     headers = urllib3.HTTPHeaderDict()
     for row in rows:
         headers.add("Warning", row)
-    assert kube._warnings(headers) == texts
+    assert kube_headers.warnings(headers) == texts

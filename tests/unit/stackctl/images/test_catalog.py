@@ -72,7 +72,7 @@ def test_an_image_says_what_its_ranks_expect_of_the_launcher() -> None:
     launchers = {name: image.launcher for name, image in catalog.load().images.items()}
     assert launchers == {
         "pytorch": "torch", "tensorflow": "tensorflow", "horovod-pytorch": "horovod", "horovod-tensorflow": "horovod",
-        "pytorch-next": "torch", "pytorch-trixie": "torch", "horovod-pytorch-mpi": "horovod",
+        "serve": "torch", "pytorch-next": "torch", "pytorch-trixie": "torch", "horovod-pytorch-mpi": "horovod",
     }  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def test_the_image_that_the_docs_add_has_what_its_family_has() -> None:
         r"```toml\n(.*?)```", (assets.images_dir().parent / "docs" / "images.md").read_text(), re.DOTALL
     )
     rows = parse((assets.images_dir() / "catalog.toml").read_text() + row).images
-    assert rows["pytorch-mine"].packages == (*rows["pytorch"].packages, "einops==0.8.1")
+    assert rows["pytorch-mine"].packages == (*rows["pytorch-next"].packages, "einops==0.8.1")
 
 
 def test_an_image_without_variants_is_refused() -> None:
@@ -218,9 +218,20 @@ def test_an_image_adds_to_what_its_family_has() -> None:
     assert (target.template, target.image.framework_layer) == ("pytorch.dockerfile.j2", ("torch",))
 
 
+def test_an_image_leaves_out_what_its_family_has_and_it_does_not_need() -> None:
+    own = 'base = "bookworm"\nwithout = ["transformers"]'
+    (target,) = catalog.targets(parse(VALID.replace('base = "bookworm"', own)))
+    assert target.requirements == ("torch==2.13.0+cpu",)
+    with pytest.raises(InvalidInput, match=r"images\.pytorch\.without\[0\]: \[families\.torch\] has no 'einops'"):
+        parse(VALID.replace('base = "bookworm"', own.replace("transformers", "einops")))
+    serving = catalog.load().images["serve"]
+    assert not serving.compiler
+    assert not {"peft", "tensorboard"} & {requirement.split("==")[0] for requirement in serving.packages}
+
+
 def test_what_a_family_has_stands_in_one_line() -> None:
     text = (assets.images_dir() / "catalog.toml").read_text()
-    for name, images in (("transformers", 5), ("tf-keras", 2)):
+    for name, images in (("transformers", 6), ("tf-keras", 2)):
         asked = [image for image in catalog.load().images.values() if any(name in row for row in image.packages)]
         assert (text.count(f'"{name}=='), len(asked)) == (1, images)
 
@@ -272,3 +283,15 @@ def test_every_template_of_the_catalog_exists() -> None:
     for target in catalog.targets(catalog.load()):
         assert (assets.images_dir() / "templates" / target.template).is_file()
         assert (assets.images_dir() / "templates" / target.image.template).is_file()
+
+
+def test_source_archives_need_what_makes_wheels_of_them() -> None:
+    asking = VALID.replace('framework_layer = ["torch"]', 'framework_layer = ["torch"]\nsources = ["promise"]')
+    with pytest.raises(InvalidInput, match=r"the catalog has no table \[wheels\]") as refused:
+        parse(asking)
+    assert refused.value.where == "catalog.toml: images.pytorch.sources"
+    rows = parse(asking + '[wheels]\npackages = ["setuptools==79.0.1"]\n')
+    (target,) = catalog.targets(rows)
+    assert (target.image.sources, target.wheels.packages) == (("promise",), ("setuptools==79.0.1",))
+    with pytest.raises(InvalidInput, match=r"'promise==2\.3' cannot be used here"):
+        parse(asking.replace('"promise"', '"promise==2.3"'))

@@ -113,12 +113,17 @@ def test_the_compilers_stay_in_the_stage_that_compiles_horovod(name: str) -> Non
     framework, builder, runtime = (text.index(f"\nFROM {line}\n") for line in (
         "base AS framework", "framework AS builder", "framework AS runtime"))  # fmt: skip
     assert framework < builder < runtime
-    for word in ("      make ", lock_of(target, "builder").file, "images/patches/horovod"):
+    for word in (
+        "      make ",
+        lock_of(target, "builder").file,
+        "images/patches/horovod,",
+        "images/patches/horovod-python,",
+    ):
         assert builder < text.index(word) < runtime
         assert text.count(word) == 1
     wanted = "PYTORCH" if name == "horovod-pytorch" else "TENSORFLOW"
     assert f"/run/horovod-wheel {wanted} /dist" in text
-    assert "from=builder,source=/dist" in text[runtime:]
+    assert "from=builder,source=/patched" in text[runtime:]
     tools = {pin.name for pin in pins_of(target, assets.images_dir(), "packages")}
     assert not tools & {"cmake", "horovod"}
 
@@ -188,8 +193,8 @@ def test_labels_name_every_framework_by_its_plain_name() -> None:
 
 
 def test_each_patch_names_its_upstream_and_changes_one_thing() -> None:
-    patches = sorted((assets.images_dir() / "patches" / "horovod").iterdir())
-    assert patches
+    patches = sorted(path for folder in (assets.images_dir() / "patches").iterdir() for path in folder.iterdir())
+    assert len(patches) == 5
     for path in patches:
         head, _, _ = path.read_text().partition("\n--- a/")
         assert "Upstream: https://github.com/horovod/horovod/" in head, path.name

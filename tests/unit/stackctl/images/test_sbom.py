@@ -56,7 +56,7 @@ def test_a_build_that_is_not_on_the_default_index_says_where_it_is() -> None:
 def test_horovod_carries_its_patches() -> None:
     (target,) = catalog.targets(catalog.load(), "horovod-pytorch", "cpu")
     (horovod,) = [one for one in sbom.document(target, IMAGES, None)["components"] if one["name"] == "horovod"]
-    patches = sorted((IMAGES / "patches" / "horovod").glob("*.patch"))
+    patches = sorted(IMAGES.glob("patches/*/*.patch"), key=lambda path: path.name)
     assert [patch["diff"]["text"]["content"] for patch in horovod["pedigree"]["patches"]] == [
         path.read_text() for path in patches
     ]

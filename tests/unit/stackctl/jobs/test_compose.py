@@ -74,3 +74,22 @@ def test_a_folder_of_any_name_is_mounted_as_it_is_and_never_made() -> None:
         "read_only": False,
         "bind": {"create_host_path": False},
     }
+
+
+def test_fetched_data_sets_are_shown_to_every_node() -> None:
+    job = jobs.make(name="pictures", workload="cnn", nodes=2)
+    volumes = compose.mounts(job, out="/run", workdir="/code", data="/cache/data")
+    made = compose.document(job, image="i", user="1:1", volumes=volumes, more={"STACK_DATA": compose.DATA})
+    for name in ("node-0", "node-1"):
+        row = node(made, name)
+        assert isinstance(row["volumes"], list)
+        assert row["volumes"][-1] == {
+            "type": "bind",
+            "source": "/cache/data",
+            "target": "/data",
+            "read_only": True,
+            "bind": {"create_host_path": False},
+        }
+        assert isinstance(row["environment"], dict)
+        assert row["environment"]["STACK_DATA"] == "/data"
+    assert len(compose.mounts(job, out="/run", workdir="/code")) == 2

@@ -27,6 +27,19 @@ def test_gpus_give_each_rank_one() -> None:
     assert (job.procs, job.device, job.world_size) == (8, "cuda", 16)
 
 
+@pytest.mark.parametrize("given", [{"workload": "keras"}, {"workload": "gpt", "procs": 1}])
+def test_one_rank_may_have_all_gpus_of_its_node(given: dict[str, Any]) -> None:
+    job = jobs.make(name="a", gpus=8, **given)
+    assert (job.gpus, job.procs, job.world_size, job.all_gpus) == (8, 1, 1, True)
+    assert jobs.contract(job, 0, rendezvous="", out="/out")["STACK_ALL_GPUS"] == "1"
+
+
+def test_a_workload_of_one_process_takes_what_gpus_there_are() -> None:
+    job = jobs.make(name="a", workload="keras")
+    assert (job.procs, job.device, job.all_gpus) == (1, "auto", True)
+    assert not jobs.make(name="a", workload="gpt").all_gpus
+
+
 def test_gpus_may_be_held_by_ranks_on_the_cpu() -> None:
     job = jobs.make(name="a", workload="gpt", gpus=8, device="cpu")
     assert (job.gpus, job.procs, job.device) == (8, 8, "cpu")
@@ -44,6 +57,8 @@ def test_gpus_may_be_held_by_ranks_on_the_cpu() -> None:
         ({"seed": 2**32}, "--seed 4294967296: must be from 0"),
         ({"grace": -1}, "--grace -1: must be from 0"),
         ({"gpus": 4, "procs": 2}, "4 GPUs and 2 ranks"),
+        ({"workload": "keras", "nodes": 2}, "--nodes 2: keras is one process"),
+        ({"workload": "keras", "procs": 2}, "--procs 2: keras is one process"),
         ({"timeout": 0}, "--timeout 0: must be from 1"),
         ({"workload": "gtp"}, "did you mean 'gpt'"),
         ({"workload": "", "arguments": []}, "nothing to run"),

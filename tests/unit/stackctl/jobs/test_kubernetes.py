@@ -27,7 +27,7 @@ def placed(made: Job, **given: Any) -> Placement:
 
 def plan(made: Job | None = None, **given: Any) -> list[dict[str, Any]]:
     made = made or job()
-    packed = "Y29kZQ==" if given.get("code") else ""
+    packed = "Y29kZQ==" if given.get("code") and not given.get("code_claim") else ""
     return kubernetes.manifests(made, placed(made, **given), token="t" * 32, packed=packed)
 
 
@@ -56,7 +56,10 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("given", [{}, EVERYTHING, *({"profile": name} for name in profiles.names())])
+ON_A_CLAIM: dict[str, Any] = {"code": "c" * 64, "code_claim": "shared"}
+
+
+@pytest.mark.parametrize("given", [{}, EVERYTHING, ON_A_CLAIM, *({"profile": name} for name in profiles.names())])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_what_kubernetes_takes(given: dict[str, Any], version: str) -> None:
     for manifest in plan(**given):
@@ -202,6 +205,17 @@ def test_the_same_job_gives_the_same_bytes_and_another_does_not() -> None:
     assert len(digests) == 3
 
 
+@pytest.mark.parametrize(("volumes", "name"), [([], "packed"), (["data:/data:ro", "shared"], "claim-1")])
+def test_code_on_a_claim_is_unpacked_by_its_content_and_may_not_be_written_to(volumes: list[str], name: str) -> None:
+    first, secret, *_ = plan(volumes=volumes, **ON_A_CLAIM)
+    [unpack] = pod([first])["initContainers"]
+    assert unpack["volumeMounts"][0] == {"name": name, "mountPath": "/stack/code", "readOnly": True}
+    assert unpack["command"][-4:] == ["unpack", "/stack/code/.stackctl/code", "c" * 64, "/workspace"]
+    claims = [row["persistentVolumeClaim"]["claimName"] for row in pod([first])["volumes"] if "shared" in str(row)]
+    assert claims == ["shared"], "a claim that is mounted twice may keep a pod waiting"
+    assert "data" not in secret
+
+
 def test_kubectl_takes_the_yaml_and_the_json() -> None:
     made = plan(**EVERYTHING)
     assert list(yaml.safe_load_all(kubernetes.to_yaml(made))) == made
@@ -213,8 +227,8 @@ def test_kubectl_takes_the_yaml_and_the_json() -> None:
 
 
 def test_what_the_job_owns_goes_with_it() -> None:
-    service = plan()[2]
-    owner = kubernetes.owned(service, "uid-1")["metadata"]["ownerReferences"][0]
+    first, _, service, _ = plan()
+    owner = kubernetes.owned(service, first, "uid-1")["metadata"]["ownerReferences"][0]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("Job", "a", "uid-1")
     assert "ownerReferences" not in service["metadata"]
 

@@ -46,6 +46,9 @@ class Said:
         node = path.split("/")[-2].rsplit("-", 2)[-2]
         yield iter([f"2026-11-22T06:00:0{n}Z [{node}] step {n}".encode() for n in (1, 2)])
 
+    def served(self, _group: str) -> str:
+        return ""
+
     def delete(self, kind: str, name: str, _namespace: str, *, uid: str) -> bool:
         self.deleted.append(f"{kind} {name} {uid}")
         return True

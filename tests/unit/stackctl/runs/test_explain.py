@@ -57,6 +57,14 @@ def failed(**status: Any) -> dict[str, Any]:
     return found
 
 
+def unmade(said: str) -> dict[str, Any]:
+    """A run through a JobSet of which nothing has been made."""
+    found = live(pods=False)
+    found["job"] |= {"unmade": "JobSet", "made": {"name": "x-node-0"}}
+    about = {"kind": "JobSet", "name": found["job"]["metadata"]["name"]}
+    return {**found, "events": [{"reason": "Denied", "message": said, "type": "Warning", "involvedObject": about}]}
+
+
 def evicted() -> dict[str, Any]:
     """As the kubelet leaves a pod that it put out: of its container it knows nothing more."""
     found = failed(
@@ -239,6 +247,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("sidecar failed", with_sidecar(0, {"terminated": {"exitCode": 2}}, phase="Failed"), "mesh of node 0 with exit co"),
     ("sidecar failed", with_init(), "mesh-init of node 0 with exit code 1"),
     ("queued", live(suspend=True), "waits in its queue"),
+    ("no job", unmade("admission webhook denied it"), "of which nobody has made a Job\n  | admission"),
     ("claim", unscheduled("0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."), "|"),
     ("claim", unscheduled("0/2 nodes are available: 2 node(s) had volume node affinity conflict."), "affinity"),
     ("claim", unscheduled('running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded'), "|"),

@@ -9,7 +9,7 @@ import pytest
 from stackctl.engines.kube import Cluster
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import job as jobs
-from stackctl.runs import known, leftovers, listing, observe, places, store, summary, watch
+from stackctl.runs import known, leftovers, listing, observe, places, services, store, summary, watch
 from stackctl.runs.backends.base import Where
 from stackctl.runs.cluster import ClusterRun
 from stackctl.runs.handle import Lines, NoSuchRun, RunHandle
@@ -36,6 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(watch, "find", absent)
     monkeypatch.setattr(leftovers, "find", lambda _cluster, _name, _namespace: [])
+    monkeypatch.setattr(services, "find", lambda _cluster, _name, _namespace: None)
     monkeypatch.setattr(listing, "states", lambda _context, _namespace: {})
     return tmp_path / "runs"
 

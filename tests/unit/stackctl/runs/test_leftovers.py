@@ -18,12 +18,15 @@ class Holding:
     """A cluster that has some objects, and lets some be removed."""
 
     def __init__(self, rows: dict[str, dict[str, Any]], locked: tuple[str, ...] = ()) -> None:
-        self.rows, self.locked = rows, locked
+        self.rows, self.locked, self.trainer = rows, locked, False
 
     def get(self, kind: str, _name: str, _namespace: str) -> Any:
         if kind in self.locked and kind not in self.rows:
             raise ApiError("no", status=403)
         return {"metadata": {"uid": kind, **self.rows[kind]}} if kind in self.rows else None
+
+    def served(self, group: str) -> str:
+        return f"{group}/v9" if self.trainer and group.startswith("trainer") else ""
 
     def delete(self, kind: str, _name: str, _namespace: str, *, uid: str) -> bool:
         if kind in self.locked:
@@ -41,6 +44,15 @@ def test_only_what_is_of_the_run_and_of_no_job_is_removed() -> None:
     assert sorted(there.rows) == ["NetworkPolicy", "Service"]
     other = Holding({"Secret": {"labels": {**OURS, kubernetes.RUN_LABEL: "b"}}})
     assert leftovers.find(cast(Cluster, other), "a", "team") == []
+
+
+def test_what_a_train_job_names_goes_with_it() -> None:
+    kind = "trainer.kubeflow.org/v9/TrainingRuntime"
+    there = Holding({kind: {"labels": OURS}})
+    assert leftovers.remove(cast(Cluster, there), "a", "team", print) == []
+    there.trainer = True
+    assert leftovers.remove(cast(Cluster, there), "a", "team", print) == ["TrainingRuntime"]
+    assert there.rows == {}
 
 
 def test_what_may_not_be_removed_is_told_with_the_command_that_does() -> None:

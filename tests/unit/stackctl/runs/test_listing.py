@@ -28,6 +28,19 @@ def test_of_all_namespaces_the_rows_say_theirs() -> None:
     assert {namespace: sorted(rows) for namespace, rows in found.items()} == {"one": ["a", "b"], "two": ["a"]}
 
 
+def test_what_a_manager_has_made_has_the_name_of_its_run() -> None:
+    rows = {"a-node-0": 1, "b-node-0": 2, "c": 3}
+    assert listing.renamed(rows, {"a-node-0"}) == {"a": 1, "b-node-0": 2, "c": 3}
+
+
+def test_runs_are_looked_at_of_whose_pods_a_container_has_ended() -> None:
+    rows = [("a-0-x1", "NotReady"), ("a-1-x2", "Running"), ("b-node-0-0-x3", "Error"), ("b-node-0-1-x4", "Error"),
+            ("c-0-x5", "Running")]  # fmt: skip
+    columns = [{"name": "Name"}, {"name": "Status"}]
+    table = msgspec.convert({"columnDefinitions": columns, "rows": [{"cells": row} for row in rows]}, listing.Table)
+    assert listing.kept(table, "team") == [("team", "a"), ("team", "b")]
+
+
 @pytest.mark.parametrize(
     ("columns", "rows"),
     [

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import pytest
 
+from stackctl.engines import archive, code_tree
 from stackctl.engines.kube import ApiError, Cluster
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import job as jobs
@@ -29,8 +31,11 @@ class Namespace:
         return self._answer(kind, [])
 
     def read(self, path: str, of: Any) -> Any:
-        kind = "LocalQueue" if path.endswith("localqueues") else "ClusterQueue" if "clusterqueues" in path else "Kueue"
-        return msgspec.convert(self._answer(kind, KUEUE if kind == "Kueue" else UNBOUND), of)
+        kind = "LocalQueue" if path.endswith("localqueues") else "ClusterQueue"
+        return msgspec.convert(self._answer(kind, UNBOUND), of)
+
+    def served(self, group: str) -> str:
+        return str(self._answer("Kueue", f"{group}/v1beta1"))
 
     def create(self, manifest: dict[str, Any], *, dry_run: bool = False) -> Any:
         return self._answer(manifest["kind"], {"status": {"allowed": True}}), []
@@ -45,8 +50,6 @@ class Namespace:
 
 UNBOUND = {"metadata": {"name": "shared"}}
 """A ClusterQueue without resource groups, which says nothing of what a job asks for."""
-
-KUEUE = {"preferredVersion": {"groupVersion": "kueue.x-k8s.io/v1beta1"}}
 
 
 def forbidden(resource: str, verb: str = "list") -> ApiError:
@@ -99,6 +102,36 @@ def test_what_may_not_be_asked_is_not_checked(check_and_permission: str) -> None
     assert check(Namespace(**answers), **asked) == [
         f"not checked, since you may not ask the cluster: {check_and_permission}"
     ]
+
+
+def test_each_way_to_the_cluster_has_permissions_of_its_own(tmp_path: Path) -> None:
+    class Asking(Namespace):
+        def create(self, manifest: dict[str, Any], *, dry_run: bool = False) -> Any:
+            about = manifest.get("spec", {}).get("resourceAttributes", {})
+            self.asked.add(f"{about.get('verb')} {about.get('resource')} {about.get('subresource')}".strip())
+            return {"status": {"allowed": True}}, []
+
+    job = jobs.make(name="a", arguments=["true"])
+    (tmp_path / "mine.py").write_text("")
+    tree = code_tree.read(tmp_path, archive.look(tmp_path))
+    profile = profiles.load("generic")
+
+    def asked(through: str, code: code_tree.Tree | None = None) -> set[str]:
+        placement = place(job, namespace="team", profile=profile, image="mine:1", via=through, api="x/v1")
+        cluster, made = Asking(), kubernetes.manifests(job, placement, token="t")
+        preflight.check(cast(Cluster, cluster), Submission(job, placement, made, code), ["room"])
+        return cluster.asked
+
+    assert {"create jobs", "delete jobs"} <= asked("job")
+    assert {"create jobsets", "get jobsets", "delete jobsets", "get jobs"} <= asked("jobset")
+    assert not {"create jobs", "delete jobs"} & asked("jobset")
+    assert {"create trainjobs", "create trainingruntimes", "delete trainingruntimes"} <= asked("trainjob")
+    assert {"create jobs", "create pods exec", "get pods exec"} <= asked("jobset", tree)
+
+
+def test_quotas_count_what_a_manager_makes_too() -> None:
+    full = Namespace(ResourceQuota=[quota(**{"count/jobs.batch": "0"})])
+    assert "count/jobs.batch" in refused(full, via="jobset", api="jobset.x-k8s.io/v9")
 
 
 def test_it_is_said_once() -> None:
@@ -181,7 +214,7 @@ def test_ended_pods_that_count_are_told() -> None:
 
 
 def test_a_queue_that_is_not_there() -> None:
-    assert "the cluster has no Kueue" in refused(Namespace(Kueue=ApiError("", status=404)), queue="main")
+    assert "the cluster has no Kueue" in refused(Namespace(Kueue=""), queue="main")
     queues = {"items": [{"metadata": {"name": "research"}}]}
     assert "there is no such queue; known: research" in refused(Namespace(LocalQueue=queues), queue="main")
 
@@ -225,7 +258,7 @@ FAILING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "pods": ({"ServiceAccount": None}, {"pods": PodOptions(service_account="trainer")}),
     "priority": ({"PriorityClass": None}, {"priority": "high"}),
     "runtime": ({"RuntimeClass": None}, {"profile": profiles.Profile(summary="", runtime_class="kata")}),
-    "queue": ({"Kueue": ApiError("", status=404)}, {"queue": "main"}),
+    "queue": ({"Kueue": ""}, {"queue": "main"}),
     "limits": ({"LimitRange": [small(min={"memory": "1Gi"})]}, {"memory": "512Mi"}),
     "quota": ({"ResourceQuota": [quota(pods="0")]}, {}),
     "admission": ({"Job": ApiError("no", status=422)}, {}),

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from stackctl.engines.kube import Cluster
@@ -66,6 +67,30 @@ def test_who_interrupts_a_submission_is_told_what_may_be_there(
     assert cluster.kinds == left
     assert told[-1] == "\nif a is there, remove it with: stackctl cancel a -n team"
     assert store.read_record(tmp_path / "a") is None
+
+
+def test_what_a_train_job_names_is_there_before_and_goes_with_what_could_not_be_made(
+    ready: Submission, tmp_path: Path
+) -> None:
+    placement = msgspec.structs.replace(ready.placement, via="trainjob", api="trainer.kubeflow.org/v9")
+    through = submission.prepare(ready.job, placement, None, {"STACK_RUNS": str(tmp_path)})
+    cluster = Taking()
+    submit.create(cast(Cluster, cluster), through)
+    assert cluster.kinds == ["TrainingRuntime", "TrainJob", "Secret", "Service", "NetworkPolicy"]
+    cut = Taking("TrainJob")
+    with pytest.raises(KeyboardInterrupt):
+        submit.create(cast(Cluster, cut), through)
+    assert cut.kinds == ["TrainingRuntime", "TrainJob", "no trainer.kubeflow.org/v9/TrainingRuntime u"]
+
+
+def test_what_is_not_checked_is_told(ready: Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "check", lambda _cluster, _ready, _skip: [])
+    told: list[str] = []
+    submit.submit(cast(Cluster, Taking()), ready, tmp_path / "a", told.append, check=True, skip=["room", "quota"])
+    assert told[0].startswith("note: not checked beforehand: room, quota (--skip-check); `stackctl explain a`")
+    told.clear()
+    submit.submit(cast(Cluster, Taking()), ready, tmp_path / "b" / "a", told.append, check=False)
+    assert told[0].startswith("note: not checked beforehand: anything (--no-preflight)")
 
 
 def test_a_folder_that_holds_another_run_is_seen_before_anything_is_made(ready: Submission, tmp_path: Path) -> None:

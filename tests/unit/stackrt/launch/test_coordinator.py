@@ -78,6 +78,7 @@ class Drill:
             "code": code,
             "echo": False,
             "raised": None,
+            "known": None,
             "inferred": False,
         }
         self.coordinator.receive(node, message | {"time": when, "cause": cause, "last_lines": ["x"]})

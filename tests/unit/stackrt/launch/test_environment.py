@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from stackrt.launch import environment
+from stackrt.launch.__main__ import choose_device
 from stackrt.launch.errors import ConfigError
 
 PAIR = {"STACK_NODES": "2", "STACK_RENDEZVOUS": "node-0:29400", "STACK_TOKEN": "0123456789abcdef"}
@@ -18,6 +19,21 @@ def test_nothing_set_is_one_rank_here() -> None:
 def test_empty_is_unset() -> None:
     names = ("RUN", "ATTEMPT", "NODES", "NODE_RANK", "PROCS", "DEVICE", "RENDEZVOUS", "TOKEN", "FRAMEWORK", "OUT")
     assert environment.read({f"STACK_{name}": "" for name in names}) == environment.read({})
+
+
+def test_one_rank_may_have_all_gpus() -> None:
+    ours = environment.read({"STACK_ALL_GPUS": "1", "STACK_PROCS": "auto"})
+    assert (ours.all_gpus, ours.procs) == (True, 1)
+    with pytest.raises(ConfigError, match="STACK_ALL_GPUS=1 with STACK_PROCS=2: one rank has all GPUs"):
+        environment.read({"STACK_ALL_GPUS": "1", "STACK_PROCS": "2"})
+
+
+@pytest.mark.parametrize(("visible", "wrong"), [(8, False), (1, False), (0, True)])
+def test_all_gpus_may_be_any_number(monkeypatch: pytest.MonkeyPatch, visible: int, wrong: bool) -> None:
+    monkeypatch.setattr("stackrt.launch.gpus.count_visible", lambda: visible)
+    monkeypatch.setattr("stackrt.launch.__main__.choose_driver", lambda _console: None)
+    ours = environment.read({"STACK_ALL_GPUS": "1", "STACK_DEVICE": "cuda"})
+    assert (choose_device(ours, None)[1] is not None) is wrong  # type: ignore[arg-type]  # nothing is said
 
 
 @pytest.mark.parametrize(("text", "attempt"), [("3", 3), ("1+0+", 1), ("1+2+1", 4), ("1++", 1)])
@@ -52,6 +68,7 @@ def test_rendezvous(text: str, expected: tuple[str, int]) -> None:
         ("STACK_ATTEMPT", "1 + 1"),
         ("STACK_DEVICE", "gpu"),
         ("STACK_FRAMEWORK", "jax"),
+        ("STACK_ALL_GPUS", "yes"),
         ("STACK_TIMEOUT", "0"),
         ("STACK_TIMEOUT", "nan"),
         ("STACK_TIMEOUT", "inf"),

@@ -7,6 +7,7 @@ import pytest
 
 from stackctl.runs import store
 from stackrt.contract import Reason
+from stackrt.frameworks import FRAMEWORKS
 from stackrt.launch import failure
 from stackrt.launch.failure import Failure
 
@@ -48,6 +49,38 @@ def test_first(failures: list[Failure], chosen: str) -> None:
 )
 def test_is_cause(code: int, signalled: bool, killed: bool, expected: bool) -> None:
     assert failure.is_cause(code, signalled, killed) is expected
+
+
+KERAS_3 = "ValueError: Attempt to convert a value (PerReplica:{\n  0: <tf.Tensor>}) with an unsupported type"
+NO_DRIVER = "cuda_cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used."
+NO_LIBRARY = "W0000 gpu_device.cc:2365] Cannot dlopen some GPU libraries. Please make sure the missing libraries"
+NO_AVX = (
+    "cpu_feature_guard.cc:35] The TensorFlow library was compiled to use SSE4.1 AVX instructions, but these aren't "
+    "available on your machine."
+)
+PORT = "UnknownError: Could not start gRPC server"
+
+
+@pytest.mark.parametrize(
+    ("code", "device", "said", "cause"),
+    [
+        (1, "cpu", KERAS_3, "TF_USE_LEGACY_KERAS=1"),
+        (-signal.SIGABRT, "cpu", NO_AVX, "this CPU lacks instructions"),
+        (-signal.SIGILL, "cpu", "", "an instruction that this CPU lacks"),
+        (1, "cuda", NO_DRIVER, "cuda-libraries"),
+        (1, "cuda", NO_LIBRARY, "cuda-libraries"),
+        (1, "cpu", NO_DRIVER, None),
+        (1, "cpu", PORT, "the port that TF_CONFIG gives"),
+        (1, "cpu", "ValueError: bad sample", None),
+    ],
+)
+def test_what_tensorflow_tells_obscurely(code: int, device: str, said: str, cause: str | None) -> None:
+    found = failure.known_cause(FRAMEWORKS["tensorflow"].signs, code, device, f"up\n{said}\n")
+    assert found is None if cause is None else cause in str(found)
+
+
+def test_a_known_cause_is_told_with_the_end() -> None:
+    assert failure.rank_sentence(1, 0, 1, "a", 3, cause="look at b").endswith("it exited with code 3; look at b")
 
 
 def test_exit_codes_are_a_shells() -> None:

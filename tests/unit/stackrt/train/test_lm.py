@@ -19,7 +19,7 @@ def test_presets_have_the_published_sizes_and_take_no_memory(name: str) -> None:
     model = mesh.skeleton(models.config_of(name), name)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6) == PUBLISHED[name]
     assert all(p.is_meta for p in model.parameters())
-    names, _ = mesh.find_blocks(model, models.shape(models.config_of(name)).layers)
+    names = list(mesh.find_blocks(model, models.shape(models.config_of(name)).layers))
     assert len(set(names)) == models.shape(models.config_of(name)).layers
 
 
@@ -74,5 +74,5 @@ def test_no_time_of_a_step_counts_twice() -> None:
 def test_operations_of_a_token_are_palm_s() -> None:
     """GPT-2 of 124 million: 6 N, and attention over 1,024 tokens."""
     shape = models.shape(models.config_of("gpt2"))
-    assert flops.per_token(124_439_808, shape, 1024, True) == 6 * 124_439_808 + 12 * 12 * 768 * 1024
-    assert flops.per_token(124_439_808, shape, 1024, False) < 6 * 124_439_808
+    assert flops.per_token(124_439_808, 124_439_808, shape, 1024, True) == 6 * 124_439_808 + 12 * 12 * 768 * 1024
+    assert flops.per_token(124_439_808, 124_439_808, shape, 1024, False) < 6 * 124_439_808

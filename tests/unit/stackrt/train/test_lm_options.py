@@ -10,7 +10,7 @@ import pytest
 
 from stackrt.train import models
 from stackrt.train.errors import BadInputError
-from stackrt.train.lm_options import micro_batch, on_ranks, parse
+from stackrt.train.lm_options import micro_batch, on_mesh, on_ranks, parse, sizes
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,15 @@ def test_a_batch_is_computed_in_equal_parts(
         (1, "--profile 3", "--profile 3: must be FROM:STEPS"),
         (1, "--profile 10:3 --steps 11", "--profile 10:3: must be FROM:STEPS, such as 10:3, within 11 steps"),
         (1, "--shard -1", "--shard -1: must be 0 or more"),
+        (4, "--context-parallel 3", "--context-parallel 3: must divide --context (64)"),
+        (6, "--context-parallel 4", "x --shard the rest x --context-parallel 4 x --tp 1 does not make 6 ranks"),
+        (1, "--context-parallel 0", "--context-parallel 0: must be 1 or more"),
+        (1, "--lora 4", "--lora 4: needs --init"),
+        (1, "--lora -1 --init x", "--lora -1: must be 0 or more"),
+        (1, "--lora-alpha 4", "--lora-alpha 4: needs --lora RANK"),
+        (1, "--lora-targets q_proj", "needs --lora RANK"),
+        (1, "--export-adapter x", "--export-adapter x: needs --lora RANK"),
+        (1, "--data a.jsonl b.txt", "give dialogues (.jsonl) or text, not both"),
     ],
 )
 def test_what_cannot_work_is_named(world: int, line: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +100,21 @@ def test_a_folder_that_is_no_model_is_named(config: Any, expected: str, tmp_path
     with pytest.raises(BadInputError, match="--model ") as caught:
         parse(["--model", str(tmp_path)])
     assert expected in str(caught.value)
+
+
+def test_ranks_that_share_a_sequence_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    o = parse(["--context-parallel", "2", "--tp", "2", "--batch-size", "6", "--micro-batch", "2"])
+    assert sizes(o) == {"replicate": 1, "shard": 2, "context_parallel": 2, "tp": 2}
+    assert on_mesh(o) == "replicate 1 x shard 2 x context-parallel 2 x tp 2"
+    assert micro_batch(o) == (1, 3)
+    assert on_mesh(on_ranks(parse(["--tp", "2"]), 8)) == "replicate 1 x shard 4 x tp 2"
+
+
+def test_adapters_have_twice_their_rank_as_scale() -> None:
+    o = parse(["--lora", "8", "--init", "somewhere"])
+    assert (o.lora_alpha, o.lora_targets) == (16, ("all-linear",))
+    assert parse(["--lora", "8", "--init", "x", "--lora-alpha", "3", "--lora-targets", "q", "v"]).lora_alpha == 3
 
 
 def test_a_hub_s_name_waits_for_the_hub() -> None:

@@ -8,7 +8,9 @@ import pytest
 from stackctl.errors import InvalidInput
 from stackctl.jobs import job as jobs
 from stackctl.runs.backends.base import ClusterOptions, Request
-from stackctl.runs.backends.kubernetes import Kubernetes
+from stackctl.runs.backends.kubernetes import Kubernetes, _merged
+from stackctl.runs.states import State
+from stackctl.runs.store import Record
 
 
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **given: Any) -> tuple[str, list[str]]:
@@ -44,3 +46,24 @@ def test_a_dry_run_is_whole_and_says_what_is_secret_in_it(tmp_path: Path, monkey
 def test_to_ship_everything_of_nothing_is_a_slip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInput, match="says what of --code is shipped"):
         planned(tmp_path, monkeypatch, code_all=True)
+
+
+def test_two_contexts_of_one_cluster_are_one_cluster() -> None:
+    def row(name: str, context: str, server: str, **given: Any) -> Record:
+        place: dict[str, Any] = {"namespace": "team", "context": context, "server": server}
+        return Record(name=name, backend="kubernetes", attempt=1, started="then", **place, **given)
+
+    one, other, here = "https://one:6443", "https://two:6443", "https://127.0.0.1:6443"
+    mine = [row("a", "admin", one), row("a", "me", one), row("b", "admin", one), row("c", "admin", other),
+            row("d", "kind", here, state="running", seen="once")]  # fmt: skip
+    there: dict[str, dict[str, tuple[State, str]]] = {"team": {"a": ("succeeded", "now"), "c": ("queued", "now")}}
+    found = _merged(mine, there, row("", "me", one))
+    assert sorted((record.name, record.context, record.state) for record in found) == [
+        ("a", "me", "succeeded"),
+        ("b", "admin", "gone"),
+        ("c", "admin", "running"),
+        ("c", "me", "queued"),
+        ("d", "kind", "running"),
+    ]
+    again = _merged(mine, {}, row("", "minikube", here))
+    assert [record.seen for record in again if record.name == "d"] == ["once"], "one after another has this address"

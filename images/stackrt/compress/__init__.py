@@ -1,0 +1,1 @@
+"""Smaller models: `python -m stackrt.compress`, and `python -m stackrt.compress.pictures` for Keras."""

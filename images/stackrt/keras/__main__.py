@@ -1,0 +1,33 @@
+"""The command line: `python -m stackrt.keras`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from stackrt.keras import options
+from stackrt.train.errors import TrainerError, complain
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train or predict; expected failures become one line and an exit code.
+
+    Raises:
+        Exception: What was not expected; with STACK_DEBUG=1 also what was.
+    """
+    try:
+        o = options.parse(argv)
+        if o.predict:
+            from stackrt.keras import predict
+
+            return predict.run(o)
+        from stackrt.keras import train
+
+        return train.run(o)
+    except TrainerError as error:
+        if os.environ.get("STACK_DEBUG") == "1":
+            raise
+        return complain(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""A server for trained models: `python -m stackrt.serve FOLDER`."""

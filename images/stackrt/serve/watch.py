@@ -1,0 +1,64 @@
+"""What the server counts, for Prometheus; with several workers, their sum."""
+
+import os
+import tempfile
+from typing import Any
+
+
+def set_up(workers: int) -> None:
+    """Before anything is counted: a folder that the workers share, where there are several."""
+    if workers > 1:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="serve-metrics-")
+
+
+class Watch:
+    """The metrics of a worker."""
+
+    def __init__(self) -> None:
+        import prometheus_client as prometheus
+
+        registry = self._registry = prometheus.CollectorRegistry()
+        self.requests = prometheus.Counter(
+            "stack_serve_requests", "Requests that were answered.", ["route", "status"], registry=registry
+        )
+        self.seconds = prometheus.Histogram(
+            "stack_serve_request_seconds", "How long answers took.", ["route"], registry=registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+        )  # fmt: skip
+        self.first = prometheus.Histogram(
+            "stack_serve_first_token_seconds", "Time to the first token.", registry=registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )  # fmt: skip
+        self.tokens = prometheus.Counter(
+            "stack_serve_tokens", "Tokens of prompts, and tokens that were made.", ["kind"], registry=registry
+        )
+        self.batch = prometheus.Histogram(
+            "stack_serve_batch_rows", "Rows that were computed together.", registry=registry,
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+        )  # fmt: skip
+        self.waiting = prometheus.Gauge(
+            "stack_serve_waiting", "Requests that wait for their turn.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.running = prometheus.Gauge(
+            "stack_serve_running", "Requests that are being answered.", registry=registry, multiprocess_mode="livesum"
+        )
+
+    def text(self) -> tuple[bytes, str]:
+        """All of it in Prometheus' format, and the type of that."""
+        import prometheus_client as prometheus
+
+        registry: Any = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            from prometheus_client import multiprocess
+
+            registry = prometheus.CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return prometheus.generate_latest(registry), prometheus.CONTENT_TYPE_LATEST
+
+
+def ended(worker: int) -> None:
+    """A worker's process is gone: what was its own at the moment counts no longer."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker)  # type: ignore[no-untyped-call]

@@ -1,0 +1,109 @@
+"""`stackctl serve` here: a service is a run, which list, status, logs, explain and cancel know."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.commands import STACKCTL, environment
+from tests.support.ports import free_port
+from tests.support.processes import background
+from tests.support.waiting import until
+
+TOKEN = "let-me-in"
+
+
+@pytest.fixture
+def folder(models: Path, tmp_path: Path) -> Path:
+    """A model that containers may read, and a token."""
+    shutil.copytree(models / "words", tmp_path / "words")
+    (tmp_path / "token").write_text(TOKEN)
+    for path in [tmp_path, *tmp_path.rglob("*")]:
+        path.chmod(0o755)
+    return tmp_path
+
+
+def serves(folder: Path, model: str, name: str, backend: str) -> None:
+    """A service from its start to its end."""
+    port = free_port()
+    env = environment(STACK_RUNS=str(folder / "runs"))
+    words = ["serve", model, "--on", backend, "--name", name, "--port", str(port), "--token-file", "token"]
+    api = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=TOKEN, max_retries=0)
+
+    def ready() -> bool:
+        try:
+            return [row.id for row in api.models.list()] == [model]
+        except openai.APIConnectionError:
+            return False
+
+    def say(*words: str) -> str:
+        done = subprocess.run(
+            [STACKCTL, *words], env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with background([STACKCTL, *words], env=env, cwd=folder, stderr=subprocess.PIPE) as running:
+        until(lambda: ready() or running.poll() is not None, 240)
+        assert running.poll() is None, running.communicate()
+        pieces = api.completions.create(model=model, prompt="To be", max_tokens=8, stream=True)
+        assert sum(len(piece.choices[0].text) for piece in pieces)
+        assert {row["name"]: row["state"] for row in json.loads(say("list", "--json"))}[name] == "running"
+        assert say("status", name).startswith(f"{name}: running")
+        assert say("explain", name).startswith(f"{name}: running")
+        assert '"event": "ready"' in say("logs", name)
+        assert say("cancel", name).startswith(f"{name}: asked to end")
+        running.wait(60)
+        assert running.returncode == 0
+    status: dict[str, Any] = json.loads(say("status", name, "--json"))
+    assert status["run"]["state"] in ("stopped", "succeeded")
+
+
+def test_a_run_is_served_as_a_process(folder: Path) -> None:
+    tiny = ["--steps", "2", "--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "--eval-tokens", "64"]
+    argv = [STACKCTL, "run", "gpt", "--name", "plays", "--", *tiny]
+    subprocess.run(argv, env=environment(STACK_RUNS=str(folder / "runs")), check=True, capture_output=True, timeout=240)
+    serves(folder, "plays", "plays-served", "local")
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
+def test_a_service_as_a_container(folder: Path, built: Callable[[str], str]) -> None:
+    built("serve")
+    serves(folder, "words", f"stacktest-words-{free_port()}", "compose")
+
+
+def test_what_cannot_be_served_is_one_error(folder: Path) -> None:
+    def refused(*words: str) -> str:
+        env = environment(STACK_RUNS=str(folder / "runs"))
+        done = subprocess.run(
+            [STACKCTL, "serve", *words], env=env, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        return done.stderr
+
+    assert "name one model" in refused()
+    assert "nothing: there is no such file, folder or run" in refused("nothing")
+    (folder / "words" / "model.safetensors").write_bytes(b"cut off")
+    assert "model.safetensors: is damaged: its header is cut off" in refused("words")
+    assert "--wait: is for --on kubernetes" in refused("words", "--wait")
+    assert "add --dry-run" in refused("words", "--engine", "vllm")
+
+
+def test_an_interrupted_service_ends(folder: Path) -> None:
+    port = free_port()
+    env = environment(STACK_RUNS=str(folder / "runs"))
+    words = ["serve", "words", "--name", "brief", "--port", str(port), "--", "--drain", "0"]
+    with background([STACKCTL, *words], env=env, cwd=folder, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert any('"ready"' in line for line in running.stdout)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) in (0, 130)

@@ -1,0 +1,45 @@
+"""A trained gpt in other programs' formats: it computes the same there, in batches of any size and length."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.trainers import Trainers
+
+pytestmark = pytest.mark.needs("torch")
+
+PROGRAM = "stackrt.export.__main__"
+
+
+def test_onnx_and_pt2_compute_what_the_original_does(trainers: Trainers, teacher: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    argv = ["--model", str(teacher), "--out", str(out), "--to", "onnx", "pt2", "safetensors"]
+    process = trainers.start(argv, tmp_path / "log", TEST_PROGRAM=PROGRAM)
+    assert process.wait(600) == 0, process.output
+    print(process.output)
+    result = json.loads((out / "result.json").read_text())
+    for row in result["formats"].values():
+        assert row["difference"] <= 1e-4
+        assert (row["inputs"], row["batches"]) == (100, [1, 8])
+    assert "arning" not in process.output
+    assert (out / "safetensors" / "tokenizer.json").is_file()
+
+    process = trainers.start([*argv[:4], "--tolerance", "1e-12"], tmp_path / "log2", TEST_PROGRAM=PROGRAM)
+    assert process.wait(600) == 1
+    assert "model.onnx computes something else: a logit differs by" in process.output
+
+
+def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path) -> None:
+    import torch
+
+    from stackrt.export import formats
+    from stackrt.train.errors import BadInputError
+
+    class Strange(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            values: torch.Tensor = torch.special.bessel_j0(input_ids.float())
+            return values
+
+    with pytest.raises(BadInputError, match=r"--to onnx: ONNX has no operator for prims\.bessel_j0, .*pt2"):
+        formats.write_onnx(Strange(), tmp_path / "model.onnx", 16)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from stackrt.serve.pieces import Pieces
+
+
+def shown(text: bytes, *stops: str) -> tuple[list[str], bool]:
+    """The pieces of a text whose tokens are bytes."""
+    pieces = Pieces(lambda ids: bytes(ids).decode(errors="replace"), stops)
+    found = []
+    for byte in text:
+        found.append(pieces.add(byte))
+        if pieces.stopped:
+            return found, True
+    return [*found, pieces.end()], False
+
+
+def test_a_character_of_several_tokens_comes_whole() -> None:
+    found, _ = shown("aä€😀b".encode())
+    assert [piece for piece in found if piece] == ["a", "ä", "€", "😀", "b"]
+
+
+def test_pieces_are_the_text_as_a_whole_whatever_its_bytes_are() -> None:
+    texts = [b"a\xff\xfe\xfd\xfcb", b"a\xe2\x82", bytes([0xE1, 0xF0, 0x9F, 0xC8, 0x8A]), "dé€😀 ".encode() * 20]
+    texts += [random.Random(seed).randbytes(200) for seed in range(50)]
+    for text in texts:
+        assert "".join(shown(text)[0]) == text.decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "wanted", "stopped"),
+    [
+        ("one\n\ntwo", ["\n\n"], "one", True),
+        ("one\ntwo", ["\n\n"], "one\ntwo", False),
+        ("aaab", ["aab"], "a", True),
+        ("abc", ["x", "bc", "c"], "a", True),
+        ("ends with a beginning EN", ["END"], "ends with a beginning EN", False),
+    ],
+)
+def test_nothing_of_a_stop_sequence_is_shown(text: str, stops: list[str], wanted: str, stopped: bool) -> None:
+    found, said = shown(text.encode(), *stops)
+    assert ("".join(found), said) == (wanted, stopped)
