@@ -155,10 +155,11 @@ def export(model: nn.Module, folder: Path, tokenizer: Path | str | None, ranks: 
     """
     merged = _Merged(model)
     files = split_by_size(merged.sizes(), FILE_BYTES)
-    _write(folder, files, lambda _, held: dict(merged.whole(held, ranks.first)), ranks)
+    total = sum(merged.sizes().values())
+    _write(folder, files, total, lambda _, held: dict(merged.whole(held, ranks.first)), ranks)
     with ranks.together():
         if ranks.first:
-            _describe(model, folder, tokenizer, template)
+            _describe_text(model, folder, tokenizer, template)
 
 
 def export_stages(
@@ -187,19 +188,21 @@ def export_stages(
             tensors[name] = tensor.contiguous()
         return tensors
 
-    _write(folder, [list(held) for held in shapes], fetched, ranks)
+    total = sum(p.numel() * 4 for p in model.parameters())
+    _write(folder, [list(held) for held in shapes], total, fetched, ranks)
     with ranks.together():
         if ranks.first:
-            _describe(model, folder, tokenizer, "")
+            _describe_text(model, folder, tokenizer, "")
 
 
 def _write(
     folder: Path,
     files: list[list[str]],
+    total: int,
     fetch_file: Callable[[int, list[str]], dict[str, Tensor]],
     ranks: Ranks,
 ) -> None:
-    """Write a model's files; `fetch_file` gives the first rank the tensors of one, by its number and their names."""
+    """Write files of `total` bytes; `fetch_file` gives the first rank the tensors of one, by number and names."""
     names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
     if len(files) == 1:
         names = ["model.safetensors"]
@@ -209,19 +212,15 @@ def _write(
                 folder.mkdir(parents=True, exist_ok=True)
                 for old in (*folder.glob("*.safetensors"), folder / INDEX):
                     old.unlink(missing_ok=True)
-    total = 0
     for number, (file, held) in enumerate(zip(names, files, strict=True)):
         tensors = fetch_file(number, held)
         with ranks.together():
             if ranks.first:
                 with writing(folder / file):
                     _save(tensors, folder / file)
-        total += sum(tensor.nbytes for tensor in tensors.values())
     with ranks.together():
-        if ranks.first and len(files) > 1:
-            weight_map = {name: file for file, held in zip(names, files, strict=True) for name in held}
-            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-            write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
+        if ranks.first:
+            _describe(folder, dict(zip(names, files, strict=True)), total)
 
 
 def split_by_size(sizes: dict[str, int], most: int) -> list[list[str]]:
@@ -244,7 +243,15 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(0, str(error)) from None
 
 
-def _describe(model: nn.Module, folder: Path, tokenizer: Path | str | None, template: str) -> None:
+def _describe(folder: Path, files: dict[str, list[str]], total: int) -> None:
+    """Write which file has which tensor, where there are several."""
+    if len(files) > 1:
+        weight_map = {name: file for file, names in files.items() for name in names}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
+
+
+def _describe_text(model: nn.Module, folder: Path, tokenizer: Path | str | None, template: str) -> None:
     """Write the configuration, the tokenizer, and how both begin and end a text."""
     config: Any = model.config
     values = config.to_dict() | {
