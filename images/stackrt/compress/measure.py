@@ -5,7 +5,6 @@
 All models are measured in one process, by one clock, in turns: what else the machine does meanwhile meets them alike.
 """
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -15,10 +14,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
+from stackrt.compress import fresh
 from stackrt.compress.latency import BATCHES, by_turns
-from stackrt.finished import folder, quantized
+from stackrt.finished import quantized
 from stackrt.finished.language import open_model
-from stackrt.train.errors import TrainerError, complain
 
 
 def file_bytes(path: Path) -> int:
@@ -83,16 +82,5 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
     return {"models": rows, "threads": torch.get_num_threads()}
 
 
-def main() -> int:
-    """Measure what the first file says, and write the second."""
-    order, answer = map(Path, sys.argv[1:])
-    try:
-        found = measure(folder.read_json(order, str(order)))
-    except TrainerError as error:
-        return complain(error)
-    answer.write_text(json.dumps(found), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fresh.answer(measure))

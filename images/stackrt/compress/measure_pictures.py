@@ -3,7 +3,6 @@
 python -m stackrt.compress.measure_pictures ORDER.json ANSWER.json
 """
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -13,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from stackrt.compress import fresh
 from stackrt.compress.latency import BATCHES, by_turns
-from stackrt.finished import folder, pictures, tflite
+from stackrt.finished import pictures, tflite
 from stackrt.pictures import data as sets
-from stackrt.train.errors import TrainerError, complain
 
 Array = npt.NDArray[Any]
 
@@ -74,16 +73,5 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
     return {"models": rows}
 
 
-def main() -> int:
-    """Measure what the first file says, and write the second."""
-    order, answer = map(Path, sys.argv[1:])
-    try:
-        found = measure(folder.read_json(order, str(order)))
-    except TrainerError as error:
-        return complain(error)
-    answer.write_text(json.dumps(found), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fresh.answer(measure))

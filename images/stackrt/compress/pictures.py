@@ -30,7 +30,7 @@ from stackrt.finished import folder, pictures, tflite
 from stackrt.launch import cpus
 from stackrt.pictures import data as sets
 from stackrt.train import report
-from stackrt.train.errors import BadInputError, TrainerError, complain
+from stackrt.train.errors import BadInputError, TrainerError, ended
 
 
 def load_data(name: str, cache: Path, shape: tuple[int, ...]) -> sets.Pictures:
@@ -105,12 +105,7 @@ def run(o: Options) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; expected failures become one line and an exit code."""
-    try:
-        return run(picture_options.parse(sys.argv[1:] if argv is None else argv))
-    except TrainerError as error:
-        if os.environ.get("STACK_DEBUG") == "1":
-            raise
-        return complain(error)
+    return ended(lambda: run(picture_options.parse(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from stackrt.train import command_line
 if __name__ == "__main__":
     command_line.check_early(picture_options.parse, sys.argv[1:])  # costs 0.1 s, not the import of TensorFlow
 
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from stackrt.export.picture_options import Options
 from stackrt.finished import pictures, tflite
 from stackrt.pictures import data as sets
 from stackrt.train import paths, report
-from stackrt.train.errors import BadInputError, TrainerError, complain
+from stackrt.train.errors import BadInputError, TrainerError, ended
 
 BATCHES = (1, 8)
 
@@ -120,12 +119,7 @@ def run(o: Options) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; expected failures become one line and an exit code."""
-    try:
-        return run(picture_options.parse(sys.argv[1:] if argv is None else argv))
-    except TrainerError as error:
-        if os.environ.get("STACK_DEBUG") == "1":
-            raise
-        return complain(error)
+    return ended(lambda: run(picture_options.parse(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """The command line: `python -m stackrt.keras`."""
 
-import os
 import sys
 from collections.abc import Sequence
 
 from stackrt.keras import options
-from stackrt.train.errors import TrainerError, complain
+from stackrt.train.errors import ended
 
 
 def main(argv: Sequence[str]) -> int:
@@ -14,7 +13,8 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         Exception: What was not expected; with STACK_DEBUG=1 also what was.
     """
-    try:
+
+    def run() -> int:
         o = options.parse(argv)
         if o.predict:
             from stackrt.keras import predict
@@ -23,10 +23,8 @@ def main(argv: Sequence[str]) -> int:
         from stackrt.keras import train
 
         return train.run(o)
-    except TrainerError as error:
-        if os.environ.get("STACK_DEBUG") == "1":
-            raise
-        return complain(error)
+
+    return ended(run)
 
 
 if __name__ == "__main__":

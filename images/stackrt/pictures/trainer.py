@@ -21,7 +21,7 @@ from stackrt.pictures.log import Report
 from stackrt.pictures.options import Chosen, Options
 from stackrt.train import arrays, checkpoint, report
 from stackrt.train.command_line import Parser, check_early
-from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError, complain
+from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError, ended
 
 THREADS = 1  # a network this small is no faster with more, and alone it trains bit for bit as beside others
 _AT_ONCE = 1000  # pictures that are looked at together when nothing is learnt
@@ -248,12 +248,9 @@ def main(
         kind: The class of its options.
         more: Adds its own options to those that all have.
     """
-    try:
-        made = options.parser(what)
-        more(made)
-        return run(options.read(argv, made, kind))
-    except TrainerError as error:
-        return complain(error)
+    made = options.parser(what)
+    more(made)
+    return ended(lambda: run(options.read(argv, made, kind)))
 
 
 def load(o: Options) -> Pictures:

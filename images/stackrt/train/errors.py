@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from stackrt.contract import CONFIG, PEERS
 
@@ -51,3 +52,17 @@ def complain(error: TrainerError) -> int:
     """Print a failure as one line, and return its exit code."""
     say_once(str(error))
     return error.exit_code
+
+
+def ended(run: Callable[[], int]) -> int:
+    """Run a program to its exit code; an expected failure becomes one line.
+
+    Raises:
+        TrainerError: With STACK_DEBUG=1.
+    """
+    try:
+        return run()
+    except TrainerError as error:
+        if os.environ.get("STACK_DEBUG") == "1":
+            raise
+        return complain(error)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from stackrt.launch import cpus
+from stackrt.train import errors
 from stackrt.train.command_line import Training
-from stackrt.train.errors import PeersGoneError, TrainerError, complain
+from stackrt.train.errors import PeersGoneError
 from stackrt.train.ranks import Ranks, lost_peers
 from stackrt.train.text import mix
 
@@ -65,16 +66,16 @@ def ended(run: Callable[[], int]) -> int:
     Raises:
         Exception: Whatever was not expected; and with STACK_DEBUG=1 also what was.
     """
-    try:
-        return run()
-    except (TrainerError, RuntimeError) as error:
-        if os.environ.get("STACK_DEBUG") == "1":
-            raise
-        if isinstance(error, TrainerError):
-            return complain(error)
-        if lost_peers(error):
-            return complain(PeersGoneError(f"another rank is gone: {str(error).splitlines()[0]}"))
-        raise
+
+    def told() -> int:
+        try:
+            return run()
+        except RuntimeError as error:
+            if os.environ.get("STACK_DEBUG") == "1" or not lost_peers(error):
+                raise
+            raise PeersGoneError(f"another rank is gone: {str(error).splitlines()[0]}") from None
+
+    return errors.ended(told)
 
 
 def leave(exit_code: int) -> NoReturn:
