@@ -69,7 +69,7 @@ class Served:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Its log."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in self.log.read_text().split("\n")[:-1] if line.startswith("{")]
 
     def get(self, path: str) -> Any:
         """A JSON answer."""
