@@ -108,6 +108,7 @@ def fetch(one: Known, cache: Path, downloader: Downloader, env: Mapping[str, str
     """
     folder = cache / one.name
     with _writable(folder):
+        made = [path for path in (cache, folder) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder, lambda: tell(f"waiting for another stackctl that fetches {one.name}")):
             failures: list[JobFailed] = []
@@ -127,6 +128,11 @@ def fetch(one: Known, cache: Path, downloader: Downloader, env: Mapping[str, str
                     where=one.name,
                     hint=f"see docs/data.md for mirrors ({MIRROR}, STACK_APT_MIRROR) and machines without a network",
                 )
+            # Containers read them as another user, whatever the umask here was; the sets are public.
+            for path in (*made, *(folder / file.name for file in one.files)):
+                mode = path.stat().st_mode | (0o555 if path in made else 0o444)
+                if path.stat().st_uid == os.geteuid():
+                    path.chmod(mode)
     return folder
 
 

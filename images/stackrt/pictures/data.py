@@ -3,6 +3,7 @@
 import difflib
 import gzip
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +117,13 @@ def look(name: str, cache: Path) -> None:
     rows = known.load()
     if name in rows:
         lacking = [file.name for file in rows[name].files if not paths.is_file(cache / name / file.name)]
+        folders = [path for path in (cache, cache / name) if paths.is_folder(path)]
+        closed = next((path for path in folders if not paths.may_search(path)), None)
+        if lacking and closed:
+            raise BadInputError(
+                f"--data {name}: uid {os.getuid()} may not look into {closed}; let others read it, where it was "
+                "fetched: chmod -R a+rX"
+            )
         if lacking:
             raise BadInputError(
                 f"--data {name}: is not in {cache} ({lacking[0]} is lacking); "

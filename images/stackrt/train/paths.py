@@ -17,3 +17,8 @@ def is_folder(path: str | Path) -> bool:
 def is_file(path: str | Path) -> bool:
     """Whether it is a file, as far as we may look."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def may_search(folder: str | Path) -> bool:
+    """Whether what is in a folder can be opened."""
+    return os.access(folder, os.X_OK)

@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("STACK_TEST_KILLS", "2"))
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the full Fashion-MNIST; in STACK_DATA, if that is set, it is fetched once."""
-    folder = Path(os.environ.get("STACK_DATA") or tmp_path_factory.mktemp("sets"))
+    folder = Path(os.environ.get("STACK_DATA") or tmp_path_factory.mktemp("sets") / "data")
     argv = [STACKCTL, "data", "fetch", "fashion-mnist"]
     env = environment(STACK_DATA=str(folder))
     done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)

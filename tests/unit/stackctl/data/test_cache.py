@@ -65,6 +65,17 @@ def test_a_set_is_fetched_once(tmp_path: Path) -> None:
     assert fetch(one, tmp_path / "cache")[1] == []
 
 
+def test_others_may_read_a_set_whatever_the_umask(tmp_path: Path) -> None:
+    """A container reads it as another user."""
+    before = os.umask(0o077)
+    try:
+        folder, _ = fetch(a_set(served(tmp_path / "there")), tmp_path / "cache")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (folder.parent, folder, *folder.iterdir())}
+    assert modes == {"cache": 0o755, "set": 0o755, "a.gz": 0o644, "b.gz": 0o644}
+
+
 def test_only_what_is_wrong_is_fetched_again(tmp_path: Path) -> None:
     one = a_set(served(tmp_path / "there"))
     folder, _ = fetch(one, tmp_path / "cache")
