@@ -5,7 +5,9 @@
 
 import hashlib
 import json
+import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ if TYPE_CHECKING:  # each framework's image lacks the others
 
 Row = dict[str, Any]
 RESULT_SCHEMA = 1
+MOST_NATS = math.log(sys.float_info.max)  # a loss of more has no perplexity that a number holds
 WARM_STEPS = 3  # the first steps of a process allocate memory and choose kernels
 
 
@@ -75,6 +78,11 @@ def write_atomically(path: Path, text: str) -> None:
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write `result.json`."""
     write_atomically(path, json.dumps({"schema_version": RESULT_SCHEMA, **result}, indent=2) + "\n")
+
+
+def perplexity(loss: float) -> float | None:
+    """What a loss in nats is as perplexity; None where it is more than a number holds."""
+    return math.exp(loss) if loss < MOST_NATS else None
 
 
 def params_sha256(state: "Mapping[str, Tensor]") -> str:

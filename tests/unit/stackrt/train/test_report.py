@@ -16,6 +16,12 @@ from stackrt.train import report
 from stackrt.train.errors import BadInputError, TrainerError
 
 
+def test_a_loss_beyond_any_perplexity_has_none() -> None:
+    assert report.perplexity(0) == 1
+    assert report.perplexity(709.7) is not None
+    assert report.perplexity(710) is None
+
+
 def test_params_sha256_is_names_and_fp32_bytes_in_name_order() -> None:
     state = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor([[3.0]], dtype=torch.bfloat16)}
     expected = hashlib.sha256(b"a" + struct.pack("<f", 3) + b"b" + struct.pack("<2f", 1, 2)).hexdigest()
