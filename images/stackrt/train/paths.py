@@ -14,6 +14,11 @@ def is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def is_same(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to the same place, whether there is anything or not."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 def is_file(path: str | Path) -> bool:
     """Whether it is a file, as far as we may look."""
     return os.path.isfile(path)  # noqa: PTH113

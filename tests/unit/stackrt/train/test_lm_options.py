@@ -85,6 +85,23 @@ def test_what_cannot_work_is_named(world: int, line: str, expected: str, monkeyp
     assert expected in str(caught.value)
 
 
+def test_an_export_harms_neither_the_base_nor_the_other_export(tmp_path: Path) -> None:
+    base, other = tmp_path / "base", tmp_path / "other"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    lora = ["--init", str(base), "--lora", "4"]
+    refused = (
+        ([*lora, "--export", f"{other}/../base"], "holds the base"),
+        ([*lora, "--export", str(other), "--export-adapter", f"{other}/"], "is also --export"),
+        ([*lora, "--export-adapter", str(base)], "holds a model"),
+    )
+    for line, told in refused:
+        with pytest.raises(BadInputError, match=told):
+            parse(line)
+    parse([*lora, "--export", str(other), "--export-adapter", str(tmp_path / "adapter")])
+    parse(["--init", str(base), "--export", str(base)])
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
