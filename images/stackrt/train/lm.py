@@ -117,7 +117,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     o = on_ranks(o, ranks.world_size)
     with ranks.together():
         if ranks.first:
-            report.prepare_folder(o.out)
+            report.prepare_folder(o.out, export=o.export, export_adapter=o.export_adapter)
     config, folder = load_config(o, ranks)
     size = models.shape(config)
     data, tokenizer_folder = samples.load(o, folder, size.vocabulary, ranks)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from stackrt.train import paths
 from stackrt.train.errors import BadInputError, TrainerError
 
 if TYPE_CHECKING:  # each framework's image lacks the others
@@ -41,12 +42,19 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def prepare_folder(out: Path) -> None:
+def prepare_folder(out: Path, **later: str) -> None:
     """Make the output folder and prove that it can be written.
 
+    Args:
+        out: `--out`.
+        later: Folders of other options that are written at the end; they are looked at now, and not made yet.
+
     Raises:
-        BadInputError: It cannot.
+        BadInputError: It cannot, or one of those could not.
     """
+    for name, folder in later.items():
+        if folder and not paths.can_be_written(folder):
+            raise BadInputError(f"--{name.replace('_', '-')} {folder}: not writable; choose another folder")
     probe = out / f".probe-{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
