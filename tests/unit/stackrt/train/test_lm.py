@@ -30,6 +30,22 @@ def test_presets_have_the_published_sizes_and_take_no_memory(name: str) -> None:
     assert len(set(names)) == models.shape(models.config_of(name)).layers
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"model_type": "bert"}, "--model x: a token attends to those behind it there"),
+        ({"model_type": "nosuch"}, "cannot make it a causal language model: Unrecognized model identifier: nosuch"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_to_predict_is_named_in_a_line(config: dict[str, Any], told: str) -> None:
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 10}
+    with pytest.raises(BadInputError) as caught:
+        mesh.skeleton(shape | config, "--model x")
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 400
+    mesh.skeleton(shape | {"model_type": "bert", "is_decoder": True}, "--model x")
+
+
 def test_a_plan_for_tensor_parallel_is_the_model_s() -> None:
     o = parse(["--model", "llama-8b"])
     model = mesh.skeleton(models.config_of("llama-8b"), o.model)

@@ -12,6 +12,8 @@ from stackrt.train import models
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import micro_batch, on_mesh, on_ranks, parse, sizes
 
+LLAMA = {"model_type": "llama", "vocab_size": 10, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 4}
+
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +110,9 @@ def test_an_export_harms_neither_the_base_nor_the_other_export(tmp_path: Path) -
         (None, "config.json: No such file or directory"),
         ("{", "config.json is no JSON"),
         ({}, "does not say its model_type"),
+        (LLAMA | {"hidden_size": "8"}, "config.json: hidden_size is '8', and must be a number"),
+        (LLAMA | {"num_key_value_heads": 3}, "its 3 key-value heads must divide its 4 attention heads"),
+        (LLAMA | {"hidden_size": 6}, "its width, 6, must be a multiple of its 4 attention heads"),
         ({"model_type": "llama", "vocab_size": 10}, "it lacks hidden_size or n_embd, num_hidden_layers or n_layer"),
     ],
 )
