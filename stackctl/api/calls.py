@@ -147,6 +147,7 @@ def run(
         InvalidInput: The job cannot run, or this is not the main thread, which alone hears Ctrl-C.
         MissingHere: Something that it needs is not on this machine.
         NameTaken: There is a run of this name.
+        Exception: What `output` raised, once the job has ended; `find` has the run.
     """
     if threading.current_thread() is not threading.main_thread():
         raise InvalidInput("a job is run in the main thread, as only that hears Ctrl-C", where="run")
@@ -206,11 +207,17 @@ def _taken(output: Callable[[str], object] | None) -> Iterator[int]:
             yield nowhere.fileno()
         return
     heard, told = os.pipe()
+    failed: list[BaseException] = []
 
     def read() -> None:
         with open(heard, "rb") as lines:  # noqa: PTH123 - of a descriptor
             for line in lines:
-                output(line.rstrip(b"\n").decode(errors="replace"))
+                if failed:  # read on, or the job would wait for it
+                    continue
+                try:
+                    output(line.rstrip(b"\n").decode(errors="replace"))
+                except BaseException as error:  # the caller's own: it gets it
+                    failed.append(error)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -219,3 +226,5 @@ def _taken(output: Callable[[str], object] | None) -> Iterator[int]:
     finally:
         os.close(told)
         reader.join()
+    if failed:
+        raise failed[0]

@@ -148,7 +148,9 @@ def link(folder: Path, name: str, where: str) -> str:
         InvalidInput: It leads out of the folder.
     """
     target = (folder / name).readlink()
-    if target.is_absolute() or not (folder / name).parent.joinpath(target).resolve().is_relative_to(folder.resolve()):
+    # Not pathlib's resolve, which fails on links that go round in a circle.
+    end, inside = (Path(os.path.realpath(path)) for path in ((folder / name).parent / target, folder))
+    if target.is_absolute() or not end.is_relative_to(inside):
         raise InvalidInput(f"{name} is a link to {target}, which is not shipped", where=where, hint="remove it")
     return str(target)
 

@@ -108,6 +108,8 @@ def make(
         )
     _between("--timeout", timeout, 1, LONGEST)
     _between("--grace", grace, 0, LONGEST)
+    if cut := next((word for word in arguments if "\0" in word), ""):
+        raise InvalidInput("a word of a command cannot hold a zero byte", where=repr(cut))
     extra = _checked_env(env or {})
     ranks = 1 if procs == 1 else gpus or procs or 1
     if workload:

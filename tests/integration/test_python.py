@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl import Job, run
+from stackctl import Job, find, run
 from tests.commands import PREFIX, ROOT
 from tests.support.examples import failures
 
@@ -28,6 +28,16 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_examples_of_the_page_are_true(capfd: pytest.CaptureFixture[str]) -> None:
     assert failures(PAGE, {"From Python", "On this machine", "When something fails", "In a notebook"}) == ""
     assert capfd.readouterr() == ("", ""), "nothing is printed"
+
+
+def test_what_output_raises_comes_back_and_the_job_ends_as_ever(capfd: pytest.CaptureFixture[str]) -> None:
+    def full(_line: str) -> None:
+        raise ValueError("no room for it")
+
+    with pytest.raises(ValueError, match="no room for it"):
+        run(Job(command=["python", "-c", "print('x\\n' * 100000)"], procs=1, name="told"), output=full)
+    assert find("told").status().state == "succeeded"
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.needs("docker")

@@ -26,6 +26,7 @@ CHATML = (
 )
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")  # around what the assistant says, in templates that have it
+_LEARNED = (None, 1)  # weights of an answer, as OpenAI's format has them
 _DATE = {"date_string": "26 Jul 2024"}  # what Llama's templates take for today where there is no clock: a text is fixed
 
 Message = dict[str, Any]
@@ -36,6 +37,7 @@ class Dialogue(NamedTuple):
 
     where: str
     messages: list[Message]
+    tools: list[Any] | None = None
 
 
 class Document(NamedTuple):
@@ -81,9 +83,18 @@ def _dialogue(where: str, line: bytes) -> Dialogue:
     for number, message in enumerate(messages, 1):
         if wrong := _wrong(message):
             raise BadInputError(f"--data {where}: message {number}: {wrong}; mend or remove the line")
-    if not any(message["role"] == ASSISTANT for message in messages):
-        raise BadInputError(f"--data {where}: no message of the assistant, so there is nothing to learn; remove it")
-    return Dialogue(where, messages)
+    if not any(_is_learned(message) for message in messages):
+        none = not any(message["role"] == ASSISTANT for message in messages)
+        why = "no message of the assistant" if none else "each answer has a 'weight' of 0"
+        raise BadInputError(f"--data {where}: {why}, so there is nothing to learn; remove it")
+    tools = row.get("tools") or None
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise BadInputError(f"--data {where}: 'tools' must be a list of objects; mend or remove the line")
+    return Dialogue(where, messages, tools)
+
+
+def _is_learned(message: Message) -> bool:
+    return bool(message["role"] == ASSISTANT and message.get("weight") in _LEARNED)
 
 
 def _wrong(message: Any) -> str:
@@ -95,13 +106,13 @@ def _wrong(message: Any) -> str:
         return f"the role {role!r} is unknown; it must be {', '.join(ROLES[:-1])} or {ROLES[-1]}"
     if not isinstance(content, str):
         return f"its 'content' is {'missing' if content is None else type(content).__name__}, and must be text"
-    if role == ASSISTANT and not content.strip():
-        return "the assistant says nothing"
     try:
         content.encode()
     except UnicodeEncodeError:
         return "its 'content' holds half of a surrogate pair, which is no text"
-    return ""
+    if message.get("weight") not in (*_LEARNED, 0):
+        return f"its 'weight' is {message['weight']!r}, and must be 1, or 0 for an answer that is not learned"
+    return "the assistant says nothing" if role == ASSISTANT and not content.strip() else ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -140,11 +151,13 @@ class Template:
         """
         messages = dialogue.messages
         try:
-            if _MARKS.search(self.source) and (marked := self._marked(messages)).answers:
-                return [marked]
-            turns = [number for number, message in enumerate(messages) if message["role"] == ASSISTANT]
-            asked = [self._render(messages[:number], ask=True) for number in turns]
-            told = [self._render(messages[: number + 1], ask=False) for number in turns]
+            if _MARKS.search(self.source) and (marked := self._marked(dialogue)).answers:
+                return [_weighed(marked, dialogue)]
+            turns = [number for number, message in enumerate(messages) if _is_learned(message)]
+            asked = [self._render(messages[:number], dialogue.tools, ask=True) for number in turns]
+            told = [self._render(messages[: number + 1], dialogue.tools, ask=False) for number in turns]
+        except BadInputError:
+            raise
         except Exception as error:  # jinja2's own, and whatever a template runs into
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise BadInputError(f"--data {dialogue.where}: the chat template of {self.told} fails: {reason}") from None
@@ -159,22 +172,37 @@ class Template:
             return [Document(told[-1], spans)]
         return [Document(text, [span]) for text, span in zip(told, spans, strict=True)]
 
-    def _render(self, messages: Sequence[Message], *, ask: bool) -> str:
+    def _render(self, messages: Sequence[Message], tools: list[Any] | None, *, ask: bool) -> str:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         texts: Any = render_jinja_template(
-            [list(messages)], chat_template=self.source, add_generation_prompt=ask, **_DATE, **self.tokens
+            [list(messages)], tools=tools, chat_template=self.source, add_generation_prompt=ask, **_DATE, **self.tokens
         )
         return str(texts[0][0])
 
-    def _marked(self, messages: Sequence[Message]) -> Document:
+    def _marked(self, dialogue: Dialogue) -> Document:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         found: Any = render_jinja_template(
-            [list(messages)], chat_template=self.source, return_assistant_tokens_mask=True, **_DATE, **self.tokens
-        )
+            [dialogue.messages], tools=dialogue.tools, chat_template=self.source, return_assistant_tokens_mask=True,
+            **_DATE, **self.tokens,
+        )  # fmt: skip
         texts, spans = found
         return Document(texts[0], [(begin, end) for begin, end in spans[0] if end > begin])
+
+
+def _weighed(document: Document, dialogue: Dialogue) -> Document:
+    """A document whose answers are marked, without those that are not to be learned."""
+    learned = [_is_learned(message) for message in dialogue.messages if message["role"] == ASSISTANT]
+    if all(learned):
+        return document
+    if len(learned) != len(document.answers):
+        raise BadInputError(
+            f"--data {dialogue.where}: has a 'weight' of 0, and its chat template marks {len(document.answers)} "
+            f"passages for {len(learned)} answers, so that it is not known which to leave out; remove the weight"
+        )
+    return Document(document.text, [span for span, is_learned in zip(document.answers, learned, strict=True)
+                                    if is_learned])  # fmt: skip
 
 
 def template_of(folder: Path | None) -> Template:

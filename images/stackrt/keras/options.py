@@ -79,6 +79,7 @@ def check(options: Options) -> None:
         ("lr", 0 < o.lr < math.inf, "must be above 0"),
         ("seed", o.seed < 2**32, "must be below 4294967296"),
         ("profile", not o.profile or _window(o.profile) is not None, "must be FROM:STEPS, counted from 1, as in 10:5"),
+        ("profile", not o.steps or profile_window(o.profile)[1] <= o.steps, f"must be within the {o.steps} steps"),
         ("devices", o.strategy != "one" or o.devices < 2, "--strategy one has one device; leave one of them out"),
         ("devices", o.strategy != "tpu" or not o.devices, "--strategy tpu takes all cores; leave one of them out"),
     ]

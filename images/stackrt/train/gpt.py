@@ -164,7 +164,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     wanted = fingerprint(o, corpus, ranks)
     with ranks.together():
         if ranks.first:
-            report.prepare_folder(o.out)
+            report.prepare_folder(o.out, export=o.export)
     resumed = resume.find(o.out / "checkpoints", o.resume, ranks, wanted, say)
 
     # Model: DDP gives every rank the weights of rank 0

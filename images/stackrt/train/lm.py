@@ -117,7 +117,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     o = on_ranks(o, ranks.world_size)
     with ranks.together():
         if ranks.first:
-            report.prepare_folder(o.out)
+            report.prepare_folder(o.out, export=o.export, export_adapter=o.export_adapter)
     config, folder = load_config(o, ranks)
     size = models.shape(config)
     data, tokenizer_folder = samples.load(o, folder, size.vocabulary, ranks)
@@ -160,14 +160,14 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         if ranks.first:
             answer = {
                 "loss": held_out,
-                "perplexity": math.exp(held_out),
+                "perplexity": report.perplexity(held_out),
                 "bigram_loss": data.bigram,
                 "step": start,
                 "tokens": int((data.held_out.targets >= 0).sum()),
                 "weights": resumed.path if resumed else o.init,
             }
             report.write_result(o.out / "evaluation.json", answer)
-            say(f"loss    {held_out:.4f} nats a token, perplexity {math.exp(held_out):.3f}; "
+            say(f"loss    {held_out:.4f} nats a token, perplexity {report.perplexity(held_out) or math.inf:.3f}; "
                 f"bigram model {data.bigram:.4f}")  # fmt: skip
         return 0
 
@@ -351,7 +351,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         "dtype": o.dtype, "threads": threads, "parameters": parameters,
         "trained_parameters": learning, "tokens": done * tokens_per_step,
         "first_train_loss": history["first_loss"], "last_train_loss": history["last_loss"],
-        "first_val_loss": history["first_val_loss"], "last_val_loss": last, "perplexity": math.exp(last),
+        "first_val_loss": history["first_val_loss"], "last_val_loss": last, "perplexity": report.perplexity(last),
         "bigram_loss": data.bigram, "tokens_per_second": speed_mean,
         "mfu": speed_mean * each / (peak * ranks.world_size) if peak and speed_mean else None,
         "peak_memory": [most for most, _ in memory], "share_bytes": [held for _, held in memory],
@@ -363,7 +363,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     say(f"done    {done} steps in {seconds:.0f} s" + (f", {speed_mean:,.0f} tokens per second" if speed_mean else ""))
     if stalls:
         say(f"saves   {len(stalls)}; the training stood still for {max(stalls):.3f} s at most")
-    say(f"loss    validation {history['first_val_loss']:.3f} -> {last:.3f}, perplexity {math.exp(last):.2f}; "
+    perplexity = report.perplexity(last) or math.inf
+    say(f"loss    validation {history['first_val_loss']:.3f} -> {last:.3f}, perplexity {perplexity:.2f}; "
         f"bigram model {data.bigram:.3f}")  # fmt: skip
     say(f"files   {o.out}: result.json, loss.png, metrics.jsonl, tensorboard/" + (f", {newest}" if newest else ""))
     tracker.finish([o.out / name for name in ("loss.png", "result.json")])

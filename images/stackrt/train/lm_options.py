@@ -126,6 +126,12 @@ def check(options: Options) -> None:
         ("lora_alpha", bool(o.lora) or not o.lora_alpha, _LORA),
         ("lora_targets", bool(o.lora) or o.lora_targets == (ALL_LINEAR,), _LORA),
         ("export_adapter", bool(o.lora) or not o.export_adapter, _LORA),
+        ("export", not (o.lora and o.export) or not paths.is_same(o.export, o.init),
+         "holds the base, which the adapters still need; name another folder"),
+        ("export_adapter", not o.export_adapter or not (o.export and paths.is_same(o.export, o.export_adapter)),
+         "is also --export, where it would be loaded instead of the model; name another folder"),
+        ("export_adapter", not o.export_adapter or not paths.is_there(Path(o.export_adapter, "config.json")),
+         "holds a model, which would no more be loaded as it is; name another folder"),
         ("data", len({are_dialogues([path]) for path in o.data}) == 1, "give dialogues (.jsonl) or text, not both"),
     ]  # fmt: skip
     refuse(o, rules)

@@ -6,6 +6,7 @@ by block, so that no rank ever holds more of it than one block, its embeddings a
 
 import functools
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -95,7 +96,13 @@ def skeleton(config: models.Config, told: str) -> nn.Module:
             model: nn.Module = AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation="sdpa")
     except Exception as error:  # whatever a configuration class has against its values
         reason = str(error).strip().splitlines()
-        raise BadInputError(f"{told}: transformers cannot make it a causal language model: {reason[0]}") from None
+        short = textwrap.shorten(next(iter(reason), type(error).__name__), 300, placeholder=" …")
+        raise BadInputError(f"{told}: transformers cannot make it a causal language model: {short}") from None
+    if getattr(made, "is_decoder", None) is False and any(
+        getattr(module, "is_causal", True) is False for module in model.modules()
+    ):
+        raise BadInputError(f"{told}: a token attends to those behind it there, so nothing is left to predict; name a "
+                            "decoder, or set is_decoder in its config.json")  # fmt: skip
     return model
 
 

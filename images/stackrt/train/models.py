@@ -21,6 +21,8 @@ TABLE = Path(__file__).parent / "data" / "models.toml"
 # What a configuration must say itself: transformers would fill the rest of an almost empty one with a 7B model's.
 _NEEDED = (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer"), ("num_attention_heads", "n_head"),
            ("vocab_size",))  # fmt: skip
+_NUMBERS = (*(name for names in _NEEDED for name in names), "num_key_value_heads", "head_dim", "intermediate_size",
+            "n_inner", "max_position_embeddings", "n_positions")  # fmt: skip
 # Says nothing of what the model computes.
 _ASIDE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -96,6 +98,10 @@ def read_config(folder: Path, told: str) -> Config:
     missing = [" or ".join(names) for names in _NEEDED if not any(config.get(name) for name in names)]
     if missing:
         raise BadInputError(f"{told}: config.json is incomplete: it lacks {', '.join(missing)}")
+    for name in _NUMBERS:
+        value = config.get(name)
+        if value is not None and (type(value) is not int or value < 0):
+            raise BadInputError(f"{told}: config.json: {name} is {value!r}, and must be a number")
     return config
 
 
@@ -125,7 +131,13 @@ def fits(model: str, config: Config, context: int, tp: int) -> None:
         BadInputError: Says which number does not fit.
     """
     size = shape(config)
+    whole = bool(config.get("head_dim")) or size.width % size.heads == 0
     rules = (
+        (whole, f"--model {model}: its width, {size.width}, must be a multiple of its {size.heads} attention heads"),
+        (
+            size.heads % size.kv_heads == 0,
+            f"--model {model}: its {size.kv_heads} key-value heads must divide its {size.heads} attention heads",
+        ),
         (size.heads % tp == 0, f"--tp {tp}: must divide the {size.heads} attention heads of {model}"),
         (size.kv_heads % tp == 0, f"--tp {tp}: must divide the {size.kv_heads} key-value heads of {model}"),
         (size.intermediate % tp == 0, f"--tp {tp}: must divide {size.intermediate}, the inner width of {model}"),

@@ -14,6 +14,19 @@ def is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def is_same(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to the same place, whether there is anything or not."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def can_be_written(folder: str | Path) -> bool:
+    """Whether we may make files in a folder, or make the folder, where it is not there yet."""
+    at = os.path.abspath(folder)  # noqa: PTH100
+    while not os.path.lexists(at):
+        at = os.path.dirname(at)  # noqa: PTH120
+    return os.path.isdir(at) and os.access(at, os.W_OK | os.X_OK)  # noqa: PTH112
+
+
 def is_file(path: str | Path) -> bool:
     """Whether it is a file, as far as we may look."""
     return os.path.isfile(path)  # noqa: PTH113

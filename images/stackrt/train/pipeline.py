@@ -202,7 +202,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     set_up_compute(o.threads, o.seed, ranks)
     with ranks.together():
         if ranks.first:
-            report.prepare_folder(o.out)
+            report.prepare_folder(o.out, export=o.export)
         corpus = texts.tokenize(texts.read_text(o.data), texts.ByteTokenizer(), o.val_fraction, o.context)
     texts.see_that_same(corpus.digest, ranks)
     wanted = fingerprint(o, corpus.digest)

@@ -5,13 +5,16 @@
 
 import hashlib
 import json
+import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from stackrt.train import paths
 from stackrt.train.errors import BadInputError, TrainerError
 
 if TYPE_CHECKING:  # each framework's image lacks the others
@@ -20,6 +23,7 @@ if TYPE_CHECKING:  # each framework's image lacks the others
 
 Row = dict[str, Any]
 RESULT_SCHEMA = 1
+MOST_NATS = math.log(sys.float_info.max)  # a loss of more has no perplexity that a number holds
 WARM_STEPS = 3  # the first steps of a process allocate memory and choose kernels
 
 
@@ -38,12 +42,19 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def prepare_folder(out: Path) -> None:
+def prepare_folder(out: Path, **later: str) -> None:
     """Make the output folder and prove that it can be written.
 
+    Args:
+        out: `--out`.
+        later: Folders of other options that are written at the end; they are looked at now, and not made yet.
+
     Raises:
-        BadInputError: It cannot.
+        BadInputError: It cannot, or one of those could not.
     """
+    for name, folder in later.items():
+        if folder and not paths.can_be_written(folder):
+            raise BadInputError(f"--{name.replace('_', '-')} {folder}: not writable; choose another folder")
     probe = out / f".probe-{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -75,6 +86,11 @@ def write_atomically(path: Path, text: str) -> None:
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write `result.json`."""
     write_atomically(path, json.dumps({"schema_version": RESULT_SCHEMA, **result}, indent=2) + "\n")
+
+
+def perplexity(loss: float) -> float | None:
+    """What a loss in nats is as perplexity; None where it is more than a number holds."""
+    return math.exp(loss) if loss < MOST_NATS else None
 
 
 def params_sha256(state: "Mapping[str, Tensor]") -> str:

@@ -66,6 +66,8 @@ def find(given: Sequence[Path]) -> list[Path]:
             if not (inside := _inside(path)):
                 raise BadInputError(f"--data {path}: no file in it ends in {', '.join(SOUGHT)}; name the files")
             files += inside
+        elif not path.is_file():
+            raise BadInputError(f"--data {path}: is a pipe or a device, and is read in parts; write it to a file first")
         elif path.suffix.lower() in PACKED:
             raise BadInputError(f"--data {path}: is packed, and cannot be read in parts; unpack it first")
         else:

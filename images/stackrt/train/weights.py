@@ -19,7 +19,10 @@ from stackrt.train.ranks import Ranks
 from stackrt.train.report import write_atomically, writing
 
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"  # beside a model, it makes from_pretrained load that adapter's base instead
 FILE_BYTES = 4 << 30
+_PARTS = ".*.safetensors.part"  # files that are being written
+_NUMBERS = ("F64", "F32", "F16", "BF16")  # what weights are; those of fewer bits mean nothing without their scales
 
 
 class Weights:
@@ -60,7 +63,13 @@ class Weights:
             held = self._name(name)
             if held is None:
                 raise BadInputError(f"--init {self._folder}: it has no {name}, which the model needs")
-            shape = self._open[self._where[held]].get_slice(held).get_shape()
+            part = self._open[self._where[held]].get_slice(held)
+            if part.get_dtype() not in _NUMBERS:
+                raise BadInputError(
+                    f"--init {self._folder}: {name} is stored as {part.get_dtype()}, quantized: training begins with "
+                    f"weights of {', '.join(_NUMBERS)}; name the model that it was made of"
+                )
+            shape = part.get_shape()
             if list(shape) != list(parameter.shape):
                 raise BadInputError(
                     f"--init {self._folder}: {name} is {list(shape)} there, and {list(parameter.shape)} in the model"
@@ -202,7 +211,10 @@ def _write(
     fetch_file: Callable[[int, list[str]], dict[str, Tensor]],
     ranks: Ranks,
 ) -> None:
-    """Write files of `total` bytes; `fetch_file` gives the first rank the tensors of one, by number and names."""
+    """Write files of `total` bytes; `fetch_file` gives the first rank the tensors of one, by number and names.
+
+    What is in the folder stays until all of them are whole: a full disk or a kill costs no earlier model.
+    """
     names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
     if len(files) == 1:
         names = ["model.safetensors"]
@@ -210,16 +222,20 @@ def _write(
         if ranks.first:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                for old in (*folder.glob("*.safetensors"), folder / INDEX):
-                    old.unlink(missing_ok=True)
+                _remove(folder.glob(_PARTS))
     for number, (file, held) in enumerate(zip(names, files, strict=True)):
         tensors = fetch_file(number, held)
         with ranks.together():
             if ranks.first:
                 with writing(folder / file):
-                    _save(tensors, folder / file)
+                    _save(tensors, folder / f".{file}.part")
     with ranks.together():
         if ranks.first:
+            with writing(folder):
+                for file in names:
+                    (folder / f".{file}.part").replace(folder / file)
+                others = (path for path in folder.glob("*.safetensors") if path.name not in names)
+                _remove((*others, folder / INDEX, folder / ADAPTER))
             _describe(folder, dict(zip(names, files, strict=True)), total)
 
 
@@ -240,7 +256,13 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, str(path), metadata={"format": "pt"})
     except SafetensorError as error:  # it wraps what the system said
+        _remove(path.parent.glob(_PARTS))
         raise OSError(0, str(error)) from None
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _describe(folder: Path, files: dict[str, list[str]], total: int) -> None:

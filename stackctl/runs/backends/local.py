@@ -75,12 +75,19 @@ class Local(Foreground):
         return Processes(folder)
 
 
+_IN_IMAGES = ("tensorflow", "tf_keras", "horovod")
+"""What workloads need, and no lock of ours installs beside stackctl."""
+
+
 def _need_packages(job: Job) -> None:
     if not job.workload:
         return
     missing = [name for name in workloads.find(job.workload).needs if not engine.has_module(name)]
     if missing:
+        others = [name for name in missing if name in _IN_IMAGES]
+        hint = "install them with `make train-env` in a checkout, or use the image with `--on compose`"
+        if others:
+            hint = f"use the image with `--on compose`; `make train-env` does not bring {', '.join(others)}"
         raise MissingHere(
-            f"the workload {job.workload!r} needs {', '.join(missing)}, not installed beside stackctl",
-            hint="install them with `make train-env` in a checkout, or use the image with `--on compose`",
+            f"the workload {job.workload!r} needs {', '.join(missing)}, not installed beside stackctl", hint=hint
         )

@@ -68,6 +68,7 @@ def test_gpus_may_be_held_by_ranks_on_the_cpu() -> None:
         ({"env": {"1X": "y"}}, "--env 1X: is not a name"),
         ({"env": {"STACK_TOKEN": "y"}}, "the launcher's own"),
         ({"env": {"X": "a\0b"}}, "zero byte"),
+        ({"workload": "", "arguments": ["python", "a\0b"]}, r"'a\x00b': a word of a command cannot hold a zero byte"),
     ],
 )
 def test_bad_input_is_one_clear_error(given: dict[str, Any], said: str) -> None:

@@ -46,6 +46,9 @@ def template(source: str) -> chat.Template:
         ({"messages": [{"role": "user", "content": [{}]}]}, "message 1: its 'content' is list, and must be text"),
         ({"messages": [GREETING[0], {"role": "assistant", "content": " \n"}]}, "message 2: the assistant says nothing"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "half of a surrogate pair"),
+        ({"messages": [GREETING[0], GREETING[1] | {"weight": 2}]}, "message 2: its 'weight' is 2, and must be 1, or 0"),
+        ({"messages": [GREETING[0], GREETING[1] | {"weight": 0}]}, "each answer has a 'weight' of 0, so there is"),
+        ({"messages": GREETING, "tools": "[]"}, "'tools' must be a list of objects"),
         ({"messages": GREETING[:1]}, "no message of the assistant, so there is nothing to learn"),
     ],
 )
@@ -92,6 +95,28 @@ def test_a_template_that_forgets_gives_a_text_an_answer() -> None:
 def test_a_template_s_own_marks_win() -> None:
     documents = template(MARKS).documents(chat.Dialogue("x:1", AGAIN))
     assert spoken(documents) == [["Hello!.", "Good bye!."]]
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("source", [chat.CHATML, MARKS, FORGETS])
+def test_an_answer_of_no_weight_is_read_and_not_learned(source: str) -> None:
+    once = template(source)
+    twice: list[dict[str, Any]] = [*AGAIN[:3], AGAIN[3] | {"weight": 1}]
+    (first,) = spoken(once.documents(chat.Dialogue("x:1", [*twice[:3], twice[3] | {"weight": 0}])))
+    assert "Hello!" in "".join(first)
+    assert "Good bye!" not in "".join(first)
+    (last,) = once.documents(chat.Dialogue("x:1", [twice[0], twice[1] | {"weight": 0}, *twice[2:]]))
+    assert "Hello!" in last.text
+    assert "Hello!" not in "".join(*spoken([last]))
+    assert "Good bye!" in "".join(*spoken([last]))
+
+
+@pytest.mark.needs("torch")
+def test_a_template_is_given_the_tools() -> None:
+    source = "{{ (tools or [{'name': 'none'}])[0].name }}:" + FORGETS
+    asked = chat.Dialogue("x:1", GREETING, [{"name": "clock"}])
+    assert template(source).documents(asked)[0].text.startswith("clock:[user]")
+    assert template(source).documents(chat.Dialogue("x:1", GREETING))[0].text.startswith("none:[user]")
 
 
 @pytest.mark.needs("torch")

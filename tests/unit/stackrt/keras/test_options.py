@@ -32,6 +32,7 @@ def test_a_profile_names_its_steps() -> None:
         (["--lr", "nan"], "--lr nan: must be above 0"),
         (["--seed", "4294967296"], "--seed 4294967296: must be below"),
         (["--profile", "0:5"], "--profile 0:5: must be FROM:STEPS"),
+        (["--profile", "10:5", "--steps", "13"], "--profile 10:5: must be within the 13 steps"),
         (["--profile", "5"], "--profile 5: must be FROM:STEPS"),
         (["--strategy", "one", "--devices", "2"], "--devices 2: --strategy one has one device"),
         (["--strategy", "tpu", "--devices", "2"], "--devices 2: --strategy tpu takes all cores"),

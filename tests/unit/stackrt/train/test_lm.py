@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
+from typing import Any
 
-from stackrt.train import flops, mesh, models, profiling, samples, weights
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from stackrt.train import flops, mesh, models, profiling, ranks, samples, weights
+from stackrt.train.errors import BadInputError, TrainerError
 from stackrt.train.lm_options import parse
 from stackrt.train.text import Batch
 
@@ -23,6 +30,22 @@ def test_presets_have_the_published_sizes_and_take_no_memory(name: str) -> None:
     assert len(set(names)) == models.shape(models.config_of(name)).layers
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"model_type": "bert"}, "--model x: a token attends to those behind it there"),
+        ({"model_type": "nosuch"}, "cannot make it a causal language model: Unrecognized model identifier: nosuch"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_to_predict_is_named_in_a_line(config: dict[str, Any], told: str) -> None:
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 10}
+    with pytest.raises(BadInputError) as caught:
+        mesh.skeleton(shape | config, "--model x")
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 400
+    mesh.skeleton(shape | {"model_type": "bert", "is_decoder": True}, "--model x")
+
+
 def test_a_plan_for_tensor_parallel_is_the_model_s() -> None:
     o = parse(["--model", "llama-8b"])
     model = mesh.skeleton(models.config_of("llama-8b"), o.model)
@@ -35,8 +58,6 @@ def test_a_plan_for_tensor_parallel_is_the_model_s() -> None:
 
 
 def test_every_held_out_window_counts_once_however_they_are_dealt() -> None:
-    import torch
-
     windows = Batch(torch.arange(7)[:, None], torch.arange(7)[:, None])
     for size, readers in ((1, 1), (2, 2), (3, 4)):
         parts = range(-(-7 // (size * readers)))
@@ -48,6 +69,43 @@ def test_every_held_out_window_counts_once_however_they_are_dealt() -> None:
             for row in batch.inputs[counts]
         ]
         assert sorted(seen) == list(range(7))
+
+
+def one_rank() -> Any:
+    return ranks.Ranks(0, 0, 1, torch.device("cpu"), None)  # type: ignore[arg-type]
+
+
+def test_an_export_takes_an_earlier_one_s_place_only_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(rows: int, files: int = 1) -> None:
+        held = [[f"layer{number}"] for number in range(files)]
+        weights._write(tmp_path, held, 1, lambda _, names: dict.fromkeys(names, torch.ones(rows)), one_rank())
+
+    export(3, files=2)
+    (tmp_path / "adapter_config.json").write_text("{}")  # with it, from_pretrained would load another model
+    earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "save_file", full_disk)
+        with pytest.raises(TrainerError, match=r"model\.safetensors: could not be written: No space left"):
+            export(4)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == earlier
+    export(4)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def full_disk(_: Any, path: str, **__: Any) -> None:
+    Path(path).write_bytes(b"half")
+    raise SafetensorError("No space left on device")
+
+
+def test_quantized_weights_are_nothing_to_begin_with(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2, bias=False)
+    save_file({"weight": model.weight.detach().bfloat16()}, str(tmp_path / "model.safetensors"))
+    weights.load(model, tmp_path)
+    save_file({"weight": torch.ones(2, 2, dtype=torch.int8)}, str(tmp_path / "model.safetensors"))
+    with pytest.raises(BadInputError, match="weight is stored as I8, quantized"):
+        weights.load(model, tmp_path)
 
 
 def test_exported_files_hold_at_most_what_is_allowed() -> None:

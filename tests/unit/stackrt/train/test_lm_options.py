@@ -12,6 +12,8 @@ from stackrt.train import models
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import micro_batch, on_mesh, on_ranks, parse, sizes
 
+LLAMA = {"model_type": "llama", "vocab_size": 10, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 4}
+
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,12 +87,32 @@ def test_what_cannot_work_is_named(world: int, line: str, expected: str, monkeyp
     assert expected in str(caught.value)
 
 
+def test_an_export_harms_neither_the_base_nor_the_other_export(tmp_path: Path) -> None:
+    base, other = tmp_path / "base", tmp_path / "other"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    lora = ["--init", str(base), "--lora", "4"]
+    refused = (
+        ([*lora, "--export", f"{other}/../base"], "holds the base"),
+        ([*lora, "--export", str(other), "--export-adapter", f"{other}/"], "is also --export"),
+        ([*lora, "--export-adapter", str(base)], "holds a model"),
+    )
+    for line, told in refused:
+        with pytest.raises(BadInputError, match=told):
+            parse(line)
+    parse([*lora, "--export", str(other), "--export-adapter", str(tmp_path / "adapter")])
+    parse(["--init", str(base), "--export", str(base)])
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
         (None, "config.json: No such file or directory"),
         ("{", "config.json is no JSON"),
         ({}, "does not say its model_type"),
+        (LLAMA | {"hidden_size": "8"}, "config.json: hidden_size is '8', and must be a number"),
+        (LLAMA | {"num_key_value_heads": 3}, "its 3 key-value heads must divide its 4 attention heads"),
+        (LLAMA | {"hidden_size": 6}, "its width, 6, must be a multiple of its 4 attention heads"),
         ({"model_type": "llama", "vocab_size": 10}, "it lacks hidden_size or n_embd, num_hidden_layers or n_layer"),
     ],
 )

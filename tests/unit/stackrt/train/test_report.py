@@ -16,6 +16,25 @@ from stackrt.train import report
 from stackrt.train.errors import BadInputError, TrainerError
 
 
+def test_a_loss_beyond_any_perplexity_has_none() -> None:
+    assert report.perplexity(0) == 1
+    assert report.perplexity(709.7) is not None
+    assert report.perplexity(710) is None
+
+
+def test_what_is_written_at_the_end_is_looked_at_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    report.prepare_folder(tmp_path / "out", export=str(tmp_path / "not" / "yet"), export_adapter="")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
+    with pytest.raises(BadInputError, match=r"--export-adapter .*below: not writable"):
+        report.prepare_folder(tmp_path / "out", export_adapter=str(tmp_path / "file" / "below"))
+    monkeypatch.setattr(os, "access", lambda path, _: str(path) != str(tmp_path))  # root may write anywhere
+    with pytest.raises(BadInputError, match=r"--export .*yet: not writable; choose another folder"):
+        report.prepare_folder(tmp_path / "out", export=str(tmp_path / "not" / "yet"))
+
+
 def test_params_sha256_is_names_and_fp32_bytes_in_name_order() -> None:
     state = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor([[3.0]], dtype=torch.bfloat16)}
     expected = hashlib.sha256(b"a" + struct.pack("<f", 3) + b"b" + struct.pack("<2f", 1, 2)).hexdigest()

@@ -100,6 +100,7 @@ def test_text_that_is_not_utf_8_is_named_but_for_bytes(tmp_path: Path) -> None:
         ("empty", "no file in it ends in .txt"),
         ("a.jsonl.gz", "is packed"),
         ("nothing.txt", "nothing in it"),
+        ("pipe.txt", "is a pipe or a device"),
     ],
 )
 def test_input_that_is_none(tmp_path: Path, name: str, expected: str) -> None:
@@ -107,6 +108,7 @@ def test_input_that_is_none(tmp_path: Path, name: str, expected: str) -> None:
     (tmp_path / "empty" / "x.bin").touch()
     (tmp_path / "a.jsonl.gz").touch()
     (tmp_path / "nothing.txt").touch()
+    os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(BadInputError, match=expected) as caught:
         sources.plan(sources.find([tmp_path / name]), 1000)
     assert str(tmp_path / name) in str(caught.value)
