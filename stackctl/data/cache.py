@@ -142,7 +142,8 @@ Source = Callable[[set[str], Path, Downloader, Tell], None]
 def _sources(one: Known, env: Mapping[str, str], apt_mirror: str) -> Iterator[Source]:
     """Where a set may come from, in the order that is tried."""
     if mirror := env.get(MIRROR):
-        address = mirror if "://" in mirror else Path(mirror).expanduser().absolute().as_uri()
+        here = os.path.expanduser(mirror)  # noqa: PTH111 - Path raises where there is no such user
+        address = mirror if "://" in mirror else Path(here).absolute().as_uri()
         yield _plain(one, f"{address.rstrip('/')}/{one.name}")
     for address in one.sources:
         yield _plain(one, address)

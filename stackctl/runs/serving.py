@@ -35,7 +35,8 @@ def find(word: str, called: str | None, engine: str = "stack") -> Model:
     Raises:
         InvalidInput: There is none, or it is not whole.
     """
-    path, home = Path(word).expanduser(), store.home(os.environ)
+    # Path's own expanduser raises where there is no such user.
+    path, home = Path(os.path.expanduser(word)), store.home(os.environ)  # noqa: PTH111
     if not path.exists() and "/" not in word:
         path = home / word
         record = store.find_record(path) if path.exists() else None

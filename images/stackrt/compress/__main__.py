@@ -69,17 +69,19 @@ def made(method: str, opened: LanguageModel, corpus: Corpus, o: Options) -> dict
     """The smaller models of a method, by the names of their folders."""
     plan = options.training(o, method)
     windows = corpus.windows(o.context, o.seed)
-    model = opened.model if method == "distill" else copy.deepcopy(opened.model)
+    # Small steps are lost in numbers of two bytes, and integers are rounded from those of four.
+    kind = next(opened.model.parameters()).dtype
+    model = opened.model if method == "distill" else copy.deepcopy(opened.model).float()
     if method == "distill":
         student = tuning.student_of(opened.config, o).to(next(model.parameters()).device)
         tuning.see_that_smaller(student, model)
         twin = copy.deepcopy(student) if o.alone else None
         tuning.distill(student, model, windows, plan, say)
         if twin is None:
-            return {method: student}
+            return {method: student.to(kind)}
         say(f"{ALONE}: the same student without its teacher")
         tuning.train(twin, tuning.token_loss, windows, plan, say)
-        return {method: student, ALONE: twin}
+        return {method: student.to(kind), ALONE: twin.to(kind)}
     if method == "prune":
         tuning.prune(model, windows, plan, say)
     elif method == "prune-structured":
@@ -88,9 +90,9 @@ def made(method: str, opened: LanguageModel, corpus: Corpus, o: Options) -> dict
     elif method == "qat":
         tuning.train_rounded(model, windows, plan, say)
     elif method in ("fp16", "bf16"):
-        model = model.to(torch.float16 if method == "fp16" else torch.bfloat16)
+        kind = torch.float16 if method == "fp16" else torch.bfloat16
     model = model.cpu()
-    return {method: quantized.quantize(model, scheme) if (scheme := METHODS[method].scheme) else model}
+    return {method: quantized.quantize(model, scheme) if (scheme := METHODS[method].scheme) else model.to(kind)}
 
 
 def write(model: nn.Module, tokenizer: Any, path: Path, about: dict[str, Any]) -> None:
@@ -102,7 +104,7 @@ def write(model: nn.Module, tokenizer: Any, path: Path, about: dict[str, Any]) -
     """
     if paths.is_there(path) and not paths.is_file(path / folder.COMPRESSED):
         raise BadInputError(f"--out: {path} is there already, and is none of compress's; choose another folder")
-    with report.writing(path):
+    with report.writing(path), quantized.saving():
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         saver: Any = model.cpu()

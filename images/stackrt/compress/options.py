@@ -105,8 +105,7 @@ def parse(argv: Sequence[str]) -> Options:
         raise BadInputError(f"--model {o.model}: is a Keras model: use `stackctl run compress-keras`")
     if found.about.get("scheme"):
         raise BadInputError(f"--model {o.model}: is rounded to integers already; name the model it was made from")
-    if o.model.resolve() == o.out.resolve():
-        raise BadInputError(f"--out {o.out}: is the model's own folder; choose another")
+    folder.see_that_kept(o.model, o.out, ("original", *o.method))
     known = {key: found.options[key] for key in _TEXT if found.options.get(key)}
     text: dict[str, Any] = {**_TEXT, **known, **{key: getattr(o, key) for key in _TEXT if getattr(o, key)}}
     context = o.context or int(found.options.get("context") or 0)

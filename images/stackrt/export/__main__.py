@@ -13,8 +13,11 @@ from stackrt.train import command_line
 if __name__ == "__main__":
     command_line.check_early(options.parse, sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
 
+import copy
+import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,6 +72,16 @@ def written(o: Options, name: str, opened: LanguageModel, module: torch.nn.Modul
     return tensorrt.write(source, path, context)
 
 
+def _see_that_it_fits(model: torch.nn.Module, path: Path) -> None:
+    """See that the disk has room for the weights: PyTorch's writer ends the process where it has none."""
+    needs = sum(value.numel() * value.element_size() for value in model.parameters())
+    with report.writing(path):
+        has = shutil.disk_usage(path.parent).free
+    if has < needs:
+        raise TrainerError(f"{path}: the disk is full: it has room for {has / 1e6:,.1f} MB, and the model has "
+                           f"{needs / 1e6:,.1f}; choose another --out")  # fmt: skip
+
+
 def run(o: Options) -> int:
     """Write each format, compare it with the original, and leave the result.
 
@@ -84,10 +97,16 @@ def run(o: Options) -> int:
     if context > positions:
         raise BadInputError(f"--context {context}: the model has {positions:,} positions")
     inputs = real_inputs(o, opened, context) if o.verify else None
-    module = formats.Logits(opened.model).eval()
+    original = formats.Logits(opened.model).eval()
+    exact = original
+    if next(opened.model.parameters()).dtype != torch.float32 and set(o.to) != {"safetensors"}:
+        # Other programs lack operators for numbers of two bytes, and round them in ways of their own.
+        exact = formats.Logits(copy.deepcopy(opened.model).float()).eval()
     rows: dict[str, dict[str, Any]] = {}
     for name in o.to:
         path = o.out / FILES[name]
+        module = original if name == "safetensors" else exact
+        _see_that_it_fits(module, path)
         row: dict[str, Any] = {"file": str(path)}
         with report.writing(path):
             computes = written(o, name, opened, module, context)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stackrt.finished import quantized
 from stackrt.finished.language import LanguageModel, open_model
 from stackrt.train.errors import BadInputError, TrainerError
 
@@ -48,7 +49,12 @@ def write_onnx(module: nn.Module, path: Path, positions: int) -> Run:
                               report=False, optimize=True)  # fmt: skip
         except Exception as error:  # the exporter has one kind a stage, none of them public
             raise BadInputError(f"--to onnx: {unsupported(error)}") from None
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its kinds are those of its C++ insides
+        raise BadInputError(
+            f"--to onnx: ONNX Runtime cannot use what was written: {str(error).splitlines()[0]}"
+        ) from None
 
     def run(ids: Tensor) -> Tensor:
         return torch.from_numpy(session.run([NAME_OUT], {NAME_IN: ids.numpy()})[0])
@@ -92,7 +98,8 @@ def write_safetensors(opened: LanguageModel, path: Path) -> Run:
     """
     saver: Any = opened.model
     try:
-        saver.save_pretrained(path)
+        with quantized.saving():
+            saver.save_pretrained(path)
         opened.tokenizer.save_pretrained(path)
     except OSError as error:
         raise TrainerError(f"{path}: could not be written: {error.strerror or error}") from None

@@ -66,6 +66,7 @@ def parse(argv: Sequence[str]) -> Options:
             f"--model {o.model}: is rounded to integers, which the formats here do not express; name the model it was "
             "made from"
         )
+    folder.see_that_kept(o.model, o.out, o.to)
     known = found.options
     data = o.data or tuple(map(Path, known.get("data") or (DEFAULT_TEXT,)))
     return replace(o, data=data, context=o.context or int(known.get("context") or 0))

@@ -80,4 +80,5 @@ def parse(argv: Sequence[str]) -> Options:
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise BadInputError("export-keras is one process: start one rank on one node")
     folder.find(o.model)
+    folder.see_that_kept(o.model, o.out)
     return o

@@ -1,6 +1,7 @@
 """What a folder is that a person names as a model. Standard library only: what cannot work is said at once."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,24 @@ def find(path: Path, told: str = "--model") -> Found:
     raise BadInputError(
         f"{told}: is no model: it has neither {RESULT}, as a finished run has, nor {CONFIG}, as an export has"
     )
+
+
+def see_that_kept(model: Path, out: Path, names: Iterable[str] = ()) -> None:
+    """See that what is written does not take the place of the model that it is made from.
+
+    Args:
+        model: The model's folder.
+        out: Where a result.json goes.
+        names: Folders that are made or replaced in it.
+
+    Raises:
+        BadInputError: It would.
+    """
+    if out.resolve() == model.resolve():
+        raise BadInputError(f"--out {out}: is the model's own folder; choose another")
+    for name in names:
+        if (out / name).resolve() == model.resolve():
+            raise BadInputError(f"--out {out}: the model is in it, as {name}, and would be replaced; choose another")
 
 
 def _run(path: Path, told: str) -> Found:

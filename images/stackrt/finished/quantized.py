@@ -4,6 +4,8 @@ A row of a matrix is one scale and its integers; with four bits each 32 of a row
 byte. Embeddings have eight bits in every scheme, and an output layer that is tied to them uses the same integers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -123,6 +125,19 @@ def save(model: nn.Module, path: Path) -> None:
         else:
             tensors[name] = value
     save_file({name: value.detach().contiguous() for name, value in tensors.items()}, path / FILE)
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """While files are written by safetensors, which wraps what the system said in an error of its own.
+
+    Raises:
+        OSError: The disk is full or failing.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(0, str(error)) from None
 
 
 def fill(model: nn.Module, path: Path, scheme: str, told: str) -> None:

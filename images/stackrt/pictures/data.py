@@ -165,6 +165,8 @@ def _folder(folder: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
         for name in names:
             if name not in within:
                 raise BadInputError(f"{folder / name}: beside train there may be validation and test, and nothing else")
+            if within[name] in parts:
+                raise BadInputError(f"{folder}: holds both validation and val; leave one of them")
             if stray := set(formats.classes_of(folder / name)) ^ set(classes):
                 raise BadInputError(f"{folder}: {name} and train differ in their classes: {', '.join(sorted(stray))}")
             parts[within[name]] = formats.class_folders(folder / name, classes)

@@ -6,6 +6,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,8 @@ def idx_part(pictures: Path, labels: Path) -> Part:
         raise BadInputError(f"{labels}: has {kinds.ndim} dimensions; labels have one")
     if len(pixels) != len(kinds):
         raise BadInputError(f"{labels}: has {len(kinds):,} labels for the {len(pixels):,} pictures of {pictures.name}")
+    if not pixels.size:
+        raise BadInputError(f"{pictures}: holds no pictures: it says {' x '.join(map(str, pixels.shape))}")
     return pixels.reshape(*pixels.shape[:3], -1), kinds.astype(np.int64)
 
 
@@ -138,8 +141,7 @@ def class_folders(folder: Path, classes: Sequence[str]) -> Part:
         for path in paths:
             try:
                 with Image.open(path) as image:
-                    grey = image.mode in ("1", "L", "LA", "I;16")
-                    pixels = np.asarray(image.convert("L" if grey else "RGB"), np.uint8)
+                    pixels = _pixels(image)
             except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
                 raise BadInputError(f"{path}: cannot be read as a picture: {error}") from None
             first = first or path
@@ -154,6 +156,19 @@ def class_folders(folder: Path, classes: Sequence[str]) -> Part:
     return np.stack(rows), np.array(labels, np.int64)
 
 
+def _pixels(image: Any) -> Pixels:
+    """Bytes of a picture, [height, width] if it is grey.
+
+    Raises:
+        ValueError: What is white in it is not known.
+    """
+    if image.mode.startswith("I;16"):  # pillow's own conversion cuts off all above 255
+        return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+    if image.mode in ("I", "F"):
+        raise ValueError("its numbers are neither of 8 nor of 16 bits; save it as an 8-bit picture")
+    return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"), np.uint8)
+
+
 def _coloured(pixels: Pixels) -> Pixels:
     return np.repeat(pixels[:, :, None], 3, 2)
 
@@ -163,7 +178,9 @@ def _size(pixels: Pixels) -> str:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in KINDS)
+    # What begins with a dot is no picture, whatever it ends in: macOS leaves such files beside each.
+    here = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return (path for path in here if path.suffix.lower() in KINDS)
 
 
 def _first(folder: Path, names: Sequence[str], what: str) -> Path | None:

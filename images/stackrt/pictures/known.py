@@ -1,5 +1,6 @@
 """The data sets that have a name, as sets.toml says it, and where they are kept. Standard library only."""
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +75,7 @@ def load() -> dict[str, Known]:
 def folder(environment: Mapping[str, str]) -> Path:
     """Where fetched sets are kept: STACK_DATA, else below the user's cache."""
     if named := environment.get(FOLDER):
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))  # noqa: PTH111 - Path raises where there is no such user
     # XDG's rule: a relative path is invalid there, and ignored.
     given = environment.get("XDG_CACHE_HOME", "")
     cache = Path(given) if given.startswith("/") else Path(environment.get("HOME") or "/") / ".cache"

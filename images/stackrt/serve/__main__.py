@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from stackrt.serve import found as models
 from stackrt.serve import memory, options
@@ -49,10 +50,15 @@ def _listening(o: Options) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+    except UnicodeError:
+        raise BadInputError(f"--host {o.host}: is no name of a host") from None
     except OSError as error:
-        where = f"--host {o.host} --port {o.port}"
-        raise BadInputError(f"{where}: {error.strerror}; choose another port, 0 for any") from None
+        raise _taken(o, error) from None
     return listening
+
+
+def _taken(o: Options, error: OSError) -> BadInputError:
+    return BadInputError(f"--host {o.host} --port {o.port}: {error.strerror}; choose another port, 0 for any")
 
 
 def _worker(o: Options, model: models.Model, listening: socket.socket, began: float) -> int:
@@ -70,7 +76,11 @@ def _worker(o: Options, model: models.Model, listening: socket.socket, began: fl
             close()
             return 0
     host, port = listening.getsockname()[:2]
-    listening.listen(1024)
+    try:
+        listening.listen(1024)
+    except OSError as error:  # another that began meanwhile was the first to be ready
+        close()
+        raise _taken(o, error) from None
     guard.say("ready", model=o.name or name_of(o.model), kind=model.kind, address=f"http://{_bracketed(host)}:{port}",
               seconds=round(time.monotonic() - began, 2), worker=os.getpid())  # fmt: skip
     serving = server.Server(application, o, state)
@@ -103,17 +113,24 @@ def _workers(o: Options, model: models.Model, listening: socket.socket, began: f
         nonlocal stopping
         stopping = True
         for worker in alive:
-            os.kill(worker, number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(worker, number)
 
     def start() -> None:
-        worker = os.fork()
-        if worker:
-            alive[worker] = time.monotonic()
+        # A signal that comes now waits until it can be passed on, or until the worker can hear it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        worker = None if stopping else os.fork()
+        if worker != 0:
+            if worker:
+                alive[worker] = time.monotonic()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             return
         code = 1
         try:
             for number in STOPS:
-                signal.signal(number, signal.SIG_DFL)
+                if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                    signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             code = _worker(o, model, listening, began)
         except TrainerError as error:
             code = complain(error)

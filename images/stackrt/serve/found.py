@@ -6,11 +6,12 @@ Standard library only: what cannot be served is said before anything slow is imp
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from stackrt.train import models
+from stackrt.train import models, paths
 from stackrt.train.errors import BadInputError
 
 Kind = Literal["language", "pictures"]
@@ -63,10 +64,12 @@ def find(path: Path) -> Model:
     Raises:
         BadInputError: There is none, or a file of it is damaged or missing; says which.
     """
-    if not path.exists():
-        raise BadInputError(f"{path}: there is no such file or folder")
-    if path.is_file():
+    if not paths.is_there(path):
+        raise BadInputError(f"{path}: there is no such file or folder that may be looked at")
+    if paths.is_file(path):
         return _keras(path)
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise BadInputError(f"{path}: this user may not read it")
     if (path / "config.json").exists() and not (path / "compressed.json").exists():
         return _language(path)
     if (path / "saved_model.pb").exists() or any(path.glob("[0-9]*/saved_model.pb")):
@@ -170,7 +173,7 @@ def _numbers(file: Path) -> dict[str, int]:
             counts[row["dtype"]] = counts.get(row["dtype"], 0) + count
         if size != 8 + length + end:
             raise ValueError(f"it has {size:,} bytes, and says {8 + length + end:,}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise BadInputError(f"{file}: is damaged: {error}; copy or export it again") from None
     return counts
 
@@ -182,7 +185,8 @@ def _keras(file: Path) -> Model:
         with zipfile.ZipFile(file) as archive:
             held = {entry.filename: entry.file_size for entry in archive.infolist()}
             broken = archive.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
+    # A file that was packed again may be compressed, with errors of its own, or locked by a password.
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise BadInputError(f"{file}: is damaged: {error}; copy or save it again") from None
     if broken or "config.json" not in held:
         raise BadInputError(f"{file}: is damaged: {broken or 'config.json'} cannot be read; copy or save it again")

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from stackrt.serve.waiting import Waiting
 
+COLD = 1e-5
+"""Below this temperature logits are no longer finite once they are divided by it."""
+
 Put = Callable[[int | None, str], None]
 """Is given each token, and at last None with why there are no more: `stop`, `length`, `time`, `busy` or `error`."""
 
@@ -58,8 +61,8 @@ class Row:
 
     @property
     def greedy(self) -> bool:
-        """Whether its next token is the likeliest one."""
-        return self.temperature == 0.0
+        """Whether its next token is the likeliest one: also where nothing else has a chance that fp32 can hold."""
+        return self.temperature < COLD or self.top_p == 0.0
 
     def add(self, token: int, now: float) -> None:
         """It has a token more, and may be done."""
@@ -153,8 +156,12 @@ class Batch:
         for index, row in enumerate(rows):
             if row.gone:  # its client has hung up
                 continue
-            if not row.greedy:
-                drawn[index] = row.draw(of_rows[index])
+            try:
+                drawn[index] = drawn[index] if row.greedy else row.draw(of_rows[index])
+            except RuntimeError:  # its logits are no numbers; the others' may be
+                row.put(None, "error")
+                row.gone = True
+                continue
             row.add(drawn[index], now)
         return drawn
 

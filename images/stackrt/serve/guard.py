@@ -9,6 +9,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,9 @@ QUIET = ("/health", "/metrics", "/v2/health")
 def say(event: str, **more: Any) -> None:
     """Print one line of JSON."""
     row = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **more}
-    sys.stdout.write(json.dumps(row) + "\n")
-    sys.stdout.flush()
+    with suppress(OSError):  # a full disk, or nobody who reads it: requests must be answered all the same
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
 
 
 @dataclass

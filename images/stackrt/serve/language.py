@@ -28,8 +28,9 @@ class Words:
         self._library = Tokenizer.from_str(fast.backend_tokenizer.to_str())
         self._library.no_truncation()
         self._library.no_padding()
-        self.size = int(self._library.get_vocab_size())
-        self.longest = max(map(len, self._library.get_vocab()), default=1)
+        vocabulary = self._library.get_vocab()
+        self.size = max(vocabulary.values(), default=-1) + 1  # there may be numbers that no token has
+        self.longest = max(map(len, vocabulary), default=1)
         self._fast = fast
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:

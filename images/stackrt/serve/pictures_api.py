@@ -20,6 +20,7 @@ VERSION = "1"
 _TYPES = {"float64": "FP64", "float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int64": "INT64",
           "int32": "INT32", "int16": "INT16", "int8": "INT8", "uint8": "UINT8", "bool": "BOOL"}  # fmt: skip
 _TF = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "int32": "DT_INT32", "int64": "DT_INT64", "uint8": "DT_UINT8"}
+_MOST_SIDES = 16
 _GIVEN = {*_TYPES.values(), "UINT16", "UINT32", "UINT64"} - {"BF16"}
 
 
@@ -166,14 +167,16 @@ class Api:
         tensor = inputs[0]
         if tensor.get("name") != name:
             raise RequestError(f"the model's input is {name!r}")
-        if tensor.get("datatype") not in _GIVEN:
+        if not isinstance(tensor.get("datatype"), str) or tensor["datatype"] not in _GIVEN:
             raise RequestError(f"datatype must be one of {', '.join(sorted(_GIVEN))}")
         shape: Any = tensor.get("shape")
-        good = isinstance(shape, list) and all(
-            isinstance(side, int) and not isinstance(side, bool) and 0 < side < 1 << 31 for side in shape
+        good = (
+            isinstance(shape, list)
+            and len(shape) <= _MOST_SIDES
+            and all(isinstance(side, int) and not isinstance(side, bool) and 0 < side < 1 << 31 for side in shape)
         )
         if not good or not isinstance(tensor.get("data"), list):
-            raise RequestError("a tensor has a shape, of whole numbers above 0, and data, a list")
+            raise RequestError("a tensor has a shape, of whole numbers above 0, 16 at most, and data, a list")
         found = _numbers(tensor["data"], "data")
         if found.size != math.prod(shape):
             raise RequestError(f"data has {found.size} numbers, and shape {shape} asks for {math.prod(shape)}")
@@ -249,6 +252,6 @@ def _numbers(given: Any, key: str) -> Any:
         found = np.array(given)
     except (ValueError, TypeError, OverflowError):
         raise RequestError(f"{key} must be numbers in lists of one length on each level") from None
-    if found.dtype.kind not in "fiub" or found.ndim > 16:
+    if found.dtype.kind not in "fiub" or found.ndim > _MOST_SIDES:
         raise RequestError(f"{key} must hold numbers alone, of 64 bits at most")
     return found.astype(np.float64)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 _HALF = "\ufffd"
-_WINDOW, _OVERLAP = 24, 8
+_WINDOW, _OVERLAP, _MOST = 24, 8, 256
 """Tokens that are decoded again and again, and those of them that the next window begins with."""
 
 
@@ -26,13 +26,20 @@ class Pieces:
         """What may be shown once this token has come."""
         self._ids.append(token)
         now = self._decode(self._ids[self._from :])
-        whole = not now.endswith(_HALF)  # else its last character may be one that is not whole yet
-        fresh = now[self._shown : len(now) if whole else -1]
+        # Its last character may be one that is not whole yet; some tokenizers then spoil those before it as well.
+        fresh = now[self._shown : len(now.rstrip(_HALF))]
         self._shown += len(fresh)
-        if whole and len(self._ids) - self._from > _WINDOW:
-            self._from = len(self._ids) - _OVERLAP
-            self._shown = len(self._decode(self._ids[self._from :]))
+        if not now.endswith(_HALF) and len(self._ids) - self._from > _WINDOW:
+            self._move()
         return self._cut(fresh)
+
+    def _move(self) -> None:
+        """Begin the next window where a character begins, if there is such a place; else further back for a while."""
+        for overlap in range(_OVERLAP, 0, -1):
+            text = self._decode(self._ids[-overlap:])
+            if not text.startswith(_HALF) or len(self._ids) - self._from > _MOST:
+                self._from, self._shown = len(self._ids) - overlap, len(text)
+                return
 
     def all(self, tokens: Sequence[int]) -> str:
         """The text of a sequence that nobody read before its end, and that has no stop sequences."""

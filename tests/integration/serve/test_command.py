@@ -6,7 +6,9 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,15 @@ def test_an_interrupted_service_ends(folder: Path) -> None:
         assert any('"ready"' in line for line in running.stdout)
         running.send_signal(signal.SIGINT)
         assert running.wait(60) in (0, 130)
+
+
+def test_of_two_that_begin_at_once_one_gets_the_port_and_the_other_says_so(folder: Path) -> None:
+    argv = [sys.executable, "-P", "-m", "stackrt.serve", str(folder / "words"), "--port", str(free_port())]
+    env = environment() | {"PYTHONPATH": str(Path(__file__).parents[3] / "images")}
+    with ExitStack() as stack:
+        both = [stack.enter_context(background(argv, env=env, stderr=subprocess.PIPE)) for _ in range(2)]
+        until(lambda: any(one.poll() is not None for one in both), 120)
+        loser = next(one for one in both if one.poll() is not None)
+        assert loser.returncode == 78
+        assert loser.stderr is not None
+        assert "Address already in use; choose another port" in loser.stderr.read()

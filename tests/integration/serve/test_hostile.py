@@ -32,6 +32,8 @@ BODIES: tuple[Any, ...] = (
     {"instances": "x"}, {"instances": [[[1]] * 3]}, {"instances": [None]}, {"instances": [{}]}, {"inputs": {"a": 1}},
     {"instances": [[["1"] * 8] * 8]}, {"instances": [[[[1e39]] * 8] * 8]}, '{"instances": [[[[1e999]]]]}',
     {"inputs": [{"name": "picture", "shape": [-1, 8], "datatype": "FP32", "data": [1]}]},
+    {"inputs": [{"name": "picture", "shape": [1] * 70, "datatype": "FP32", "data": [1]}]},
+    {"inputs": [{"name": "picture", "shape": [1], "datatype": ["FP32"], "data": [1]}]},
     {"inputs": [{"name": "picture", "shape": [2**40], "datatype": "FP32", "data": []}]}, {"inputs": [[]]},
 )  # fmt: skip
 PATHS = (

@@ -50,6 +50,19 @@ def test_the_openai_client_gets_what_the_model_says(words: Served, models: Path)
     assert (stopped.choices[0].text, stopped.choices[0].finish_reason) == (wanted[: wanted.index(stop)], "stop")
 
 
+def test_draws_without_a_choice_take_the_likeliest_token_and_leave_others_alone(words: Served, models: Path) -> None:
+    api = client(words)
+    wanted = greedy(models / "words", "To be", 12)
+    more: list[dict[str, Any]] = [{"temperature": 0}, {"top_p": 0}, {"temperature": 1e-45}, {"temperature": 1e-9}]
+    more.append({"temperature": 2, "top_p": 1e-12})
+
+    def asked(options: dict[str, Any]) -> str:
+        return str(api.completions.create(model="words", prompt="To be", max_tokens=12, **options).choices[0].text)
+
+    with ThreadPoolExecutor(len(more)) as pool:
+        assert list(pool.map(asked, more)) == [wanted] * len(more)
+
+
 def test_a_chat_is_answered_whole_and_as_a_stream_and_a_seed_repeats_it(words: Served) -> None:
     api = client(words)
     asked: dict[str, Any] = {

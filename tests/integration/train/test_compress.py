@@ -62,6 +62,13 @@ def test_the_table_of_what_each_method_costs(trainers: Trainers, teacher: Path, 
     assert code == 78
     assert "is rounded to integers already; name the model it was made from" in output
 
+    argv = ["--model", str(out / "bf16"), "--out", str(tmp_path / "again"), "--method", "int8", "--repeats", "1"]
+    code, output = compressed(trainers, argv, tmp_path / "log4")
+    assert code == 0, output
+    again = {row["name"]: row for row in json.loads((tmp_path / "again" / "result.json").read_text())["models"]}
+    assert again["original"]["bytes"] == rows["bf16"]["bytes"]
+    assert again["int8"]["loss"] == pytest.approx(rows["int8"]["loss"], rel=0.01)
+
 
 def test_a_student_learns_more_from_its_teacher_than_alone(teacher: Path) -> None:
     import torch

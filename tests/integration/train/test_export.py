@@ -1,6 +1,7 @@
 """A trained gpt in other programs' formats: it computes the same there, in batches of any size and length."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ PROGRAM = "stackrt.export.__main__"
 
 
 def test_onnx_and_pt2_compute_what_the_original_does(trainers: Trainers, teacher: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
     out = tmp_path / "out"
     argv = ["--model", str(teacher), "--out", str(out), "--to", "onnx", "pt2", "safetensors"]
     process = trainers.start(argv, tmp_path / "log", TEST_PROGRAM=PROGRAM)
@@ -29,6 +33,15 @@ def test_onnx_and_pt2_compute_what_the_original_does(trainers: Trainers, teacher
     assert process.wait(600) == 1
     assert "model.onnx computes something else: a logit differs by" in process.output
 
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(out / "safetensors", dtype=torch.bfloat16).save_pretrained(half)
+    shutil.copy(out / "safetensors" / "tokenizer.json", half)
+    argv = ["--model", str(half), "--out", str(tmp_path / "of-half"), "--to", "onnx", "safetensors", "--verify", "4"]
+    process = trainers.start(argv, tmp_path / "log3", TEST_PROGRAM=PROGRAM)
+    assert process.wait(600) == 0, process.output
+    onnx, hf = json.loads((tmp_path / "of-half" / "result.json").read_text())["formats"].values()
+    assert onnx["bytes"] > 1.8 * hf["bytes"]
+
 
 def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path) -> None:
     import torch
@@ -43,3 +56,14 @@ def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(BadInputError, match=r"--to onnx: ONNX has no operator for prims\.bessel_j0, .*pt2"):
         formats.write_onnx(Strange(), tmp_path / "model.onnx", 16)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from stackrt.finished import quantized
+
+    with pytest.raises(OSError, match="No such file") as error, quantized.saving():
+        save_file({"a": torch.zeros(1)}, tmp_path / "none" / "a.safetensors")
+    assert error.value.strerror

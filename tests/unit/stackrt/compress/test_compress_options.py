@@ -72,6 +72,25 @@ def test_pictures_and_several_ranks_are_refused(run: Path, tmp_path: Path, monke
                 parse(["--model", str(run)])
 
 
+def test_what_is_written_does_not_replace_the_model(run: Path, tmp_path: Path) -> None:
+    for parse in (options.parse, export_options.parse):
+        with pytest.raises(BadInputError, match="is the model's own folder"):
+            parse(["--model", str(run), "--out", str(run / ".." / run.name)])
+    for name, parse, argv in (
+        ("original", options.parse, ["--method", "int8"]),
+        ("prune", options.parse, ["--method", "int8", "prune"]),
+        ("safetensors", export_options.parse, ["--to", "onnx", "safetensors"]),
+    ):
+        export = tmp_path / "out" / name
+        export.mkdir(parents=True)
+        (export / "config.json").write_text("{}")
+        with pytest.raises(BadInputError, match=f"the model is in it, as {name}, and would be replaced"):
+            parse(["--model", str(export), "--out", str(tmp_path / "out"), *argv])
+    assert options.parse(["--model", str(tmp_path / "out" / "prune"), "--out", str(tmp_path / "out")]).method == (
+        "int8",
+    )
+
+
 def test_tensorrt_says_how_to_get_it(run: Path) -> None:
     with pytest.raises(BadInputError, match=r"pip install --extra-index-url https://pypi\.nvidia\.com tensorrt"):
         export_options.parse(["--model", str(run), "--to", "tensorrt"])

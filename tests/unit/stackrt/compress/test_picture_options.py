@@ -44,3 +44,9 @@ def test_what_compress_refuses(run: Path) -> None:
         compress.parse(["--model", str(run), "--calibration", "0"])
     with pytest.raises(BadInputError, match="there is no such folder"):
         compress.parse(["--model", str(run / "none")])
+
+
+def test_what_is_written_does_not_replace_the_model(run: Path) -> None:
+    for parse in (compress.parse, export.parse):
+        with pytest.raises(BadInputError, match="is the model's own folder"):
+            parse(["--model", str(run), "--out", str(run)])

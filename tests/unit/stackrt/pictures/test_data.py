@@ -210,7 +210,45 @@ def test_idx_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> No
         data.load(str(folder), NOWHERE)
 
 
+def test_idx_files_without_pictures_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="train-images-idx3-ubyte: holds no pictures: it says 0 x 2 x 3"):
+        data.load(str(idx_set(tmp_path, [])), NOWHERE)
+
+
+def test_grey_of_sixteen_bits_keeps_its_shades(tmp_path: Path) -> None:
+    shades = np.linspace(0, 65535, 64).reshape(8, 8)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(8):
+            Image.fromarray(shades.astype(np.uint16)).save(
+                tmp_path / label / f"{number}.{'tif' if number % 2 else 'png'}"
+            )
+    found = data.load(str(tmp_path), NOWHERE).train.pictures
+    assert found.shape[1:] == (8, 8, 1)
+    assert (found == (shades.astype(np.uint16) >> 8)[None, :, :, None]).all()
+    Image.fromarray(shades.astype(np.float32)).save(tmp_path / "a" / "x.tif")
+    with pytest.raises(BadInputError, match=r"x\.tif: cannot be read as a picture: its numbers are neither"):
+        data.load(str(tmp_path), NOWHERE)
+
+
+def test_what_a_file_manager_left_is_no_picture(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for number in range(20):
+            picture(tmp_path / label / f"{number}.png", (4, 4))
+        (tmp_path / label / "._1.png").write_bytes(b"Mac OS X")
+    assert len(data.load(str(tmp_path), NOWHERE).classes) == 2
+
+
+def test_one_part_has_one_folder(tmp_path: Path) -> None:
+    for part in ("train", "val", "validation"):
+        for label in ("a", "b"):
+            picture(tmp_path / part / label / "1.png", (4, 4))
+    with pytest.raises(BadInputError, match="holds both validation and val"):
+        data.load(str(tmp_path), NOWHERE)
+
+
 def test_where_sets_are_kept() -> None:
     assert known.folder({"STACK_DATA": "/data"}) == Path("/data")
+    assert known.folder({"STACK_DATA": "~no-such-user/data"}) == Path("~no-such-user/data")
     assert known.folder({"XDG_CACHE_HOME": "/c", "HOME": "/h"}) == Path("/c/stackctl/data")
     assert known.folder({"XDG_CACHE_HOME": "c", "HOME": "/h"}) == Path("/h/.cache/stackctl/data")

@@ -106,3 +106,22 @@ def test_the_limit_is_the_container_s_or_what_is_free(tmp_path: Path) -> None:
     assert memory.limit(tmp_path) == 2048 << 10
     (group / "memory.max").write_text("1000\n")
     assert memory.limit(tmp_path) == 1000
+
+
+def test_a_keras_file_that_was_packed_again_and_damaged_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "m.keras"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", "x" * 4000)
+    content = bytearray(file.read_bytes())
+    begin = content.index(b"model.weights.h5") + len("model.weights.h5")
+    content[begin] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(BadInputError, match=r"m\.keras: is damaged"):
+        found.find(file)
+
+
+def test_a_path_that_cannot_be_is_said(tmp_path: Path) -> None:
+    for path in (tmp_path / ("x" * 300), tmp_path / "m.keras" / "below"):
+        with pytest.raises(BadInputError, match="there is no such file or folder"):
+            found.find(path)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -43,3 +45,27 @@ def test_pieces_are_the_text_as_a_whole_whatever_its_bytes_are() -> None:
 def test_nothing_of_a_stop_sequence_is_shown(text: str, stops: list[str], wanted: str, stopped: bool) -> None:
     found, said = shown(text.encode(), *stops)
     assert ("".join(found), said) == (wanted, stopped)
+
+
+def spoiling(ids: Sequence[int]) -> str:
+    """As tokenizers that fall back to bytes: a run of bytes that is not whole is lost as a whole."""
+    return "".join(
+        bytes(run).decode() if _whole(bytes(run)) else "\ufffd" * len(run)
+        for run in (list(group) for _, group in itertools.groupby(ids, lambda byte: byte >= 128))
+    )
+
+
+def _whole(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("text", ["🦙🦙", "ééaé", "a🦙é🦙b🦙" * 12, "🦙" * 80, "日本語のテキスト。" * 10])
+def test_characters_of_bytes_come_whole_in_a_row_of_any_length(text: str) -> None:
+    pieces = Pieces(spoiling)
+    found = [pieces.add(byte) for byte in text.encode()]
+    assert "".join([*found, pieces.end()]) == text
+    assert max(map(len, found)) == 1
