@@ -14,8 +14,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from stackrt.launch import cpus
+from stackrt.launch.guard import die_with
 from stackrt.serve import found as models
-from stackrt.serve import memory, options
+from stackrt.serve import memory, options, watch
 from stackrt.serve.naming import name_of
 from stackrt.serve.options import Options
 from stackrt.signals import STOPS, handled
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = models.find(o.model)
         most = int(o.memory * (1 << 30)) or memory.limit()
         memory.check(model, dtype=o.dtype, context=o.context, batch=o.max_batch, workers=o.workers, most=most)
-        with _listening(o) as listening:
+        with _listening(o) as listening, watch.shared(o.workers):
             return _worker(o, model, listening, began) if o.workers == 1 else _workers(o, model, listening, began)
     except TrainerError as error:
         return complain(error)
@@ -62,12 +64,11 @@ def _taken(o: Options, error: OSError) -> BadInputError:
 
 
 def _worker(o: Options, model: models.Model, listening: socket.socket, began: float) -> int:
-    from stackrt.serve import guard, watch
+    from stackrt.serve import guard
 
     stopped: list[int] = []
     with handled(stopped.append):  # until the server itself listens to signals
         _set_up_threads(o)
-        watch.set_up(1)
         from stackrt.serve import app, server
 
         state = guard.State()
@@ -97,17 +98,16 @@ def _bracketed(host: str) -> str:
 def _set_up_threads(o: Options) -> None:
     import torch
 
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(o.threads or max(1, cores // o.workers))
+    torch.set_num_threads(o.threads or max(1, cpus.usable().at_once // o.workers))
 
 
 def _workers(o: Options, model: models.Model, listening: socket.socket, began: float) -> int:
     """Keep as many workers as were asked for, each forked before anything is loaded."""
-    from stackrt.serve import guard, watch
+    from stackrt.serve import guard
 
-    watch.set_up(o.workers)
     alive: dict[int, float] = {}
     stopping, failed = False, 0
+    arm = die_with(os.getpid())  # a worker that outlived this process would keep the port
 
     def pass_on(number: int) -> None:
         nonlocal stopping
@@ -127,6 +127,8 @@ def _workers(o: Options, model: models.Model, listening: socket.socket, began: f
             return
         code = 1
         try:
+            if arm:
+                arm()
             for number in STOPS:
                 if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
                     signal.signal(number, signal.SIG_DFL)

@@ -2,13 +2,21 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
-def set_up(workers: int) -> None:
-    """Before anything is counted: a folder that the workers share, where there are several."""
-    if workers > 1:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="serve-metrics-")
+@contextmanager
+def shared(workers: int) -> Iterator[None]:
+    """Around all that is counted: a folder that the workers share, where there are several."""
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # another program's, which may have gone
+    if workers == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="serve-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
 
 
 class Watch:

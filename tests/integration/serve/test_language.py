@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from stackrt.launch.environment import IS_LINUX
 from tests.integration.serve.conftest import TOKEN
 from tests.support.served import Served, language_model, served
 from tests.support.waiting import until
@@ -205,7 +206,7 @@ def test_a_server_that_ends_answers_what_it_has_and_what_still_comes(models: Pat
         with ThreadPoolExecutor(4) as pool:
             for index in range(4):
                 pool.submit(ask, index)
-            assert until(lambda: len(codes) > 8, 60)
+            until(lambda: len(codes) > 8, 60)
             try:
                 assert server.stop() == 0
             finally:
@@ -213,3 +214,13 @@ def test_a_server_that_ends_answers_what_it_has_and_what_still_comes(models: Pat
         assert set(codes) == {"ok"}
         events = [row["event"] for row in server.rows]
         assert (events.count("draining"), events.count("ended")) == (2, 2)
+
+
+@pytest.mark.skipif(not IS_LINUX, reason="only Linux ends children with their parent")
+def test_workers_end_with_a_server_that_is_killed(models: Path, tmp_path: Path) -> None:
+    """Else they would keep the port, and answer from the old model."""
+    with served(models / "words", tmp_path / "log", "--workers", "2") as server:
+        workers = {int(row["worker"]) for row in server.rows if row["event"] == "ready"}
+        server.process.kill()
+        server.process.wait()
+        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 15, lambda: workers)
