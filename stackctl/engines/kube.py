@@ -38,6 +38,9 @@ SILENT_SECONDS = 60.0
 TRIES, FIRST_TRIES, PATIENCE = 6, 3, 45.0
 """A request is tried so often, fewer times while nothing has answered yet, and only within so many seconds."""
 
+SERVED_SECONDS = 10.0
+"""Which version of a group a cluster serves is remembered for so long: for one submission."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _WORTH_A_RETRY = (429, 500, 502, 503, 504)
 
@@ -104,7 +107,7 @@ class Cluster:
         self._login, self._renewing = Login(context), threading.Lock()
         self.host = self._login.host
         self._answered = False
-        self._served: dict[str, str] = {}
+        self._served: dict[str, tuple[str, float]] = {}
         self.calls = 0
         """Requests sent so far, repeated ones counted again."""
 
@@ -119,15 +122,17 @@ class Cluster:
 
     def served(self, group: str) -> str:
         """The group with the version that the cluster prefers, as `batch/v1`; empty if it has no such group."""
-        if group not in self._served:
-            try:
-                found = self.read(f"apis/{group}", _Group).preferred_version.group_version
-            except ApiError as error:
-                if error.status != 404:
-                    raise
-                found = ""
-            self._served[group] = found
-        return self._served[group]
+        found, until = self._served.get(group, ("", 0.0))
+        if time.monotonic() < until:
+            return found
+        try:
+            found = self.read(f"apis/{group}", _Group).preferred_version.group_version
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return ""  # it may be installed at any moment
+        self._served[group] = found, time.monotonic() + SERVED_SECONDS
+        return found
 
     def items(self, kind: str, of: type[T], namespace: str = "", **query: str) -> list[T]:
         """The objects of a kind, with the fields that `of` names; without a namespace, of all namespaces."""

@@ -25,6 +25,9 @@ OPTIONAL = re.compile(
 )
 """Libraries of the driver, which its container toolkit brings when the container starts, and of a network's own
 software, loaded only where the host has it."""
+TORCH_CUDA = "libtorch_cuda.so"
+EXTENSIONS = {"torchao": re.compile(r"lib(c10_cuda|torch_cuda|cudart)\.so")}
+"""What a package's extensions for GPUs need of a CUDA build of torch; beside a CPU build it does without them."""
 
 
 @check(
@@ -74,7 +77,10 @@ def ldd_clean(context: Context) -> Result:
     def ask(path: Path) -> list[str]:
         # A package loads what it needs from its own wheels by hand, before the library that asks for it.
         own = brought if SITE in path.parts else set()
-        return [name for name in absent(loader, path) if name not in own and not OPTIONAL.match(name)]
+        package = next(iter(path.parts[path.parts.index(SITE) + 1 :]), "") if own else ""
+        spared = None if TORCH_CUDA in brought else EXTENSIONS.get(package)
+        names = [name for name in absent(loader, path) if name not in own and not OPTIONAL.match(name)]
+        return [name for name in names if not (spared and spared.match(name))]
 
     with ThreadPoolExecutor(cpus.usable().at_once) as pool:
         found = dict(zip(files, pool.map(ask, files), strict=True))

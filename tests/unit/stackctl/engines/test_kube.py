@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 import urllib3
 
-from stackctl.engines import kube_headers
+from stackctl.engines import kube, kube_headers
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,25 @@ def test_a_warning_is_read_whole(rows: list[str], texts: list[str]) -> None:
     for row in rows:
         headers.add("Warning", row)
     assert kube_headers.warnings(headers) == texts
+
+
+def test_a_group_that_is_installed_meanwhile_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that is there is asked for once in a submission."""
+    answers: list[object] = [kube.ApiError("no", status=404), _group("v1beta1"), _group("v1")]
+    monkeypatch.setattr(kube, "Login", lambda context: SimpleNamespace(host=context))
+
+    def read(*_: object) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(kube.Cluster, "read", read)
+    cluster = kube.Cluster()
+    assert [cluster.served("queues") for _ in range(3)] == ["", "queues/v1beta1", "queues/v1beta1"]
+    monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+    assert cluster.served("queues") == "queues/v1"
+
+
+def _group(version: str) -> object:
+    return SimpleNamespace(preferred_version=SimpleNamespace(group_version=f"queues/{version}"))
