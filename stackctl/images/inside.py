@@ -54,8 +54,10 @@ def python_packages() -> list[dict[str, object]]:
                     "name": re.sub(r"[-_.]+", "-", headers["Name"]).lower(),
                     "version": one.version,
                     "expression": headers["License-Expression"] or "",
-                    # Some put the whole text of the licence into the field for its name.
-                    "licences": sorted(classified) or ([stated] if 0 < len(stated) < 80 else []),
+                    # Some put the whole text of the licence into the field for its name, and some name its file alone.
+                    "licences": sorted(classified)
+                    or ([stated] if 0 < len(stated) < 80 else [])
+                    or [f"see its {name}" for name in headers.get_all("License-File") or []],
                     "bytes": sum(size(str(path)) for path in {str(path.locate()) for path in one.files or []}),
                 }
             )
