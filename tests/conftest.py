@@ -74,9 +74,9 @@ class ModuleWithoutTorch(pytest.Module):
 
 @functools.cache
 def imports_torch(path: Path) -> bool:
-    """Whether a module imports torch, numpy or the server's packages as it is imported, by itself or through modules of the payload."""
+    """Whether a module imports what is installed with torch, by itself or through modules of the payload."""
     text = path.read_text()
-    if re.search(r"^(import|from) (torch|numpy|starlette|prometheus_client)\b", text, re.MULTILINE):
+    if re.search(r"^(import|from) (torch|numpy|starlette|uvicorn|prometheus_client)\b", text, re.MULTILINE):
         return True
     found = re.findall(r"^from (stackrt[\w.]*) import (\([^)]*\)|.*)$", text, re.MULTILINE)
     names = [f"{package}.{name}" for package, listed in found for name in re.findall(r"\w+", listed)]
