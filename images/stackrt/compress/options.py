@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.finished import folder
-from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse
+from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, one_process, refuse
 from stackrt.train.errors import BadInputError
 
 
@@ -98,8 +98,7 @@ def parse(argv: Sequence[str]) -> Options:
     out = {"out": Path(os.environ.get("STACK_OUT") or "out")}
     o = Options(**{**DEFAULTS, **out, **given, "method": tuple(dict.fromkeys(given.get("method", ("int8",))))})
     check(o, given)
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise BadInputError("compress is one process: start one rank on one node")
+    one_process("compress")
     found = folder.find(o.model)
     if found.kind == "keras" or found.workload in folder.PICTURE_RUNS:
         raise BadInputError(f"--model {o.model}: is a Keras model: use `stackctl run compress-keras`")

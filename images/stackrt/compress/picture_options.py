@@ -8,8 +8,7 @@ from pathlib import Path
 
 from stackrt.finished import folder
 from stackrt.pictures import known
-from stackrt.train.command_line import Parser, refuse
-from stackrt.train.errors import BadInputError
+from stackrt.train.command_line import Parser, one_process, refuse
 
 METHODS = ("tflite", "fp16", "int8-dynamic", "int8")
 
@@ -65,8 +64,7 @@ def parse(argv: Sequence[str]) -> Options:
         *((name, getattr(o, name) >= 1, "must be 1 or more") for name in ("calibration", "repeats")),
         ("threads", o.threads >= 0, "must be 0 or more"),
     ])  # fmt: skip
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise BadInputError("compress-keras is one process: start one rank on one node")
+    one_process("compress-keras")
     folder.find(o.model)
     folder.see_that_kept(o.model, o.out)
     return o

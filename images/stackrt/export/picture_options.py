@@ -10,8 +10,7 @@ from pathlib import Path
 
 from stackrt.finished import folder
 from stackrt.pictures import known
-from stackrt.train.command_line import Parser, refuse
-from stackrt.train.errors import BadInputError
+from stackrt.train.command_line import Parser, one_process, refuse
 
 FORMATS = ("savedmodel", "tflite")
 
@@ -77,8 +76,7 @@ def parse(argv: Sequence[str]) -> Options:
         ("version", o.version >= 1, "must be 1 or more"),
         ("name", bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*", o.name)), "may have letters, digits, - _ and ."),
     ])  # fmt: skip
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise BadInputError("export-keras is one process: start one rank on one node")
+    one_process("export-keras")
     folder.find(o.model)
     folder.see_that_kept(o.model, o.out)
     return o

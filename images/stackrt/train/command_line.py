@@ -5,6 +5,7 @@ Standard library only: a mistyped option must cost a tenth of a second, not the 
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -86,6 +87,16 @@ def refuse(options: object, rules: Iterable[Rule]) -> None:
     for name, holds, requirement in rules:
         if not holds:  # NaN fails every comparison, so it is caught here too
             raise BadInputError(f"{flag(name)} {getattr(options, name)}: {requirement}")
+
+
+def one_process(program: str) -> None:
+    """See that a program which divides nothing is not started as several ranks.
+
+    Raises:
+        BadInputError: It is.
+    """
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise BadInputError(f"{program} is one process: start one rank on one node")
 
 
 def flag(name: str) -> str:
