@@ -152,6 +152,6 @@ def writable(option: str, path: str) -> None:
         with file.open("a", encoding="utf-8"):
             pass
         if new:
-            file.unlink()  # a run that breaks off leaves no empty report
+            file.unlink(missing_ok=True)  # a run that breaks off leaves no empty report; nodes share the folder
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from None

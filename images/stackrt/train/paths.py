@@ -1,6 +1,7 @@
 """What is at a path that a person named, also where a folder above it may not be searched: pathlib raises there."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -25,6 +26,18 @@ def can_be_written(folder: str | Path) -> bool:
     while not os.path.lexists(at):
         at = os.path.dirname(at)  # noqa: PTH120
     return os.path.isdir(at) and os.access(at, os.W_OK | os.X_OK)  # noqa: PTH112
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder, and a file in it that is gone again: permission bits do not tell of a read-only file system.
+
+    Ranks share the folder, and ranks in containers of their own share their process ids too: the file's name is random.
+
+    Raises:
+        OSError: One of them cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def is_file(path: str | Path) -> bool:

@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from stackrt.train import report, shard_files, sources, vocabulary
+from stackrt.train import paths, report, shard_files, sources, vocabulary
 from stackrt.train.errors import INTERRUPTED, BadInputError, PeersGoneError, TrainerError, complain
 from stackrt.train.prepare_options import Options
 from stackrt.train.shard_files import Damaged, Shard, Source, shard_name, write_json, write_text
@@ -243,11 +243,8 @@ def _kept(path: Path, made: str) -> Shard | None:
 
 
 def _make_folder(folder: Path) -> None:
-    probe = folder / f".probe-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        paths.make_writable(folder)
         shutil.disk_usage(folder)
     except OSError as error:
         raise BadInputError(f"--to {folder}: not writable: {error.strerror}; choose another folder") from None

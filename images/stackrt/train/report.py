@@ -55,11 +55,8 @@ def prepare_folder(out: Path, **later: str) -> None:
     for name, folder in later.items():
         if folder and not paths.can_be_written(folder):
             raise BadInputError(f"--{name.replace('_', '-')} {folder}: not writable; choose another folder")
-    probe = out / f".probe-{os.getpid()}"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        paths.make_writable(out)
     except OSError as error:
         raise BadInputError(f"--out {out}: not writable: {error.strerror}; choose another folder") from None
 
