@@ -3,7 +3,7 @@
 import argparse
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from stackrt.finished import folder
 from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, one_process, refuse
 from stackrt.train.errors import BadInputError
+from stackrt.train.option_table import OptionTable
 
 
 @dataclass(frozen=True)
@@ -156,39 +157,31 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    group: argparse._ActionsContainer = parser
-
-    def add(name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
-        default = DEFAULTS.get(name)
-        told = f" (default {default})" if default and name not in ("method", "alone") else ""
-        group.add_argument(flag(name), type=kind, help=text + told, **more)
-
+    table = OptionTable(parser, DEFAULTS, untold=("method", "alone"))
+    add, shared = table.add, table.shared
     add("model", Path, "folder of a finished gpt or lm run, or of a Hugging Face export", required=True, metavar="DIR")
     add("method", str, "one or more of the methods below (default int8)", nargs="+", choices=list(METHODS),
         metavar="METHOD")  # fmt: skip
     add("out", Path, "folder for the models, a folder each, and result.json (default $STACK_OUT, else ./out)",
         metavar="DIR")  # fmt: skip
-    group = parser.add_argument_group("text to train on and to measure with; what is not given is as the run had it")
+    table.group("text to train on and to measure with; what is not given is as the run had it")
     add("data", Path, "text files, or a folder that `prepare` wrote", nargs="+", metavar="PATH")
-    add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
-    add("context", int, "tokens per sequence", metavar="N")
-    add("eval_tokens", int, "validate on at most this many tokens", metavar="N")
-    group = parser.add_argument_group("training, for the methods that train")
+    shared("val_fraction", "context", "eval_tokens")
+    table.group("training, for the methods that train")
     add("steps", int, "optimizer steps (default: the method's)", metavar="N")
     add("lr", float, "peak learning rate (default: the method's)", metavar="X")
     add("batch_size", int, "sequences a step", metavar="N")
-    add("weight_decay", float, "AdamW weight decay, on matrices only", metavar="X")
-    add("clip", float, "largest gradient norm; 0 turns clipping off", metavar="X")
+    shared("weight_decay", "clip")
     add("seed", int, "seed of a student's first weights and of the data order (default 0)", metavar="N")
     add("threads", int, "CPU threads (default $OMP_NUM_THREADS, else all)", metavar="N")
-    group = parser.add_argument_group("methods")
+    table.group("methods")
     add("amount", float, "share of weights, or of inner neurons, that pruning takes", metavar="F")
     add("temperature", float, "distill: what both models' logits are divided by", metavar="T")
     add("mix", float, "distill: the teacher's share of the loss; the rest is the text's", metavar="F")
     add("student_layers", int, "distill: blocks of the student (default: half)", metavar="N")
     add("student_width", int, "distill: its width (default: half)", metavar="N")
     add("student_heads", int, "distill: its attention heads (default: as wide as the teacher's)", metavar="N")
-    group.add_argument("--alone", action="store_true", help="distill: also train the same student without the teacher")
-    group = parser.add_argument_group("table")
+    table.switch("alone", "distill: also train the same student without the teacher")
+    table.group("table")
     add("repeats", int, "forward passes that a latency is measured by", metavar="N")
     return parser

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from stackrt.train import paths
 from stackrt.train.errors import BadInputError, TrainerError
 
 FORMAT = 1
@@ -53,7 +54,7 @@ def save(folder: Path, step: int, state: State, keep: int, form: Form = "pt") ->
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(folder)
+        paths.sync_folder(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise TrainerError(
@@ -241,12 +242,3 @@ def _last_good(folder: Path) -> str:
         return "there is no earlier checkpoint; free some space and start again"
     step, path = steps[-1]
     return f"the last good one is {path.name} (step {step}); free some space and start again to go on from there"
-
-
-def _sync_folder(folder: Path) -> None:
-    # A rename is only on disk once its folder is.
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

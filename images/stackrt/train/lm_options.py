@@ -6,14 +6,15 @@ Standard library only: a mistyped option must cost a tenth of a second, not the 
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stackrt.train import models, paths, sources, tracking
-from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
+from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, refuse, shared_rules
 from stackrt.train.errors import BadInputError
+from stackrt.train.option_table import OptionTable
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ _AMOUNTS = ("shard", "seed", "lr", "min_lr", "warmup", "weight_decay", "clip", "
             "lora", "lora_alpha")  # fmt: skip
 
 
-def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a line an option
+def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m stackrt.train.lm",
         description="Train a causal language model that is sharded over the ranks, on one process or on many (under "
@@ -221,73 +222,51 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a line an option
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    group: argparse._ActionsContainer = parser
+    table = OptionTable(parser, DEFAULTS, of_presets=_OF_PRESETS)
+    add, shared = table.add, table.shared
+    shared("out")
 
-    def add(name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
-        default = None if name == "data" else DEFAULTS.get(name)
-        default = " ".join(default) if isinstance(default, tuple) else default
-        presets_own = " unless the preset has its own" if name in _OF_PRESETS else ""
-        told = f" (default {default}{presets_own})" if default else ""
-        group.add_argument(flag(name), type=kind, help=text + told, **more)
-
-    def switch(name: str, text: str) -> None:
-        group.add_argument(flag(name), action="store_true", help=text)
-
-    add("out", Path, "folder for everything the run writes (default $STACK_OUT, else ./out)", metavar="DIR")
-
-    group = parser.add_argument_group("model")
+    table.group("model")
     add("model", str, "a preset, a Hugging Face model's folder, or a hub's OWNER/NAME", metavar="MODEL")
     add("init", str, "begin with the weights of this folder or hub's name, not with random ones", metavar="MODEL")
 
-    group = parser.add_argument_group("text")
+    table.group("text")
     add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare); JSONL of dialogues, of "
         "which what the assistant says is learned; or a folder that `prepare` wrote", nargs="+",
         metavar="PATH")  # fmt: skip
     add("tokenizer", str, "byte, or a folder with a tokenizer.json (default: the model's own, else byte)",
         metavar="byte|DIR")  # fmt: skip
-    add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
-    add("context", int, "tokens per sequence", metavar="N")
+    shared("val_fraction", "context")
 
-    group = parser.add_argument_group("adapters (LoRA): the weights of --init stay, and small matrices are trained")
+    table.group("adapters (LoRA): the weights of --init stay, and small matrices are trained")
     add("lora", int, "rank of the adapters", metavar="RANK")
     add("lora_alpha", int, "their scale is this over the rank (default twice the rank)", metavar="N")
     add("lora_targets", str, "names of the layers that get one, such as q_proj v_proj", nargs="+", metavar="NAME")
 
-    group = parser.add_argument_group("ranks: replicate x shard x context-parallel x tp is their number")
+    table.group("ranks: replicate x shard x context-parallel x tp is their number")
     add("replicate", int, "copies of the sharded model", metavar="R")
     add("shard", int, "ranks that a copy is sharded over (default: all that are left)", metavar="S")
     add("context_parallel", int, "ranks that share each sequence, for a long --context", metavar="N")
     add("tp", int, "ranks that compute each layer together, by the model's own plan", metavar="T")
     add("ac", str, "activations computed again in the backward pass", choices=("none", "selective", "full"))
-    switch("compile", "compile each block with torch.compile")
+    table.switch("compile", "compile each block with torch.compile")
 
-    group = parser.add_argument_group("training")
-    add("steps", int, "optimizer steps", metavar="N")
-    add("seed", int, "seed of initial weights, data order and dropout (default 0)", metavar="N")
+    table.group("training")
+    shared("steps", "seed")
     add("batch_size", int, "sequences in a step, over all ranks", metavar="N")
     add("micro_batch", int, "most sequences that a rank computes at once; gradients of more add up", metavar="N")
-    add("lr", float, "peak learning rate", metavar="X")
-    add("min_lr", float, "learning rate at the end of the cosine (default a tenth of --lr)", metavar="X")
-    add("warmup", int, "steps of linear warm-up (at most a tenth of --steps unless given)", metavar="N")
-    add("weight_decay", float, "AdamW weight decay, on matrices only", metavar="X")
-    add("clip", float, "largest gradient norm; 0 turns clipping off", metavar="X")
+    shared("lr", "min_lr", "warmup", "weight_decay", "clip")
     add("dtype", str, "what is computed in; weights and their sums stay fp32", choices=("fp32", "bf16"))
-    add("threads", int, "CPU threads per rank (default 1; with one rank $OMP_NUM_THREADS, else all)", metavar="N")
+    shared("threads")
 
-    group = parser.add_argument_group("reports and checkpoints")
-    add("log_every", int, "steps between lines of the report", metavar="N")
-    add("eval_every", int, "steps between validations", metavar="N")
-    add("eval_tokens", int, "validate on at most this many tokens", metavar="N")
-    add("checkpoint_every", int, "steps between checkpoints", metavar="N")
-    add("keep", int, "checkpoints to keep", metavar="N")
-    add("resume", str, "auto: go on from the newest good checkpoint in --out, if any; none: start anew; "
-        "or a checkpoint's path", metavar="auto|none|PATH")  # fmt: skip
+    table.group("reports and checkpoints")
+    shared("log_every", "eval_every", "eval_tokens", "checkpoint_every", "keep", "resume")
     add("save", str, "write checkpoints beside the training, or let it wait", choices=("async", "sync"))
     add("on_save_error", str, "when a checkpoint cannot be written", choices=("stop", "go-on"))
-    add("track", str, "also send what is logged to MLflow or Weights & Biases", choices=("mlflow", "wandb"))
+    shared("track")
 
-    group = parser.add_argument_group("beside training")
-    switch("evaluate", "only give loss and perplexity of the validation text, of a checkpoint or --init")
+    table.group("beside training")
+    table.switch("evaluate", "only give loss and perplexity of the validation text, of a checkpoint or --init")
     add("profile", str, "trace these steps on each rank, such as 10:3", metavar="FROM:STEPS")
     add("export", str, "at the end, write a folder that from_pretrained loads, adapters merged", metavar="DIR")
     add("export_adapter", str, "at the end, write the adapters alone, as peft loads them", metavar="DIR")

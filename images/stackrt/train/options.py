@@ -5,7 +5,7 @@ Standard library only: a mistyped option must cost a tenth of a second, not the 
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from stackrt.train import models, paths, tracking
 from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
 from stackrt.train.errors import BadInputError
+from stackrt.train.option_table import OptionTable
 
 BYTES = 256  # ids a byte-level vocabulary needs
 TOKENIZERS = ("byte", "bpe")  # any other is the folder that has it, of --init
@@ -182,53 +183,39 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    group: argparse._ActionsContainer = parser
-
-    def add(name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
-        fixed = None if name == "data" else COMMON.get(name)  # falsy defaults are told in the text
-        group.add_argument(flag(name), type=kind, help=text + (f" (default {fixed})" if fixed else ""), **more)
-
+    table = OptionTable(parser, COMMON)
+    add, shared = table.add, table.shared
     add("preset", str, "a set of defaults, see below", choices=_NAMES)
-    add("out", Path, "folder for everything the run writes (default $STACK_OUT, else ./out)", metavar="DIR")
+    shared("out")
 
-    group = parser.add_argument_group("text")
+    table.group("text")
     add("data", Path, "text files, joined in this order (default: ten plays by Shakespeare), or a folder that "
         "`prepare` has made", nargs="+", metavar="FILE")  # fmt: skip
     add("tokenizer", str, "one token a byte, or byte-pair encoding trained on the text", choices=TOKENIZERS)
     add("vocab_size", int, "rows of the embedding table; for bpe also the most tokens to learn", metavar="N")
-    add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
+    shared("val_fraction")
 
-    group = parser.add_argument_group("model")
+    table.group("model")
     add("init", str, "begin with the weights of this Hugging Face GPT-2, in its shape and with its tokenizer, not with "
         "random ones", metavar="DIR")  # fmt: skip
     add("layers", int, "transformer blocks", metavar="N")
     add("heads", int, "attention heads per block; must divide --width", metavar="N")
     add("width", int, "embedding width", metavar="N")
-    add("context", int, "tokens per sequence", metavar="N")
+    shared("context")
     add("dropout", float, "dropout probability", metavar="P")
 
-    group = parser.add_argument_group("training")
-    add("steps", int, "optimizer steps", metavar="N")
-    add("seed", int, "seed of initial weights, data order and dropout (default 0)", metavar="N")
+    table.group("training")
+    shared("steps", "seed")
     add("batch_size", int, "sequences per rank per micro-step", metavar="N")
     add("grad_accum", int, "micro-steps per optimizer step", metavar="N")
-    add("lr", float, "peak learning rate", metavar="X")
+    shared("lr")
     add("min_lr", float, "learning rate at the end of the cosine", metavar="X")
-    add("warmup", int, "steps of linear warm-up (at most a tenth of --steps unless given)", metavar="N")
-    add("weight_decay", float, "AdamW weight decay, on matrices only", metavar="X")
-    add("clip", float, "largest gradient norm; 0 turns clipping off", metavar="X")
+    shared("warmup", "weight_decay", "clip")
     add("dtype", str, "fp32, or bf16 by autocast over fp32 weights", choices=("fp32", "bf16"))
-    add("threads", int, "CPU threads per rank (default 1; with one rank $OMP_NUM_THREADS, else all)", metavar="N")
+    shared("threads")
 
-    group = parser.add_argument_group("reports and checkpoints")
-    add("log_every", int, "steps between lines of the report", metavar="N")
-    add("eval_every", int, "steps between validations", metavar="N")
-    add("eval_tokens", int, "validate on at most this many tokens", metavar="N")
-    add("checkpoint_every", int, "steps between checkpoints", metavar="N")
-    add("keep", int, "checkpoints to keep", metavar="N")
-    add("resume", str, "auto: go on from the newest good checkpoint in --out, if any; none: start anew; "
-        "or a checkpoint's path", metavar="auto|none|PATH")  # fmt: skip
+    table.group("reports and checkpoints")
+    shared("log_every", "eval_every", "eval_tokens", "checkpoint_every", "keep", "resume")
     add("sample_tokens", int, "tokens of text to generate at the end", metavar="N")
-    add("track", str, "also send what is logged to MLflow or Weights & Biases", choices=("mlflow", "wandb"))
-    add("export", str, "at the end, write a folder that from_pretrained loads", metavar="DIR")
+    shared("track", "export")
     return parser

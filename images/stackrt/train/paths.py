@@ -40,6 +40,15 @@ def make_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
+def sync_folder(folder: Path) -> None:
+    """See that a rename in a folder is on disk: it is only once the folder is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def is_file(path: str | Path) -> bool:
     """Whether it is a file, as far as we may look."""
     return os.path.isfile(path)  # noqa: PTH113

@@ -6,14 +6,15 @@ Standard library only: a mistyped option must cost a tenth of a second, not the 
 import argparse
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stackrt.train import models, paths
-from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, refuse, shared_rules
+from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, refuse, shared_rules
 from stackrt.train.errors import BadInputError
+from stackrt.train.option_table import OptionTable
 
 CHUNKS = {"1f1b": 1, "interleaved": 2}
 """Stages of each rank, by schedule."""
@@ -146,35 +147,21 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-
-    def add(name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
-        default = None if name == "data" else DEFAULTS.get(name)
-        told = f" (default {default})" if default else ""
-        parser.add_argument(flag(name), type=kind, help=text + told, **more)
-
-    add("out", Path, "folder for everything the run writes (default $STACK_OUT, else ./out)", metavar="DIR")
+    table = OptionTable(parser, DEFAULTS)
+    add, shared = table.add, table.shared
+    shared("out")
     add("model", str, "a preset of lm, or a Hugging Face model's folder; its weights are not used", metavar="MODEL")
     add("layers", int, "layers of the model, as many as there are stages or more", metavar="N")
     add("data", Path, "text files, read as bytes (default: ten plays by Shakespeare)", nargs="+", metavar="FILE")
-    add("val_fraction", float, "share of the text, at its end, kept for validation", metavar="F")
-    add("context", int, "tokens per sequence", metavar="N")
+    shared("val_fraction", "context")
     add("schedule", str, "1f1b: a stage a rank; interleaved: two stages a rank, which wait less", choices=tuple(CHUNKS))
     add("microbatches", int, "parts of a batch that follow one another through the stages", metavar="N")
-    add("steps", int, "optimizer steps", metavar="N")
+    shared("steps")
     add("seed", int, "seed of initial weights and data order (default 0)", metavar="N")
     add("batch_size", int, "sequences in a step", metavar="N")
-    add("lr", float, "peak learning rate", metavar="X")
-    add("min_lr", float, "learning rate at the end of the cosine (default a tenth of --lr)", metavar="X")
-    add("warmup", int, "steps of linear warm-up (at most a tenth of --steps unless given)", metavar="N")
-    add("weight_decay", float, "AdamW weight decay, on matrices only", metavar="X")
-    add("clip", float, "largest gradient norm; 0 turns clipping off", metavar="X")
+    shared("lr", "min_lr", "warmup", "weight_decay", "clip")
     add("threads", int, "CPU threads per rank", metavar="N")
-    add("log_every", int, "steps between lines of the report", metavar="N")
-    add("eval_every", int, "steps between validations", metavar="N")
+    shared("log_every", "eval_every")
     add("eval_tokens", int, "validate on about this many tokens", metavar="N")
-    add("checkpoint_every", int, "steps between checkpoints", metavar="N")
-    add("keep", int, "checkpoints to keep", metavar="N")
-    add("resume", str, "auto: go on from the newest good checkpoint in --out, if any; none: start anew; "
-        "or a checkpoint's path", metavar="auto|none|PATH")  # fmt: skip
-    add("export", str, "at the end, write a folder that from_pretrained loads", metavar="DIR")
+    shared("checkpoint_every", "keep", "resume", "export")
     return parser

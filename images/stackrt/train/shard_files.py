@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stackrt.train import paths
 from stackrt.train.errors import BadInputError, TrainerError
 
 FORMAT = 1
@@ -106,7 +107,7 @@ def replacing(path: Path, advice: str) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
-        _sync_folder(path.parent)
+        paths.sync_folder(path.parent)
     except OSError as error:
         raise TrainerError(f"{path}: could not be written: {error.strerror}; {advice}") from None
     finally:
@@ -300,11 +301,3 @@ def from_row(row: Mapping[str, Any]) -> Shard:
 
 def _padded(size: int) -> int:
     return -(-size // 8) * 8
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
