@@ -57,7 +57,6 @@ class JobStatus(Camel, frozen=True):
     ready: int = 0
     succeeded: int = 0
     failed: int = 0
-    start_time: str = ""
     completion_time: str = ""
     conditions: list[Condition] = []
 
@@ -101,8 +100,6 @@ class Waiting(Camel, frozen=True):
 
 class Running(Camel, frozen=True):
     """Since when a container runs."""
-
-    started_at: str | None = None
 
 
 class Terminated(Camel, frozen=True):

@@ -39,7 +39,6 @@ class DeploymentStatus(Camel, frozen=True):
     observed_generation: int = 0
     replicas: int = 0
     updated_replicas: int = 0
-    ready_replicas: int = 0
     available_replicas: int = 0
     conditions: tuple[Condition, ...] = ()
 
