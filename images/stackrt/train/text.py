@@ -54,12 +54,10 @@ class BpeTokenizer:
     """
 
     def __init__(self, definition: str) -> None:
-        from tokenizers import Tokenizer as Library
-
         self.definition = definition
         self.name = "bpe-" + hashlib.sha256(definition.encode()).hexdigest()[:16]
-        self._library = Library.from_str(definition)
-        self.size = int(self._library.get_vocab_size())
+        self._library = vocabulary.library_of(definition)
+        self.size = vocabulary.ids_of(self._library)
 
     def encode(self, text: bytes) -> Tensor:
         """Token ids of a UTF-8 text, int32 of shape [tokens]."""

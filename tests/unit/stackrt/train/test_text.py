@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from stackrt.train import text as texts
 from stackrt.train.command_line import DEFAULT_TEXT
@@ -32,6 +33,16 @@ def test_bpe_round_trips_shortens_and_is_reproducible() -> None:
     assert tokenizer.decode(tokens.tolist()) == SENTENCES
     unseen = "zebra Ω 🦓\r\n\x0btab\t"
     assert tokenizer.decode(tokenizer.encode(unseen.encode()).tolist()) == unseen
+
+
+def test_a_tokenizer_that_was_saved_to_cut_and_pad_does_neither() -> None:
+    definition = texts.train_bpe(SENTENCES.encode(), 300)
+    saved = Tokenizer.from_str(definition)
+    saved.enable_truncation(4)
+    saved.enable_padding(length=6)
+    plain, found = texts.BpeTokenizer(definition), texts.BpeTokenizer(saved.to_str())
+    assert found.encode(SENTENCES.encode()).tolist() == plain.encode(SENTENCES.encode()).tolist()
+    assert found.encode_with_places(SENTENCES) == plain.encode_with_places(SENTENCES)
 
 
 @pytest.mark.parametrize("text", ["a\nb\nc\nd\n" * 50, "日本語" * 100, "no line end at all", "x\n"])
