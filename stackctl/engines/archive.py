@@ -13,11 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from stackctl.engines import process
+from stackctl.engines import git
 from stackctl.errors import CommandFailed, InvalidInput, MissingHere
 
 MOST_BYTES = 900 * 1024
 """Packed. A Secret holds 1 MiB."""
+
+_NEVER = (".git", "__pycache__")
 
 MOST_UNPACKED = 256 * 1024 * 1024
 """No folder of code; packing it would only take long."""
@@ -55,7 +57,7 @@ def look(folder: Path, *, everything: bool = False) -> Listed:
     if not folder.is_dir():
         raise InvalidInput("is no folder", where=where)
     own = not everything and _repository(folder)
-    names, left_out, absent = _tracked(folder, where) if own else (_every(folder), (), ())
+    names, left_out, absent = _tracked(folder, where) if own else (_every(folder, where), (), ())
     if not names:
         hint = "git tracks nothing here: `git add` what the job needs" if left_out else ""
         raise InvalidInput("there is nothing to ship", where=where, hint=hint)
@@ -93,18 +95,24 @@ def _repository(folder: Path) -> Path | None:
     return None
 
 
-def _every(folder: Path) -> list[str]:
-    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    names = (path.relative_to(folder) for path in paths)
-    return sorted(str(name) for name in names if not {".git", "__pycache__"} & set(name.parts))
+def _every(folder: Path, where: str) -> list[str]:
+    def fail(error: OSError) -> None:  # or all of it would be missing, in silence
+        name = os.path.relpath(error.filename, folder)
+        raise InvalidInput(f"{name}: {error.strerror}", where=where, hint="make it readable, or move it away") from None
+
+    names: list[str] = []
+    for above, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if name not in _NEVER]
+        links = [name for name in folders if Path(above, name).is_symlink()]
+        names += [str(Path(above, name).relative_to(folder)) for name in (*files, *links) if name not in _NEVER]
+    return sorted(names)
 
 
 def _tracked(folder: Path, where: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
     """What git tracks, also of submodules; what it would let in but does not track; submodules that are not there."""
-    listing = ["git", "-C", str(folder), "ls-files", "-z"]
     try:
-        tracked = process.run([*listing, "--cached", "--recurse-submodules"]).split("\0")
-        others = process.run([*listing, "--others", "--exclude-standard"]).split("\0")
+        tracked = git.ask(folder, "ls-files", "-z", "--cached", "--recurse-submodules").split("\0")
+        others = git.ask(folder, "ls-files", "-z", "--others", "--exclude-standard").split("\0")
     except (CommandFailed, MissingHere) as error:
         raise _unlisted(error, _repository(folder), where) from None
     present = {name for name in tracked if name and ((folder / name).is_symlink() or (folder / name).is_file())}

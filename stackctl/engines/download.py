@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -102,9 +103,11 @@ class Downloader:
     def fetch(self, file: File, folder: Path) -> None:
         """Fetch one file. Raises as `fetch_all`."""
         part = folder / f".{file.name}.part"
+        goes_on = part.exists()
         try:
             if file.url.startswith("file:"):
-                shutil.copyfile(urllib.request.url2pathname(urllib.parse.urlsplit(file.url).path), part)
+                with _source(file) as source, part.open("wb") as out:
+                    shutil.copyfileobj(source, out, _CHUNK)
             else:
                 self._http(file, part)
         except OSError as error:
@@ -117,6 +120,9 @@ class Downloader:
         found = sha256(part)
         if found not in file.sha256:
             part.unlink()
+            if goes_on:  # its beginning may be of another address, or of an older file
+                self.fetch(file, folder)
+                return
             raise JobFailed(
                 f"{file.name} has another hash than {file.told_by}: {found}",
                 where=file.wanted_by,
@@ -184,6 +190,23 @@ class Downloader:
             request.add_unredirected_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
         answer: HTTPResponse = self._opener.open(request, timeout=SECONDS)
         return answer
+
+
+def _source(file: File) -> BinaryIO:
+    """The file of a `file:` address. What is wrong with it must not be taken for what is wrong with the folder here.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        JobFailed: It cannot be read.
+    """
+    try:
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(file.url).path)).open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise JobFailed(
+            f"{file.name} cannot be read: {error.strerror}", where=file.wanted_by, hint="let this user read it"
+        ) from None
 
 
 def sha256(path: Path) -> str:

@@ -44,9 +44,9 @@ def find(word: str, called: str | None, engine: str = "stack") -> Model:
             raise InvalidInput(f"this run has not finished: it is {record.state}", where=word, hint="wait for its end")
     if not path.exists():
         known = [record.name for record in store.records(home, lambda _error: None)]
-        hint = f"name a folder, a .keras file or a run; {did_you_mean(word, known)}"
+        hint = "; ".join(filter(None, ("name a folder, a .keras file or a run", did_you_mean(word, known))))
         raise InvalidInput("there is no such file, folder or run", where=word, hint=hint)
-    found = _checked(path, engine).absolute()
+    found = Path(os.path.abspath(_checked(path, engine)))  # noqa: PTH100 - it is called by its name, which `..` is none
     return Model(found, serving.model_name(called or _name(found)))
 
 

@@ -56,6 +56,34 @@ def test_in_a_repository_what_git_tracks_is_shipped_and_the_rest_is_named(folder
     assert sorted(names(pack(folder))) == [".gitignore"]
 
 
+def test_a_git_hook_s_repository_is_not_asked_about_another(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git sets GIT_DIR for its hooks: what is submitted in one would be what that repository tracks."""
+    other = tmp_path_factory.mktemp("other")
+    for where, name in ((folder, "mine.py"), (other, "latest")):
+        git(where, "init", "--quiet")
+        (where / name).touch()
+        git(where, "add", name)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    assert list(archive.look(folder).sizes) == ["mine.py"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = os.scandir
+
+    def scandir(path: str) -> object:  # root may read all
+        if Path(path).name == "pkg":
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        with pytest.raises(InvalidInput, match="pkg: Permission denied"):
+            archive.look(folder)
+
+
 def test_what_git_keeps_out_is_not_shipped_where_git_cannot_tell_what_it_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,6 @@ if __name__ == "__main__":
 import copy
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -34,6 +33,7 @@ from stackrt.compress import measure, table, tuning
 from stackrt.compress.options import METHODS, Options
 from stackrt.finished import folder, quantized
 from stackrt.finished.language import LanguageModel, open_model, words_of
+from stackrt.finished.replaced import replaced
 from stackrt.launch import cpus
 from stackrt.train import models, paths, prepared, report
 from stackrt.train import text as texts
@@ -104,17 +104,16 @@ def write(model: nn.Module, tokenizer: Any, path: Path, about: dict[str, Any]) -
     """
     if paths.is_there(path) and not paths.is_file(path / folder.COMPRESSED):
         raise BadInputError(f"--out: {path} is there already, and is none of compress's; choose another folder")
-    with report.writing(path), quantized.saving():
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
+    with report.writing(path), quantized.saving(), replaced(path) as aside:
+        aside.mkdir()
         saver: Any = model.cpu()
         if about["scheme"]:
-            quantized.save(model, path)
-            saver.config.save_pretrained(path)
+            quantized.save(model, aside)
+            saver.config.save_pretrained(aside)
         else:
-            saver.save_pretrained(path)
-        tokenizer.save_pretrained(path)
-    report.write_atomically(path / folder.COMPRESSED, json.dumps({"format": FORMAT, **about}, indent=2) + "\n")
+            saver.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        report.write_atomically(aside / folder.COMPRESSED, json.dumps({"format": FORMAT, **about}, indent=2) + "\n")
 
 
 def measured(places: dict[str, Path], windows: Batch, device: torch.device, o: Options) -> dict[str, Any]:
@@ -159,6 +158,7 @@ def run(o: Options) -> int:
     kept = {"data": list(map(str, o.data)), "val_fraction": o.val_fraction, "context": o.context,
             "eval_tokens": o.eval_tokens}  # fmt: skip
     places = {table.ORIGINAL: o.out / table.ORIGINAL}
+    folder.forget(o.out)
     write(opened.model, opened.tokenizer, places[table.ORIGINAL],
           {"method": "", "scheme": "", "from": str(o.model), "options": kept})  # fmt: skip
     opened.model.to(device)

@@ -66,5 +66,5 @@ def parse(argv: Sequence[str]) -> Options:
     ])  # fmt: skip
     one_process("compress-keras")
     folder.find(o.model)
-    folder.see_that_kept(o.model, o.out)
+    folder.see_that_kept(o.model, o.out, ("original.keras",))
     return o

@@ -27,6 +27,7 @@ from typing import Any
 from stackrt.compress import table
 from stackrt.compress.picture_options import Options
 from stackrt.finished import folder, pictures, tflite
+from stackrt.finished.replaced import replaced
 from stackrt.launch import cpus
 from stackrt.pictures import data as sets
 from stackrt.train import report
@@ -78,14 +79,15 @@ def run(o: Options) -> int:
     print(f"model   {o.model}: {opened.model.count_params():,} parameters", flush=True)
     print(f"data    {data.about}", flush=True)
     files = {table.ORIGINAL: o.out / f"{table.ORIGINAL}.keras"}
-    with report.writing(files[table.ORIGINAL]):
-        opened.model.save(files[table.ORIGINAL])
+    folder.forget(o.out)
+    with report.writing(files[table.ORIGINAL]), replaced(files[table.ORIGINAL]) as aside:
+        opened.model.save(aside)
     for method in o.method:
         print(f"{method}: {tflite.WAYS[method]}", flush=True)
         files[method] = o.out / f"{method}.tflite"
         content = tflite.convert(opened.model, method, samples)
-        with report.writing(files[method]):
-            files[method].write_bytes(content)
+        with report.writing(files[method]), replaced(files[method]) as aside:
+            aside.write_bytes(content)
     print("measuring all of them in a fresh process", flush=True)
     found = measured(files, name, o)
     rows = table.changes(found["models"])

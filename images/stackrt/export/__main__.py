@@ -25,7 +25,9 @@ from torch import Tensor
 
 from stackrt.export import formats
 from stackrt.export.options import Options
+from stackrt.finished import folder
 from stackrt.finished.language import LanguageModel, open_model, words_of
+from stackrt.finished.replaced import replaced
 from stackrt.train import models, prepared, report
 from stackrt.train import text as texts
 from stackrt.train.errors import BadInputError, TrainerError
@@ -58,18 +60,19 @@ def written(o: Options, name: str, opened: LanguageModel, module: torch.nn.Modul
     """Write one format; gives what computes with it."""
     path = o.out / FILES[name]
     positions = models.shape(opened.config).positions
-    if name == "onnx":
-        return formats.write_onnx(module, path, positions)
-    if name == "pt2":
-        return formats.write_pt2(module, path, positions)
     if name == "safetensors":
         return formats.write_safetensors(opened, path)
-    from stackrt.export import tensorrt
+    with replaced(path) as aside:
+        if name == "onnx":
+            return formats.write_onnx(module, aside, positions)
+        if name == "pt2":
+            return formats.write_pt2(module, aside, positions)
+        from stackrt.export import tensorrt
 
-    source = o.out / FILES["onnx"]
-    if "onnx" not in o.to:
-        formats.write_onnx(module, source, positions)
-    return tensorrt.write(source, path, context)
+        source = o.out / FILES["onnx"]
+        if "onnx" not in o.to:
+            formats.write_onnx(module, source, positions)
+        return tensorrt.write(source, aside, context)
 
 
 def _see_that_it_fits(model: torch.nn.Module, path: Path) -> None:
@@ -103,6 +106,7 @@ def run(o: Options) -> int:
         # Other programs lack operators for numbers of two bytes, and round them in ways of their own.
         exact = formats.Logits(copy.deepcopy(opened.model).float()).eval()
     rows: dict[str, dict[str, Any]] = {}
+    folder.forget(o.out)
     for name in o.to:
         path = o.out / FILES[name]
         module = original if name == "safetensors" else exact

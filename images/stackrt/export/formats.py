@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stackrt.export import compared
 from stackrt.finished import quantized
 from stackrt.finished.language import LanguageModel, open_model
 from stackrt.train.errors import BadInputError, TrainerError
@@ -108,13 +109,13 @@ def write_safetensors(opened: LanguageModel, path: Path) -> Run:
 
 def largest_difference(run: Run, original: nn.Module, inputs: Tensor, batch: int) -> float:
     """Of all logits, in batches of a size; a batch is also cut to another length now and then."""
-    worst = 0.0
-    for number, ids in enumerate(torch.split(inputs, batch)):
+
+    def of(number: int, ids: Tensor) -> float:
         part = ids if number % 2 == 0 else ids[:, : max(1, ids.shape[1] // 2)].contiguous()
         with torch.no_grad():
-            difference = (run(part).float() - original(part).float()).abs().max()
-        worst = max(worst, float(difference)) if bool(difference.isfinite()) else float("inf")
-    return worst
+            return float((run(part).float() - original(part).float()).abs().max())
+
+    return compared.largest(of(number, ids) for number, ids in enumerate(torch.split(inputs, batch)))
 
 
 def _example(positions: int) -> Tensor:

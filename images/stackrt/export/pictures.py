@@ -12,7 +12,6 @@ from stackrt.train import command_line
 if __name__ == "__main__":
     command_line.check_early(picture_options.parse, sys.argv[1:])  # costs 0.1 s, not the import of TensorFlow
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,19 +20,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from stackrt.export import compared
 from stackrt.export.picture_options import Options
-from stackrt.finished import pictures, tflite
+from stackrt.finished import folder, pictures, tflite
+from stackrt.finished.replaced import replaced
 from stackrt.pictures import data as sets
 from stackrt.train import paths, report
 from stackrt.train.errors import BadInputError, TrainerError, ended
 
 BATCHES = (1, 8)
+SAVED = "saved_model.pb"
 
 
 def write_saved_model(model: Any, path: Path) -> tflite.Run:
     """A SavedModel; gives it as it is read back, by the signature that TensorFlow Serving calls."""
     with tflite.silenced():
-        shutil.rmtree(path, ignore_errors=True)
         model.export(path, verbose=False)
         read = tf.saved_model.load(str(path))
     signature = read.signatures["serving_default"]
@@ -82,24 +83,26 @@ def run(o: Options) -> int:
     inputs = real_inputs(o, opened.about) if o.verify else None
     places = {"savedmodel": o.out / o.name / str(o.version), "tflite": o.out / f"{o.name}.tflite"}
     rows: dict[str, dict[str, Any]] = {}
+    folder.forget(o.out)
     for form in o.to:
         path = places[form]
-        with report.writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            computes = (write_saved_model if form == "savedmodel" else write_tflite)(opened.model, path)
+        if paths.is_folder(path) and not paths.is_file(path / SAVED):
+            raise BadInputError(f"--out: {path} is there already, and is no SavedModel; choose another --version")
+        with report.writing(path), replaced(path) as aside:
+            computes = (write_saved_model if form == "savedmodel" else write_tflite)(opened.model, aside)
         held = path.rglob("*") if paths.is_folder(path) else [path]
         row: dict[str, Any] = {"file": str(path), "bytes": sum(file.stat().st_size for file in held if file.is_file())}
         if inputs is not None:
             wanted = np.asarray(opened.model(inputs, training=False))
-            row["difference"] = max(
+            row["difference"] = compared.largest(
                 float(np.abs(computes(inputs[at : at + size]) - wanted[at : at + size]).max())
                 for size in BATCHES
                 for at in range(0, len(inputs) - size + 1, size)
             )
             row["inputs"], row["batches"] = len(inputs), list(BATCHES)
         rows[form] = row
-        compared = f", differs by {row['difference']:.1e} at most" if inputs is not None else ""
-        print(f"{form:<12}{path}: {row['bytes'] / 1e6:,.2f} MB{compared}", flush=True)
+        told = f", differs by {row['difference']:.1e} at most" if inputs is not None else ""
+        print(f"{form:<12}{path}: {row['bytes'] / 1e6:,.2f} MB{told}", flush=True)
     seconds = round(time.perf_counter() - began, 3)
     report.write_result(o.out / "result.json", {
         "workload": "export", "model": str(o.model), "formats": rows, "tolerance": o.tolerance, "world_size": 1,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from stackrt.train.errors import BadInputError
 RESULT, CONFIG, COMPRESSED = "result.json", "config.json", "compressed.json"
 LANGUAGE_RUNS = ("gpt", "lm")
 PICTURE_RUNS = ("keras",)
+MAKERS = ("compress", "export")
+"""Workloads that make other models of a model: their folders hold several."""
 # What a run leaves before it has finished.
 _BEGUN = ("checkpoints", "metrics.jsonl", "run.json", "job.json")
 
@@ -88,18 +91,28 @@ def see_that_kept(model: Path, out: Path, names: Iterable[str] = ()) -> None:
         names: Folders that are made or replaced in it.
 
     Raises:
-        BadInputError: It would.
+        BadInputError: It would, or another run's result.json would be lost.
     """
     if out.resolve() == model.resolve():
         raise BadInputError(f"--out {out}: is the model's own folder; choose another")
+    if paths.is_file(out / RESULT):
+        workload = read_json(out / RESULT, f"--out {out}").get("workload")
+        if workload not in MAKERS:
+            raise BadInputError(f"--out {out}: holds a run of {workload}, whose {RESULT} would be lost; choose another")
     for name in names:
         if (out / name).resolve() == model.resolve():
             raise BadInputError(f"--out {out}: the model is in it, as {name}, and would be replaced; choose another")
 
 
+def forget(out: Path) -> None:
+    """Remove an earlier result.json: it tells of models that are replaced from now on."""
+    with suppress(OSError):
+        (out / RESULT).unlink()
+
+
 def _run(path: Path, told: str) -> Found:
     result = read_json(path / RESULT, told)
-    if result.get("workload") in ("compress", "export"):
+    if result.get("workload") in MAKERS:
         inside = sorted(str(entry.parent.name) for entry in path.glob(f"*/{CONFIG}"))
         names = f": {', '.join(inside)}" if inside else ""
         raise BadInputError(f"{told}: holds several models; name one of the folders in it{names}")

@@ -81,7 +81,8 @@ def words_of(tokenizer: Any) -> texts.Tokenizer:
 
 def _export(path: Path, told: str) -> LanguageModel:
     config = models.read_config(path, told)
-    made = [str(name) for name in config.get("architectures") or ()]
+    named = config.get("architectures")
+    made = [str(name) for name in named] if isinstance(named, list) else []
     if made and not any(name.endswith(_CAUSAL) for name in made):
         raise BadInputError(f"{told}: holds a {made[0]}, and no causal language model")
     try:
@@ -90,6 +91,8 @@ def _export(path: Path, told: str) -> LanguageModel:
         )
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise BadInputError(f"{told}: its weights cannot be read: {_first_line(error)}") from None
+    except Exception as error:  # whatever a configuration class has against its values
+        raise BadInputError(f"{told}: transformers cannot use its config.json: {_told(error)}") from None
     for kind, said in (("missing_keys", "lacks"), ("mismatched_keys", "has in another shape")):
         for name in sorted(map(str, info.get(kind) or ())):
             raise BadInputError(f"{told}: the weights are another model's than config.json says: it {said} {name}")
@@ -203,6 +206,11 @@ def _whole(model: nn.Module) -> nn.Module:
             module.to_empty(device="cpu", recurse=False)
             initialize(module)
     return model.eval().requires_grad_(False)
+
+
+def _told(error: BaseException) -> str:
+    """What a library says, in one line: some put into the first one only where it happened."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:

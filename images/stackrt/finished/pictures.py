@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stackrt.finished import folder
+from stackrt.finished import folder, packed
 from stackrt.train import paths
 from stackrt.train.errors import BadInputError
 
@@ -68,16 +68,13 @@ def _made_by(file: Path, told: str) -> str:
         BadInputError: It is damaged, or another program's.
     """
     try:
+        packed.sizes(file)
         with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
-            version = str(json.loads(archive.read("metadata.json"))["keras_version"])
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError):
-        raise BadInputError(f"{told}: {file.name} is damaged, or no file of Keras 3") from None
+            return str(json.loads(archive.read("metadata.json"))["keras_version"])
     except OSError as error:
         raise BadInputError(f"{told}: {file.name}: {error.strerror or error}") from None
-    if damaged:
-        raise BadInputError(f"{told}: {file.name} is damaged: {damaged}")
-    return version
+    except (*packed.DAMAGED, KeyError, TypeError):
+        raise BadInputError(f"{told}: {file.name} is damaged, or no file of Keras 3") from None
 
 
 def _about(file: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ SHOWN = 32
 COLUMNS = 8
 MOST_NUMBERED = 20
 """Classes up to which a matrix has its counts written in."""
+PLAIN: dict[str, Any] = {"parse_math": False}
+"""For names that people gave: `$5 or $10` is no formula, and matplotlib fails where it cannot read one."""
 RIGHT, WRONG = "#1a7f37", "#c62828"
 
 
@@ -49,7 +51,7 @@ def grid(path: Path, rows: Sequence[tuple[Array, str, str | None]]) -> None:
         axes.set_axis_off()
         true = "" if label is None else f"\nis {label}"
         colour = "black" if label is None else RIGHT if guess == label else WRONG
-        axes.set_title(f"{guess}{true}", fontsize=8, color=colour)
+        axes.set_title(f"{guess}{true}", fontsize=8, color=colour, **PLAIN)
     with writing(path):
         figure.savefig(path, dpi=110, format="png")
 
@@ -76,10 +78,11 @@ def confusion(path: Path, data: Pictures, guesses: Array) -> None:
     image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, shrink=0.8, label="part of the class")
     places = range(many)
-    axes.set_xticks(places, data.classes, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(places, data.classes, fontsize=8)
+    axes.set_xticks(places, data.classes, rotation=45, ha="right", fontsize=8, **PLAIN)
+    axes.set_yticks(places, data.classes, fontsize=8, **PLAIN)
     accuracy = float(np.trace(found) / max(1, found.sum()))
-    axes.set(xlabel="predicted", ylabel="true", title=f"{data.name}: {accuracy:.1%} of {found.sum():,} are right")
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"{data.name}: {accuracy:.1%} of {found.sum():,} are right", **PLAIN)
     if many <= MOST_NUMBERED:
         for row, column in np.ndindex(many, many):
             if found[row, column]:

@@ -11,6 +11,7 @@ from PIL import Image
 from stackrt.keras import figures, saved
 from stackrt.keras.options import Options
 from stackrt.pictures import data as sets
+from stackrt.pictures import formats
 from stackrt.pictures.data import Pictures
 from stackrt.pictures.known import SHIPPED
 from stackrt.train import paths
@@ -85,7 +86,7 @@ def _of_file(word: str, shape: tuple[int, int, int]) -> Chosen:
         with Image.open(Path(word)) as image:
             size = image.size
             if size == (width, height):
-                pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.float32) / np.float32(255)
+                pixels = formats.in_channels(image, channels).astype(np.float32) / np.float32(255)
     except OSError as error:
         why = error.strerror or "it is no picture that Pillow can read, or it is damaged"
         raise BadInputError(f"--predict {word}: {why}; name a PNG or JPEG file, or a test picture's number") from None

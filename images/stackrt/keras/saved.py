@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from stackrt.finished import packed
 from stackrt.pictures.data import Pictures
 from stackrt.train import paths, report
 from stackrt.train.errors import BadInputError, TrainerError
@@ -180,13 +181,13 @@ def _made_by(file: Path) -> str:
 
 
 def _of_zip(file: Path) -> str:
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        if "metadata.json" in names:
-            try:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            if "metadata.json" in names:
                 return str(json.loads(archive.read("metadata.json"))["keras_version"])
-            except (ValueError, KeyError, TypeError, zipfile.BadZipFile):
-                raise BadInputError(f"--load {file}: its metadata.json is damaged; save it anew") from None
+    except (*packed.DAMAGED, KeyError, TypeError):
+        raise BadInputError(f"--load {file}: it is damaged, or its metadata.json is; save it anew") from None
     pytorch = any(name.endswith("data.pkl") for name in names)
     kind = (
         "PyTorch's" if pytorch else "numpy's" if any(name.endswith(".npy") for name in names) else "another program's"
@@ -195,7 +196,11 @@ def _of_zip(file: Path) -> str:
 
 
 def _of_hdf5(file: Path) -> str:
-    with h5py.File(file) as opened:
-        if "model_config" not in opened.attrs:
-            raise BadInputError(f"--load {file}: holds no network, but weights at most; save the whole model")
-        return str(opened.attrs.get("keras_version", ""))
+    try:
+        with h5py.File(file) as opened:
+            version = str(opened.attrs.get("keras_version", "")) if "model_config" in opened.attrs else None
+    except (KeyError, RuntimeError, TypeError, ValueError):  # whatever its C library does
+        raise BadInputError(f"--load {file}: it is damaged; save it anew") from None
+    if version is None:
+        raise BadInputError(f"--load {file}: holds no network, but weights at most; save the whole model")
+    return version

@@ -125,9 +125,10 @@ def look(name: str, cache: Path) -> None:
                 "fetched: chmod -R a+rX"
             )
         if lacking:
+            folder = f"; the folder {name} here is ./{name}" if paths.is_folder(name) else ""
             raise BadInputError(
                 f"--data {name}: is not in {cache} ({lacking[0]} is lacking); "
-                f"fetch it once, where there is a network: stackctl data fetch {name}"
+                f"fetch it once, where there is a network: stackctl data fetch {name}{folder}"
             )
     elif name != known.SHIPPED and not name.startswith(known.TFDS) and not paths.is_folder(name):
         raise BadInputError(f"--data {name}: {_unknown(name, [known.SHIPPED, *rows])}")

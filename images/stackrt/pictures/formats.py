@@ -117,8 +117,16 @@ def cifar(archive: Path) -> dict[str, Part]:
 
 
 def classes_of(folder: Path) -> list[str]:
-    """The folders of a folder that are classes, in order of name."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """The folders of a folder that are classes, in order of name.
+
+    Raises:
+        BadInputError: A name cannot be written anywhere else.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for name in names:
+        if len(name.splitlines()) > 1 or name.encode(errors="replace").decode() != name:
+            raise BadInputError(f"{folder}: a class is named {name!a}, which is no text of one line; rename it")
+    return names
 
 
 def class_folders(folder: Path, classes: Sequence[str]) -> Part:
@@ -167,6 +175,19 @@ def _pixels(image: Any) -> Pixels:
     if image.mode in ("I", "F"):
         raise ValueError("its numbers are neither of 8 nor of 16 bits; save it as an 8-bit picture")
     return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"), np.uint8)
+
+
+def in_channels(image: Any, channels: int) -> Pixels:
+    """Bytes of a picture, [height, width, channels], grey or not as a network takes them.
+
+    Raises:
+        ValueError: What is white in it is not known.
+    """
+    if image.mode.startswith(("I", "F")):
+        grey = _pixels(image)
+        return _coloured(grey) if channels == 3 else grey[:, :, None]
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8)
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _coloured(pixels: Pixels) -> Pixels:

@@ -5,12 +5,11 @@ Standard library only: what cannot be served is said before anything slow is imp
 
 import json
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from stackrt.finished import packed
 from stackrt.train import models, paths
 from stackrt.train.errors import BadInputError
 
@@ -182,13 +181,10 @@ def _keras(file: Path) -> Model:
     if file.suffix != ".keras":
         raise BadInputError(f"{file}: is no .keras file; name a Hugging Face folder, or what Keras saved as NAME.keras")
     try:
-        with zipfile.ZipFile(file) as archive:
-            held = {entry.filename: entry.file_size for entry in archive.infolist()}
-            broken = archive.testzip()
-    # A file that was packed again may be compressed, with errors of its own, or locked by a password.
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        held = packed.sizes(file)
+        if "config.json" not in held:
+            raise ValueError("it has no config.json")
+    except (OSError, ValueError) as error:
         raise BadInputError(f"{file}: is damaged: {error}; copy or save it again") from None
-    if broken or "config.json" not in held:
-        raise BadInputError(f"{file}: is damaged: {broken or 'config.json'} cannot be read; copy or save it again")
     weights = sum(size for name, size in held.items() if name.endswith((".h5", ".npz")))
     return Model("pictures", file, {"F32": weights // 4})

@@ -151,14 +151,17 @@ class Batch:
         """Hand each row its next token; a row that is done is marked as gone."""
         last = logits[:, -1, : self._vocabulary].float()
         drawn: list[int] = last.argmax(-1).tolist()
+        good = last.amax(-1).isfinite().tolist()  # of numbers that are none, the likeliest is any token
         of_rows = last.cpu() if any(not row.greedy for row in rows) else last
         now = time.monotonic()
         for index, row in enumerate(rows):
             if row.gone:  # its client has hung up
                 continue
             try:
+                if not good[index]:
+                    raise RuntimeError("its logits are no numbers; the others' may be")
                 drawn[index] = drawn[index] if row.greedy else row.draw(of_rows[index])
-            except RuntimeError:  # its logits are no numbers; the others' may be
+            except RuntimeError:
                 row.put(None, "error")
                 row.gone = True
                 continue

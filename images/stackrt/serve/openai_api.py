@@ -16,7 +16,7 @@ from stackrt.serve.generate import Engine, Row
 from stackrt.serve.language import Words
 from stackrt.serve.openai_json import delta, event, message, refuse, said
 from stackrt.serve.options import Options
-from stackrt.serve.pieces import Pieces
+from stackrt.serve.pieces import OVERLAP, Pieces
 from stackrt.serve.waiting import ClosedError, FullError
 from stackrt.serve.watch import Watch
 
@@ -259,7 +259,8 @@ class Api:
                 ids, min(asked.limit or room, room), put, self._ends, asked.temperature, asked.top_p, seed, deadline,
                 whole=not asked.stream and not asked.stops,
             )  # fmt: skip
-            work.choices.append(_Choice(number, row, Pieces(self._words.decode, asked.stops)))
+            before = () if asked.chat else ids[-OVERLAP:]  # a chat's answer is a text of its own
+            work.choices.append(_Choice(number, row, Pieces(self._words.decode, asked.stops, before)))
         try:
             self._engine.waiting.put([choice.row for choice in work.choices])
         except FullError:

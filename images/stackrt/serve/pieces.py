@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 _HALF = "\ufffd"
-_WINDOW, _OVERLAP, _MOST = 24, 8, 256
+_WINDOW, OVERLAP, _MOST = 24, 8, 256
 """Tokens that are decoded again and again, and those of them that the next window begins with."""
 
 
@@ -13,12 +13,15 @@ class Pieces:
     Args:
         decode: Token ids to text.
         stops: Texts at which it ends; they are no part of it.
+        before: Tokens that it goes on from: some tokenizers leave out the space at the beginning of a text.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = (), before: Sequence[int] = ()
+    ) -> None:
         self._decode, self._stops = decode, stops
-        self._ids: list[int] = []
-        self._from = self._shown = 0  # where the window begins that is decoded, and how much of its text was given
+        self._ids, self._shown = _end_of(before, decode)
+        self._from = 0  # where the window begins that is decoded; so much of its text was given as _shown says
         self._held = ""  # may be the beginning of a stop sequence
         self.stopped = False
 
@@ -35,7 +38,7 @@ class Pieces:
 
     def _move(self) -> None:
         """Begin the next window where a character begins, if there is such a place; else further back for a while."""
-        for overlap in range(_OVERLAP, 0, -1):
+        for overlap in range(OVERLAP, 0, -1):
             text = self._decode(self._ids[-overlap:])
             if not text.startswith(_HALF) or len(self._ids) - self._from > _MOST:
                 self._from, self._shown = len(self._ids) - overlap, len(text)
@@ -43,7 +46,7 @@ class Pieces:
 
     def all(self, tokens: Sequence[int]) -> str:
         """The text of a sequence that nobody read before its end, and that has no stop sequences."""
-        return self._decode(tokens)
+        return self._decode([*self._ids, *tokens])[self._shown :]
 
     def end(self) -> str:
         """What is left when no more tokens come."""
@@ -60,6 +63,15 @@ class Pieces:
         held = 0 if last else max((_overlap(whole, stop) for stop in self._stops), default=0)
         self._held = whole[len(whole) - held :]
         return whole[: len(whole) - held]
+
+
+def _end_of(before: Sequence[int], decode: Callable[[Sequence[int]], str]) -> tuple[list[int], int]:
+    """The last of some tokens, as many as are whole characters, and the length of their text."""
+    for overlap in range(min(OVERLAP, len(before)), 0, -1):
+        text = decode(before[-overlap:])
+        if not (text.startswith(_HALF) or text.endswith(_HALF)):
+            return list(before[-overlap:]), len(text)
+    return [], 0
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -21,7 +21,15 @@ Rule = tuple[str, bool, str]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose usage error is one line, and appears once, not once a rank."""
+    """An argparse parser whose usage error is one line, and appears once, not once a rank.
+
+    An empty word, as `--export "$FOLDER"` gives where that is not set, would mean no export, or the working folder.
+    """
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if not arg_string:
+            raise argparse.ArgumentError(action, "is empty; give a value, or leave it out")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end."""

@@ -113,7 +113,7 @@ def finish(o: Options, parts: Sequence[sources.Part], made: dict[str, Any], shar
     if not any(shard.tokens for shard in shards):
         names = dict.fromkeys(str(part.path) for part in parts)
         raise BadInputError(f"--data {' '.join(names)}: no text in it; give a file with some")
-    for left_over in o.to.glob(".*.tmp"):
+    for left_over in shard_files.left_over(o.to):
         left_over.unlink(missing_ok=True)
     return shard_files.write_index(o.to, shards, made["tokenizer"], ADVICE)
 
@@ -137,6 +137,8 @@ def run(o: Options, rank: int, world_size: int) -> int:
         files, size = len({part.path for part in parts}), sum(part.bytes for part in parts)
         kept = f", {len(progress.shards):,} of them are there" if progress.shards else ""
         say(f"data    {files:,} files, {size / 1e6:,.1f} MB; {len(parts):,} shards{kept}")
+        if packed := sources.packed_inside(o.data):
+            say(f"note    {len(packed):,} packed files are not read, the first is {packed[0]}; unpack what is wanted")
         name, kind = made["tokenizer"]["name"], shard_files.token_type(tokenizer.size)
         say(f"tokens  {name}, {tokenizer.size:,} kinds, in {kind[-1]} bytes each".replace("1 bytes", "1 byte"))
         say(f"ranks   {world_size}")

@@ -81,8 +81,16 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write `result.json`."""
-    write_atomically(path, json.dumps({"schema_version": RESULT_SCHEMA, **result}, indent=2) + "\n")
+    """Write `result.json`; for what is no number JSON has null alone."""
+    write_atomically(path, json.dumps(_finite({"schema_version": RESULT_SCHEMA, **result}), indent=2) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(held) for key, held in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(held) for held in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def perplexity(loss: float) -> float | None:

@@ -31,6 +31,7 @@ INDEX, RECIPE, TOKENIZER = "index.json", "recipe.json", "tokenizer.json"
 HEADER = 4096
 MAGIC = b"stack-shard 1\n"
 _CHUNK = 1 << 22
+_UNFINISHED = ".tmp"
 
 Tokens = npt.NDArray[Any]
 
@@ -103,7 +104,7 @@ def replacing(path: Path, advice: str) -> Iterator[Path]:
     Raises:
         TrainerError: The disk is full or failing. Nothing half-written is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}{_UNFINISHED}")
     try:
         yield temporary
         temporary.replace(path)
@@ -112,6 +113,12 @@ def replacing(path: Path, advice: str) -> Iterator[Path]:
         raise TrainerError(f"{path}: could not be written: {error.strerror}; {advice}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def left_over(folder: Path) -> list[Path]:
+    """What killed processes left half-written; the folder may hold other files of that ending, which are not ours."""
+    ours = ("shard-*.bin", INDEX, RECIPE, TOKENIZER)
+    return [path for name in ours for path in folder.glob(f".{name}.*{_UNFINISHED}")]
 
 
 def write_json(path: Path, value: Mapping[str, Any], advice: str) -> None:

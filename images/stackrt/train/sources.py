@@ -75,7 +75,12 @@ def find(given: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _inside(folder: Path) -> list[Path]:
+def packed_inside(given: Sequence[Path]) -> list[Path]:
+    """The files in folders that were given which `find` passes over, though there may be text in them, in order."""
+    return [file for path in given if path.is_dir() for file in _inside(path, PACKED)]
+
+
+def _inside(folder: Path, sought: Sequence[str] = SOUGHT) -> list[Path]:
     """The files of a folder and those below it that have a known ending, but for hidden ones, in order."""
 
     def fail(error: OSError) -> None:
@@ -85,7 +90,7 @@ def _inside(folder: Path) -> list[Path]:
     for above, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(above, name) for name in names if not name.startswith(".")]
-    chosen = [path for path in found if path.suffix.lower() in SOUGHT and _is_file(path)]
+    chosen = [path for path in found if path.suffix.lower() in sought and _is_file(path)]
     return sorted(chosen, key=lambda path: path.relative_to(folder).parts)
 
 

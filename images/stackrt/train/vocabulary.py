@@ -44,8 +44,8 @@ class Vocabulary:
 
     @cached_property
     def size(self) -> int:
-        """How many different ids there are."""
-        return int(self._library.get_vocab_size()) if self.strict else 256
+        """Ids are below it."""
+        return ids_of(self._library) if self.strict else 256
 
     def describe(self) -> dict[str, Any]:
         """What recipe and index say of it."""
@@ -74,18 +74,28 @@ class Vocabulary:
     @cached_property
     def _library(self) -> Any:
         try:
-            from tokenizers import Tokenizer
+            return library_of(self.definition)
         except ImportError:
             raise BadInputError(
                 "this tokenizer needs the package tokenizers; install it, or use an image of PyTorch"
             ) from None
-        try:
-            library = Tokenizer.from_str(self.definition)
         except Exception as error:  # the library's own has no name
             raise BadInputError(f"the tokenizer cannot be used: {str(error).splitlines()[0]}") from None
-        library.no_truncation()
-        library.no_padding()
-        return library
+
+
+def library_of(definition: str) -> Any:
+    """The library's tokenizer from its JSON, which may ask for each text to be cut or padded: a corpus is neither."""
+    from tokenizers import Tokenizer
+
+    library = Tokenizer.from_str(definition)
+    library.no_truncation()
+    library.no_padding()
+    return library
+
+
+def ids_of(library: Any) -> int:
+    """What its ids are below: more than it has tokens, where some were taken out and the others kept their ids."""
+    return max(library.get_vocab().values(), default=-1) + 1
 
 
 def cut(text: bytes, size: int) -> list[bytes]:

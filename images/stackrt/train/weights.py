@@ -18,10 +18,11 @@ from stackrt.train.errors import BadInputError
 from stackrt.train.ranks import Ranks
 from stackrt.train.report import write_atomically, writing
 
-INDEX = "model.safetensors.index.json"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"  # beside a model, it makes from_pretrained load that adapter's base instead
 FILE_BYTES = 4 << 30
 _PARTS = ".*.safetensors.part"  # files that are being written
+_MODELS = (WHOLE, "model-*-of-*.safetensors", "adapter_model.safetensors", "quantized.safetensors")  # of an earlier one
 _NUMBERS = ("F64", "F32", "F16", "BF16")  # what weights are; those of fewer bits mean nothing without their scales
 
 
@@ -40,7 +41,7 @@ class Weights:
     def __init__(self, folder: Path, prefix: str) -> None:
         self._folder = folder
         self._prefix = f"{prefix}."
-        files = sorted(folder.glob("*.safetensors"))
+        files = files_of(folder)
         if not files:
             raise BadInputError(f"--init {folder}: no *.safetensors in it; save the model again with save_pretrained")
         self._where: dict[str, Path] = {}
@@ -149,6 +150,19 @@ class _Merged:
             yield name, (tensor + adapter.delta(*matrices)).contiguous() if adapter and keep else tensor
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The files that hold a folder's model, as transformers chooses: others may lie there, of an earlier save too."""
+    if (whole := folder / WHOLE).exists():
+        return [whole]
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    except FileNotFoundError:
+        return sorted(folder.glob("*.safetensors"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadInputError(f"--init {folder / INDEX}: damaged or not readable: {error}") from None
+
+
 def export(model: nn.Module, folder: Path, tokenizer: Path | str | None, ranks: Ranks, template: str = "") -> None:
     """Write a folder that `from_pretrained` loads: fp32 weights in files of 4 GiB, configuration, tokenizer.
 
@@ -217,7 +231,7 @@ def _write(
     """
     names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
     if len(files) == 1:
-        names = ["model.safetensors"]
+        names = [WHOLE]
     with ranks.together():
         if ranks.first:
             with writing(folder):
@@ -234,8 +248,8 @@ def _write(
             with writing(folder):
                 for file in names:
                     (folder / f".{file}.part").replace(folder / file)
-                others = (path for path in folder.glob("*.safetensors") if path.name not in names)
-                _remove((*others, folder / INDEX, folder / ADAPTER))
+                earlier = (path for name in _MODELS for path in folder.glob(name) if path.name not in names)
+                _remove((*earlier, folder / INDEX, folder / ADAPTER))
             _describe(folder, dict(zip(names, files, strict=True)), total)
 
 
@@ -299,7 +313,7 @@ def fetch(name: str, option: str, with_weights: bool, ranks: Ranks) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = ["config.json", "tokenizer*.json", "special_tokens_map.json", "chat_template.jinja"]
-    wanted += ["*.safetensors"] if with_weights else []
+    wanted += [INDEX, "model*.safetensors"] if with_weights else []  # beside them some have a second form of all
     folder = Path()
     for turn in (True, False):
         with ranks.together():

@@ -9,9 +9,10 @@ from typing import Any
 import openai
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from stackrt.launch.environment import IS_LINUX
+from stackrt.serve.generate import Batch, Row
 from tests.integration.serve.conftest import TOKEN
 from tests.support.served import Served, language_model, served
 from tests.support.waiting import until
@@ -62,6 +63,24 @@ def test_draws_without_a_choice_take_the_likeliest_token_and_leave_others_alone(
 
     with ThreadPoolExecutor(len(more)) as pool:
         assert list(pool.map(asked, more)) == [wanted] * len(more)
+
+
+def test_a_row_whose_numbers_are_none_is_an_error_whether_drawn_or_not_and_leaves_others_alone() -> None:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_positions=16, n_embd=8, n_layer=1, n_head=1))
+    model.transformer.wte.weight.data[:] = torch.randn(16, 8)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model.transformer.wte.weight.data[5] = float("nan")
+    told: list[tuple[int, int | None, str]] = []
+
+    def row(number: int, token: int, temperature: float) -> Row:
+        return Row([token], 3, lambda made, why: told.append((number, made, why)), temperature=temperature)
+
+    batch = Batch(model.eval(), 16)
+    with torch.inference_mode():
+        batch.join([row(0, 1, 0.0), row(1, 5, 0.0), row(2, 5, 1.0)])
+    assert [(number, why) for number, _, why in told] == [(0, ""), (1, "error"), (2, "error")]
+    assert len(batch.rows) == 1
 
 
 def test_a_chat_is_answered_whole_and_as_a_stream_and_a_seed_repeats_it(words: Served) -> None:

@@ -82,6 +82,13 @@ def test_the_next_run_goes_on_where_an_interrupted_one_stopped(server: Server, t
     assert server.ranges == ["bytes=1000-"]
 
 
+def test_what_goes_on_from_another_files_beginning_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".a.whl.part").write_bytes(b"the beginning of a page that says no" * 100)
+    Downloader().fetch(server.file(), tmp_path)
+    assert (tmp_path / "a.whl").read_bytes() == CONTENT
+    assert server.ranges == ["bytes=3600-", ""]
+
+
 def test_another_hash_is_refused_and_not_kept(server: Server, tmp_path: Path) -> None:
     error = fails(server, tmp_path, server.file(digest="0" * 64))
     assert str(error).startswith(f"lock.txt:7: a.whl has another hash than the lock: {DIGEST}")

@@ -132,6 +132,8 @@ def test_what_cannot_be_opened_is_said(run: Path, tmp_path: Path) -> None:
         ({"n_embd": 48, "n_head": 3}, "config.json says: it has in another shape|cannot be read: "),
         ({"n_layer": 2}, "config.json says: it lacks transformer.h.1"),
         ({"architectures": ["BertForMaskedLM"]}, "holds a BertForMaskedLM, and no causal"),
+        ({"activation_function": 7}, "cannot use its config.json: .*activation_function.*: TypeError: .* str"),
+        ({"id2label": 7, "architectures": 7}, "cannot use its config.json: "),
     ):
         (other / "config.json").write_text(json.dumps(config | change))
         refused(other, match)

@@ -101,6 +101,19 @@ def test_a_source_that_serves_other_files_is_named_and_the_next_is_tried(tmp_pat
     assert (folder / "b.gz").read_bytes() == b"labels"
 
 
+@pytest.mark.parametrize("odd", ["folder", "link"])
+def test_a_mirror_that_cannot_be_read_is_named_and_the_next_is_tried(tmp_path: Path, odd: str) -> None:
+    bad, good = served(tmp_path / "bad"), served(tmp_path / "good")
+    (tmp_path / "bad" / "a.gz").unlink()
+    if odd == "folder":
+        (tmp_path / "bad" / "a.gz").mkdir()
+    else:
+        (tmp_path / "bad" / "a.gz").symlink_to("a.gz")
+    folder, said = fetch(a_set(bad, good), tmp_path / "cache")
+    assert any(line.startswith(f"note: {bad}: a.gz cannot be read: ") for line in said)
+    assert (folder / "a.gz").read_bytes() == b"pictures"
+
+
 def test_when_no_source_is_right_nothing_wrong_is_kept(tmp_path: Path) -> None:
     bad = served(tmp_path / "bad")
     (tmp_path / "bad" / "b.gz").write_bytes(b"other")

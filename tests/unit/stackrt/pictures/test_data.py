@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import struct
 import tarfile
 from pathlib import Path
@@ -63,6 +64,21 @@ def test_a_known_set_is_read_from_the_cache(tmp_path: Path) -> None:
     found = data.load("mnist", tmp_path)
     assert (len(found.train), len(found.validation), list(found.test.labels)) == (55, 5, [3, 4])
     assert found.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"])
+def test_a_class_whose_name_cannot_be_told_is_refused(tmp_path: Path, name: bytes) -> None:
+    for folder in (b"a", name):
+        (tmp_path / os.fsdecode(folder)).mkdir()
+    with pytest.raises(BadInputError, match=r"a class is named '(caf\\udce9|two\\nlines)'"):
+        data.load(str(tmp_path), NOWHERE)
+
+
+def test_a_folder_that_has_the_name_of_a_set_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    with pytest.raises(BadInputError, match=r"stackctl data fetch mnist; the folder mnist here is \./mnist"):
+        data.load("mnist", NOWHERE)
 
 
 def test_a_set_that_is_not_fetched_says_how(tmp_path: Path) -> None:
@@ -226,6 +242,9 @@ def test_grey_of_sixteen_bits_keeps_its_shades(tmp_path: Path) -> None:
     found = data.load(str(tmp_path), NOWHERE).train.pictures
     assert found.shape[1:] == (8, 8, 1)
     assert (found == (shades.astype(np.uint16) >> 8)[None, :, :, None]).all()
+    with Image.open(tmp_path / "a" / "0.png") as image:
+        assert (formats.in_channels(image, 1) == found[0]).all()
+        assert (formats.in_channels(image, 3) == np.repeat(found[0], 3, 2)).all()
     Image.fromarray(shades.astype(np.float32)).save(tmp_path / "a" / "x.tif")
     with pytest.raises(BadInputError, match=r"x\.tif: cannot be read as a picture: its numbers are neither"):
         data.load(str(tmp_path), NOWHERE)

@@ -39,6 +39,8 @@ def test_a_token_is_one_word(tmp_path: Path) -> None:
         ("/models/gpt", "gpt"),
         ("/runs/mine/model.keras", "mine"),
         ("/a/digits.keras", "digits"),
+        ("/runs/other/../mine/export", "mine"),
+        ("/runs/mine/export/..", "mine"),
     ],
 )
 def test_a_model_has_its_run_s_name(path: str, name: str) -> None:

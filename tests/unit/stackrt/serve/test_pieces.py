@@ -69,3 +69,30 @@ def test_characters_of_bytes_come_whole_in_a_row_of_any_length(text: str) -> Non
     found = [pieces.add(byte) for byte in text.encode()]
     assert "".join([*found, pieces.end()]) == text
     assert max(map(len, found)) == 1
+
+
+WORDS = ["▁To", "▁be", "▁or", "not", "▁not"]
+
+
+def spaced(ids: Sequence[int]) -> str:
+    """As tokenizers that write a word's space before it, and leave out that of a text's first word."""
+    return "".join(WORDS[one] for one in ids).replace("▁", " ").removeprefix(" ")
+
+
+@pytest.mark.parametrize(("answer", "wanted"), [([2, 4], " or not"), ([3, 2], "not or"), ([4] * 60, " not" * 60)])
+def test_an_answer_goes_on_from_its_prompt_with_the_space_between(answer: list[int], wanted: str) -> None:
+    pieces = Pieces(spaced, before=[0, 1])
+    assert "".join([*map(pieces.add, answer), pieces.end()]) == wanted
+    assert Pieces(spaced, before=[0, 1]).all(answer) == wanted
+    assert Pieces(spaced).all(answer) == wanted.removeprefix(" ")
+
+
+def test_nothing_of_a_prompt_is_shown_whatever_its_bytes_are() -> None:
+    def decode(ids: Sequence[int]) -> str:
+        return bytes(ids).decode(errors="replace")
+
+    for seed in range(50):
+        draws = random.Random(seed)
+        before, text = draws.randbytes(draws.randrange(20)), draws.randbytes(40)
+        pieces = Pieces(decode, before=before + "é".encode())
+        assert "".join([*map(pieces.add, text), pieces.end()]) == decode(text)

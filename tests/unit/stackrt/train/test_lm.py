@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,40 @@ def test_an_export_takes_an_earlier_one_s_place_only_when_it_is_whole(
         with pytest.raises(TrainerError, match=r"model\.safetensors: could not be written: No space left"):
             export(4)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == earlier
+    (tmp_path / "another.safetensors").write_bytes(b"somebody's")
     export(4)
-    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "another.safetensors"}
 
 
 def full_disk(_: Any, path: str, **__: Any) -> None:
     Path(path).write_bytes(b"half")
     raise SafetensorError("No space left on device")
+
+
+def test_weights_are_of_the_files_that_transformers_would_read(tmp_path: Path) -> None:
+    """Not of those that an earlier save into other files has left behind."""
+    model = torch.nn.Linear(2, 2)
+    parts = {"model-00001-of-00002.safetensors": "bias", "model-00002-of-00002.safetensors": "weight"}
+    for file, name in parts.items():
+        save_file({name: torch.full(getattr(model, name).shape, 2.0)}, str(tmp_path / file))
+    stale = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}
+    save_file(stale, str(tmp_path / "model-00003-of-00003.safetensors"))
+    index = {"weight_map": {name: file for file, name in parts.items()}}
+    (tmp_path / weights.INDEX).write_text(json.dumps(index))
+    weights.load(model, tmp_path)
+    assert all(bool((p == 2).all()) for p in model.parameters())
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(
+        BadInputError, match=r"model-00002-of-00002\.safetensors: damaged or not readable: No such file"
+    ):
+        weights.load(model, tmp_path)
+    save_file(stale, str(tmp_path / weights.WHOLE))
+    weights.load(model, tmp_path)
+    assert not any(bool(p.any()) for p in model.parameters())
+    (tmp_path / weights.WHOLE).unlink()
+    (tmp_path / weights.INDEX).write_text("{}")
+    with pytest.raises(BadInputError, match=r"index\.json: damaged"):
+        weights.load(model, tmp_path)
 
 
 def test_quantized_weights_are_nothing_to_begin_with(tmp_path: Path) -> None:

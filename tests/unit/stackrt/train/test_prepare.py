@@ -107,3 +107,24 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "to").touch()
     with pytest.raises(BadInputError, match=f"--to {tmp_path}/to: not writable: File exists; choose another folder"):
         agreed(tmp_path)
+
+
+def test_only_its_own_unfinished_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STACK_OUT", raising=False)
+    (tmp_path / "a.txt").write_text("a text\n")
+    theirs, ours = tmp_path / ".notes.tmp", tmp_path / ".shard-000000.bin.killed-7.tmp"
+    theirs.write_text("mine")
+    ours.write_text("half")
+    assert prepare.main(["--data", str(tmp_path / "a.txt"), "--to", str(tmp_path)]) == 0
+    assert theirs.exists()
+    assert not ours.exists()
+
+
+def test_packed_files_in_a_folder_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STACK_OUT", raising=False)
+    for name in ("a.txt", "b.jsonl.gz", "c.txt.zst"):
+        (tmp_path / name).write_text("a text\n")
+    assert prepare.main(["--data", str(tmp_path), "--to", str(tmp_path / "to")]) == 0
+    assert f"2 packed files are not read, the first is {tmp_path / 'b.jsonl.gz'}; unpack" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import struct
 import time
@@ -114,6 +115,8 @@ def test_a_result_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "result.json"
     report.write_result(path, {"steps": 1})
     assert json.loads(path.read_text()) == {"schema_version": 1, "steps": 1}
+    report.write_result(path, {"steps": 1, "rows": [{"loss": math.nan, "most": (1.5, math.inf)}]})
+    assert json.loads(path.read_text())["rows"] == [{"loss": None, "most": [1.5, None]}]
 
     def full(_handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

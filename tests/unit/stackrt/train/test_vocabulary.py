@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stackrt.train import vocabulary
+from stackrt.train import shard_files, vocabulary
 from stackrt.train.errors import BadInputError
 from stackrt.train.text import BpeTokenizer
 
@@ -66,6 +66,19 @@ def test_a_hugging_face_folder(tmp_path: Path, definition: str, how: str) -> Non
     assert found.encode(TEXT.encode()).tolist() == [*wanted, found.end]
     assert found.encode(TEXT.encode(), ends=False).tolist() == wanted
     assert found.size == len(theirs)
+
+
+def test_ids_may_have_gaps(tmp_path: Path, definition: str) -> None:
+    """As where some tokens were taken out: shards hold the highest id, and a model needs a row for it."""
+    content = json.loads(definition)
+    words = content["model"]["vocab"]
+    last = max(words, key=words.__getitem__)
+    words[last] = 70_000
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    found = vocabulary.given(str(tmp_path))
+    assert found.size == BpeTokenizer(found.definition).size == 70_001
+    assert shard_files.token_type(found.size) == "<u4"
+    assert 70_000 in found.encode(TEXT.encode()).tolist()
 
 
 def test_what_is_kept_beside_shards_is_the_same(tmp_path: Path, definition: str) -> None:
