@@ -26,8 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Spare the collection of files that are another lane's."""
     lane = config.getoption("--lane")
-    if lane in (None, lanes.QUIET) or not collection_path.name.startswith("test_"):
+    if lane is None or not collection_path.name.startswith("test_"):
         return None
+    if lane == lanes.QUIET:
+        return True if "mark.quiet" not in collection_path.read_text() else None
     path = collection_path.relative_to(ROOT).as_posix()
     return True if lanes.lane_of(path) != lane else None
 

@@ -47,7 +47,6 @@ class Lane:
     tests: tuple[str, ...] = ()
     built: bool = False
     alone: bool = False
-    waits: bool = False
 
 
 @functools.cache
@@ -148,7 +147,7 @@ class Preparing:
         if shared and not lacks_docker():
             variants = ["--variant", "cpu"] if lacks_cuda_images() else []
             commands.append([STACKCTL, "build", *variants])
-        if "cluster" in REQUIRED and any(lane.name == "cluster" for lane in lanes):
+        if "cluster" in REQUIRED and any(test.startswith("tests/cluster") for lane in lanes for test in lane.tests):
             commands.append([sys.executable, "-m", "tests.cluster.harness", "build"])
         with (folder / "built.log").open("wb") as log:
             self.processes = [
@@ -176,22 +175,33 @@ def remove_images() -> None:
         subprocess.run(["docker", "image", "rm", "--force", *tags], capture_output=True, check=False)
 
 
+def startable(waiting: Sequence[Lane], room: int, *, built: bool, seconds: float) -> list[Lane]:
+    """The lanes to start now, the first ones first.
+
+    Args:
+        waiting: Those that have not begun.
+        room: For how many there is room.
+        built: Whether what several lanes use is built.
+        seconds: Since that was begun. At first it may soon be over, and the lanes that wait for it keep their places:
+            else the longest would begin after the shortest.
+    """
+    first = waiting if built or seconds > COLD_SECONDS else waiting[:room]
+    return [lane for lane in first if built or not lane.built][:room]
+
+
 def run(lanes: Sequence[Lane], folder: Path, preparing: Preparing, jobs: int) -> list[Running]:
     """Run lanes until the last has ended; says when one has, and now and then where the others are.
 
     Args:
-        jobs: How many run at once, beside those that mostly wait; with 1 these count as well.
+        jobs: How many run at once.
     """
     waiting, running = list(lanes), list[Running]()
-    beside = [lane for lane in lanes if lane.waits and jobs > 1]
     told: set[str] = set()
     news = time.monotonic() + NEWS_SECONDS
     try:
         while len(told) < len(lanes):
-            free = [lane for lane in waiting if preparing.done() or not lane.built]
-            counted = sum(one.lane.name not in told and one.lane not in beside for one in running)
-            ready = [lane for lane in free if lane in beside]
-            ready += [lane for lane in free if lane not in beside][: jobs - counted]
+            room, seconds = jobs - sum(one.lane.name not in told for one in running), time.monotonic() - preparing.begun
+            ready = startable(waiting, room, built=preparing.done(), seconds=seconds)
             running += [Running(lane, folder) for lane in ready]
             waiting = [lane for lane in waiting if lane not in ready]
             time.sleep(POLL_SECONDS)
@@ -255,7 +265,9 @@ def main() -> int:
     lanes = load()
     parser = argparse.ArgumentParser(description="Run the tests in lanes, side by side.")
     parser.add_argument("lanes", nargs="*", metavar="LANE", help=f"{', '.join(lanes)} (default: all)")
-    parser.add_argument("--jobs", type=int, default=max(2, cores()), metavar="N", help="lanes at once (default: cores)")
+    parser.add_argument(
+        "--jobs", type=int, default=2 * cores(), metavar="N", help="lanes at once (default: twice the cores)"
+    )
     parser.add_argument("--check", action="store_true", help="a lane above its budget is a failure")
     arguments = parser.parse_args()
     if unknown := set(arguments.lanes) - lanes.keys():

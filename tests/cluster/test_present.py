@@ -50,7 +50,7 @@ def with_sidecar(submitter: Submitter, own_cluster: OwnCluster, tmp_path: Path) 
     container = {
         "name": "mesh-proxy",
         "image": submitter.image,
-        "command": ["sleep", "600"],
+        "command": ["sh", "-c", "trap exit TERM; sleep 600 & wait"],  # it goes when it is told to, as a mesh's does
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     patch = json.dumps([{"op": "add", "path": "/spec/containers/-", "value": container}])

@@ -12,6 +12,8 @@ import sys
 import time
 from typing import Any
 
+import transformers.models.gpt2.modeling_gpt2  # noqa: F401 - what trainers import when they run
+
 from stackrt.train import gpt
 
 

@@ -133,7 +133,7 @@ def _gpt_run(found: Found, told: str) -> LanguageModel:
         raise BadInputError(f"{told}: {path}: {error.strerror}") from None
     o = options.parse([])
     values = {**vars(o), **{key: value for key, value in state["options"].items() if key in vars(o)}}
-    model = gpt.build_model(options.Options(**values))
+    model = gpt.build_with_transformers(gpt.model_config(options.Options(**values)))
     model.load_state_dict(state["model"])
     config: Any = model.config
     config.use_cache = True

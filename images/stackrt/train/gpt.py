@@ -36,9 +36,8 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers.models.gpt2.configuration_gpt2 import GPT2Config
-from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
+from stackrt.networks import gpt2
 from stackrt.train import checkpoint, models, prepared, report, resume, tracking, weights
 from stackrt.train import text as texts
 from stackrt.train.command_line import DEFAULT_TEXT, describe, flag
@@ -83,13 +82,27 @@ def load_corpus(o: Options, ranks: Ranks) -> tuple[texts.Tokenizer, Path | str |
 
 
 def build_model(o: Options) -> nn.Module:
-    """A GPT-2 from its Hugging Face configuration alone, with random weights, or with those of `--init`."""
+    """A GPT-2 from its Hugging Face configuration alone, with random weights."""
+    values = model_config(o)
+    return gpt2.GPT2LMHeadModel(values) if gpt2.computes(values) else build_with_transformers(values)
+
+
+def model_config(o: Options) -> models.Config:
+    """What of the options and of the model of `--init` makes a GPT2Config."""
     known = models.read_config(Path(o.init), f"--init {o.init}") if o.init else {}
     values: models.Config = {"n_positions": o.context, "bos_token_id": None, "eos_token_id": None} | models.plain(known)
     values |= {"vocab_size": o.vocab_size, "n_layer": o.layers, "n_head": o.heads, "n_embd": o.width,
-               "embd_pdrop": o.dropout, "resid_pdrop": o.dropout, "attn_pdrop": o.dropout}  # fmt: skip
-    config = GPT2Config(**values | {"use_cache": False}, attn_implementation="sdpa")
-    model: nn.Module = GPT2LMHeadModel(config)
+               "embd_pdrop": o.dropout, "resid_pdrop": o.dropout, "attn_pdrop": o.dropout,
+               "use_cache": False}  # fmt: skip
+    return values
+
+
+def build_with_transformers(values: models.Config) -> nn.Module:
+    """Hugging Face's own class: for a published variant, and for what needs more than its logits."""
+    from transformers.models.gpt2.configuration_gpt2 import GPT2Config
+    from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
+
+    model: nn.Module = GPT2LMHeadModel(GPT2Config(**values, attn_implementation="sdpa"))
     return model
 
 

@@ -12,6 +12,7 @@ import pytest
 from stackctl import assets
 from stackctl.images import catalog
 from stackctl.images.lock_list import pins_of
+from stackrt.checks.horovod import LOADED
 from tests.support.images import steps
 
 # An image that is not in the cache compiles Horovod first.
@@ -74,7 +75,8 @@ def test_nccl_is_linked_and_is_the_frameworks_own(built: Build, name: str, frame
 
 @pytest.mark.parametrize(("name", "framework"), ROWS)
 def test_check_build_names_what_is_in(built: Build, name: str, framework: str) -> None:
-    printed = in_image(built(f"{name}:cuda"), "horovodrun", "--check-build")
+    framework_loaded = ("python", "-P", "-c", LOADED, f"horovod.{framework}")
+    printed = in_image(built(f"{name}:cuda"), *framework_loaded, "/opt/venv/bin/horovodrun", "--check-build")
     there = {line.strip()[4:].lower() for line in printed.splitlines() if line.strip().startswith("[X]")}
     if framework == "tensorflow":
         # horovodrun takes PyTorch for built where `import horovod.torch` succeeds, and it does so without its library.

@@ -1,0 +1,1 @@
+"""Models in plain torch, for trainers that start on every rank."""
