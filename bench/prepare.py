@@ -22,8 +22,8 @@ from stackrt.train import vocabulary
 
 IMAGES = Path(__file__).parents[1] / "images"
 TEXT = IMAGES / "stackrt" / "train" / "data" / "shakespeare.txt"
-COPIES = 10
-"""Of the plays: 13 MB, so that starting Python counts little."""
+COPIES = 20
+"""Of the plays: 25 MB, so that starting Python counts little."""
 SHARDS = 16
 """As many for each rank: a shard more for one of them is time that the other waits."""
 LEAST_SPEEDUP = 1.7
