@@ -139,6 +139,7 @@ def test_adapters_go_on_bit_equal_and_on_another_mesh(
         ("same", 2, []),
         ("tp", 4, ["--tp", "2", "--replicate", "2"]),
         ("context", 2, ["--context-parallel", "2"]),
+        ("copies", 2, ["--replicate", "2"]),
     )
     for name, ranks, mesh in meshes:
         out = tmp_path / name
