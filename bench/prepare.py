@@ -22,13 +22,15 @@ from stackrt.train import vocabulary
 
 IMAGES = Path(__file__).parents[1] / "images"
 TEXT = IMAGES / "stackrt" / "train" / "data" / "shakespeare.txt"
-COPIES = 10
-"""Of the plays: 13 MB, so that starting Python counts little."""
+COPIES = 30
+"""Of the plays: 38 MB, so that starting Python counts little."""
 SHARDS = 16
 """As many for each rank: a shard more for one of them is time that the other waits."""
 LEAST_SPEEDUP = 1.7
+NEEDED = 1.8
+"""What two programs that share nothing must gain for the whole bound: two CPUs with less are no two CPUs."""
 NOISE = 0.1
-"""How far two runs stray on a shared machine: with --check the bound is held within it."""
+"""How far the bound goes down where they gain less."""
 
 
 def start(ranks: int, words: list[str], folder: Path) -> "subprocess.Popen[str]":
@@ -86,15 +88,16 @@ def main() -> int:
     slowest = {way: max(seconds for seconds, _ in found) for way, found in times.items()}
     cpu = {way: min(used for _, used in found) for way, found in times.items()}
     speedup, possible = fastest["one"] / fastest["two"], min(2.0, 2 * fastest["one"] / fastest["apart"])
+    least = LEAST_SPEEDUP if possible >= NEEDED else LEAST_SPEEDUP * (1 - NOISE)
     told = {"one": "one rank", "two": "two ranks", "apart": "two programs"}
     lines = [
         f"seconds for {size:.0f} MB of text, fastest of {options.runs} rounds",
         *(f"  {told[way]:13} {least:7.2f}   (to {slowest[way]:.2f}; CPU time {cpu[way]:.2f})"
           for way, least in fastest.items()),
-        f"two ranks against one: {speedup:.2f} x of {possible:.2f} x (bound {LEAST_SPEEDUP} x)",
+        f"two ranks against one: {speedup:.2f} x of {possible:.2f} x (bound {least:.2f} x)",
     ]  # fmt: skip
     found = {"seconds": fastest, "megabytes": size, "speedup": speedup, "possible": possible, "cpu_seconds": cpu}
-    return common.conclude(options, found, lines, ok=speedup >= LEAST_SPEEDUP * (1 - NOISE))
+    return common.conclude(options, found, lines, ok=speedup >= least)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -70,12 +71,18 @@ def lacks_compiler() -> str:
     return "" if shutil.which("cc") else "there is no C compiler (cc)"
 
 
+OLDEST_JAVA = 17
+"""That Spark runs on."""
+
+
 @functools.cache
-def lacks_spark() -> str:
-    """Why Spark cannot run here; empty if it can."""
+def lacks_java() -> str:
+    """Why Spark cannot run here; empty if it can. Spark itself is installed by its test."""
     if shutil.which("java") is None:
-        return "Spark needs Java, which is not installed"
-    return "" if importlib.util.find_spec("pyspark") else "pyspark is not installed (pip install pyspark)"
+        return f"Java {OLDEST_JAVA} or newer is not installed, which Spark needs"
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', said)
+    return "" if found and int(found[1]) >= OLDEST_JAVA else f"Spark needs Java {OLDEST_JAVA} or newer: {said}"
 
 
 CUDA_IMAGES_GB = 20
@@ -146,5 +153,5 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "compiler": lacks_compiler,
     "cuda-images": lacks_cuda_images,
     "cluster": lacks_cluster,
-    "spark": lacks_spark,
+    "java": lacks_java,
 }

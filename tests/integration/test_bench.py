@@ -21,6 +21,7 @@ from tests.commands import ROOT, environment
         pytest.param("launcher.py", 7, marks=pytest.mark.needs("torch")),
         pytest.param("load.py", 2, marks=pytest.mark.needs("torch")),
         pytest.param("prepare.py", 2, marks=pytest.mark.needs("torch")),
+        pytest.param("training.py", 1, marks=pytest.mark.needs("torch")),
     ],
 )
 def test_a_measurement_keeps_its_bounds(script: str, runs: int) -> None:

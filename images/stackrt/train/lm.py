@@ -39,7 +39,7 @@ from stackrt.train import flops, mesh, models, profiling, report, samples, shard
 from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
 from stackrt.train.lm_options import Options, cures, micro_batch, on_mesh, on_ranks, sizes
-from stackrt.train.process import build_optimizer, ended, learning_rate, leave, say, set_up_compute
+from stackrt.train.process import build_optimizer, check_compiler, ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 from stackrt.train.text import Batch, Packed, mix
 
@@ -116,6 +116,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     threads = set_up_compute(o.threads, o.seed, ranks)
     o = on_ranks(o, ranks.world_size)
     with ranks.together():
+        if o.compile:
+            check_compiler(ranks.device)
         if ranks.first:
             report.prepare_folder(o.out, export=o.export, export_adapter=o.export_adapter)
     config, folder = load_config(o, ranks)
@@ -136,7 +138,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
 
     # Model: filled and sharded block by block
     place = mesh.lay_out(o, ranks)
-    model = mesh.build(skeleton, plan, o, place, ranks, first_weights.fill if first_weights else None)
+    model, averaged = mesh.build(skeleton, plan, o, place, ranks, first_weights.fill if first_weights else None)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = build_optimizer(trained.values(), o)
     start, history = 0, dict[str, Any]()
@@ -281,7 +283,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
                 batch = data.train.batch(number, micro_size)
             reading += time.perf_counter() - began_reading
             # Gradients add up; only the last part sums them over the ranks.
-            mesh.sync_gradients(model, micro == micro_steps - 1)
+            mesh.sync_gradients(model, averaged, micro == micro_steps - 1)
             with profiler.part("forward"):
                 losses = token_losses(model, mesh.part_of(batch, place), ranks.device)
                 share_of_loss = losses.sum() * (place.readers * place.parts / counted)  # FSDP takes the mean over them
@@ -289,6 +291,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
                 share_of_loss.backward()  # type: ignore[no-untyped-call]
             loss += share_of_loss.detach()
         with profiler.part("optimizer"):
+            if averaged:
+                averaged.wait()
             norm = mesh.clip_by_norm(model.parameters(), o.clip, ranks)
             optimizer.step()
         share = share or mesh.share_bytes(model, optimizer)

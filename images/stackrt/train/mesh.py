@@ -1,7 +1,8 @@
 """A causal language model over the ranks: tensor parallel within a layer, FSDP2 over the rest, or both.
 
-The ranks form a mesh of replicate x shard x tp. A model is made on the meta device, and then filled and sharded block
-by block, so that no rank ever holds more of it than one block, its embeddings and its own share.
+The ranks form a mesh of replicate x shard x tp. Where each rank holds all of a model, only gradients are averaged. A
+model is made on the meta device, and then filled and sharded block by block, so that no rank ever holds more of it than
+one block, its embeddings and its own share.
 """
 
 import functools
@@ -33,7 +34,7 @@ from stackrt.finetune import lora
 from stackrt.train import models
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
-from stackrt.train.ranks import Ranks
+from stackrt.train.ranks import Averaged, Ranks
 from stackrt.train.text import Batch, Packed, mix
 
 Fill = Callable[[str, nn.Module], None]
@@ -141,8 +142,10 @@ def plan(model: nn.Module, config: models.Config, o: Options) -> Plan:
     return Plan(blocks, styles)
 
 
-def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, fill: Fill | None) -> nn.Module:
-    """The sharded model, with its first values.
+def build(
+    model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, fill: Fill | None
+) -> tuple[nn.Module, Averaged | None]:
+    """The sharded model, with its first values; and what averages its gradients, where it is not sharded at all.
 
     Args:
         model: The model on the meta device.
@@ -155,6 +158,9 @@ def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, 
     """
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if o.dtype == "bf16" else None, reduce_dtype=torch.float32)
     copies = place.mesh["replicate", "shard"] if o.replicate > 1 else place.mesh["shard"]
+    # FSDP2 would copy all gradients once more, and wait for the other ranks after each block. But it casts for bf16,
+    # and knows how to sum what is split over tp.
+    whole = place.mesh["shard"].size() == 1 and o.tp == 1 and o.dtype == "fp32"
 
     def made(name: str, module: nn.Module, recurse: bool) -> None:
         first_values(model, name, module, o.seed, ranks.device, recurse=recurse)
@@ -174,18 +180,24 @@ def build(model: nn.Module, plan: Plan, o: Options, place: Place, ranks: Ranks, 
             split(block, plan.inside(f"{name}."))
             if o.compile:
                 block.compile()
-            fully_shard(block, mesh=copies, mp_policy=policy)
+            if not whole:
+                fully_shard(block, mesh=copies, mp_policy=policy)
         inside = {module for block in plan.blocks.values() for module in block.modules()}
         for name, module in model.named_modules():
             if module not in inside and (module._parameters or module._buffers):
                 made(name, module, recurse=False)
         model.tie_weights()  # type: ignore[operator]  # filled one by one, they came apart
         split(model, plan.outside())
-        fully_shard(model, mesh=copies, mp_policy=policy)
+        if not whole:
+            fully_shard(model, mesh=copies, mp_policy=policy)
     if place.context:
         _share_context(model, place.context)
     _recompute(model, o.ac)
-    return model.train()
+    averaged = None
+    if whole and o.replicate > 1:
+        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+        averaged = Averaged(trained, place.mesh["replicate"].get_group())
+    return model.train(), averaged
 
 
 @torch.no_grad()
@@ -350,10 +362,14 @@ def clip_by_norm(
     """
     held = [(p, local(p.grad)) for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm([gradient for _, gradient in held])).double()
-    shares = torch.tensor([1 / copies(p, ranks.world_size) for p, _ in held], dtype=torch.float64)
-    total = (norms.square() * shares.to(norms.device)).sum()
-    dist.all_reduce(total, group=ranks.gradients)
-    norm = total.sqrt()
+    holders = [copies(p, ranks.world_size) for p, _ in held]
+    if min(holders) == ranks.world_size:  # each rank has all of them, and needs no other to know the norm
+        norm = norms.square().sum().sqrt()
+    else:
+        shares = torch.tensor([1 / count for count in holders], dtype=torch.float64)
+        total = (norms.square() * shares.to(norms.device)).sum()
+        dist.all_reduce(total, group=ranks.gradients)
+        norm = total.sqrt()
     if most:
         factor = (most / (norm + 1e-6)).clamp(max=1.0).float()
         torch._foreach_mul_([gradient for _, gradient in held], factor)
@@ -364,11 +380,14 @@ def share_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Bytes of weights, gradients and moments that this rank holds, between two steps."""
     held = [tensor for p in model.parameters() for tensor in (p, p.grad) if tensor is not None]
     held += [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
-    return sum(local(tensor).untyped_storage().nbytes() for tensor in held)
+    storages = [local(tensor).untyped_storage() for tensor in held]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())  # gradients may share one
 
 
-def sync_gradients(model: nn.Module, wanted: bool) -> None:
+def sync_gradients(model: nn.Module, averaged: Averaged | None, wanted: bool) -> None:
     """Whether the next backward pass sums gradients over the ranks; without, they only add up."""
+    if averaged:
+        averaged.wanted = wanted
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(wanted)
 

@@ -34,7 +34,7 @@ from stackrt.train.shard_files import Damaged, Shard, Source, shard_name, write_
 from stackrt.train.vocabulary import Vocabulary
 
 LEARN_BYTES = 16 << 20  # of text that a vocabulary is learned from
-POLL, SAY_EVERY, PATIENCE = 0.1, 5.0, 600.0  # seconds
+POLL, SAY_EVERY, PATIENCE = 0.03, 5.0, 600.0  # seconds
 ADVICE = "free some space and start again: the shards that are there are whole, and are kept"
 
 
@@ -62,11 +62,14 @@ def agree(o: Options, parts: Sequence[sources.Part], *, first: bool) -> tuple[Vo
     """
     wanted = recipe(o, parts)
     chosen = None if o.tokenizer == vocabulary.LEARNED else vocabulary.given(o.tokenizer)
+    text = b""
     if first:
+        if not paths.is_there(o.to / shard_files.RECIPE):  # what an option has wrong leaves nothing behind
+            sources.glance(parts, field=o.field, strict=chosen is None or chosen.strict)
+            text = b"" if chosen else sources.head(parts, LEARN_BYTES, field=o.field)
         _make_folder(o.to)
     made = shard_files.read_json(o.to / shard_files.RECIPE) if first else _await_recipe(o.to / shard_files.RECIPE)
     if made is None:
-        text = b"" if chosen else sources.head(parts, LEARN_BYTES, field=o.field)
         chosen = chosen or vocabulary.learned(text, o.vocab_size)
         made = wanted | {"tokenizer": chosen.describe()}
         if chosen.definition:

@@ -2,17 +2,20 @@
 
 import math
 import os
+import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from stackrt.launch import cpus
-from stackrt.train import errors
+from stackrt.train import errors, paths
 from stackrt.train.command_line import Training
-from stackrt.train.errors import PeersGoneError
+from stackrt.train.errors import BadInputError, PeersGoneError
 from stackrt.train.ranks import Ranks, lost_peers
 from stackrt.train.text import mix
 
@@ -32,6 +35,28 @@ def set_up_compute(wanted_threads: int, seed: int, ranks: Ranks) -> int:
     deterministic.fill_uninitialized_memory = False  # it would write every buffer twice, to show up faulty operations
     torch.manual_seed(mix(seed, "weights"))
     return threads
+
+
+def check_compiler(device: torch.device) -> None:
+    """See that torch.compile has what it calls: on a CPU g++, or what CXX names; for a GPU's Triton a C compiler.
+
+    Raises:
+        BadInputError: There is none, or the headers of Python are missing, which its code includes.
+    """
+    variable, usual = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++",))
+    named = os.environ.get(variable)
+    tried = tuple(named.split()[:1]) if named else usual
+    if not any(map(shutil.which, tried)):
+        raise BadInputError(
+            f"--compile: there is no {' or '.join(tried) or variable} here, which torch.compile calls; install it, "
+            f"name another compiler with {variable}, or leave --compile out"
+        )
+    headers = Path(sysconfig.get_path("include"))
+    if not paths.is_there(headers / "Python.h"):
+        raise BadInputError(
+            f"--compile: the headers of Python are not in {headers}, which torch.compile needs; install them "
+            "(python3-dev), or leave --compile out"
+        )
 
 
 def build_optimizer(parameters: Iterable[Tensor], o: Training) -> torch.optim.AdamW:

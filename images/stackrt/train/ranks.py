@@ -1,8 +1,8 @@
-"""The ranks of a run: joining them, failing together, stopping together."""
+"""The ranks of a run: joining them, averaging gradients over them, failing together, stopping together."""
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -145,6 +145,77 @@ def join() -> Ranks:
         torch.cuda.set_device(device)
     gradients = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo")
     return Ranks(rank, local_rank, world_size, device, gradients)
+
+
+class Averaged:
+    """Averages the gradients of a model that each rank holds whole, while its backward pass goes on.
+
+    As DDP does, but always in the same groups: DDP forms them anew after its first pass, so a run that goes on from a
+    checkpoint would add up in another order than one that was not broken.
+
+    Args:
+        parameters: All that are trained, in the model's order: the last have their gradients first.
+        group: The ranks.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], group: dist.ProcessGroup) -> None:
+        self._group = group
+        self._groups = _grouped(list(parameters)[::-1])
+        self._place: dict[torch.Tensor, int] = {
+            parameter: number for number, held in enumerate(self._groups) for parameter in held
+        }
+        self._missing = [len(held) for held in self._groups]
+        self._sent: list[tuple[torch.Tensor, dist.Work]] = []
+        self.wanted = True  # whether the next backward pass is the last of its step; without, gradients only add up
+        for parameter in self._place:
+            parameter.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]
+
+    def wait(self) -> None:
+        """After the last backward pass of a step: from here on the gradients are those of all ranks."""
+        while len(self._sent) < len(self._groups):
+            self._send()  # what had none on this rank may have had one on another
+        for held, (summed, work) in zip(self._groups, self._sent, strict=True):
+            work.wait()
+            pieces = torch.split(summed, [parameter.numel() for parameter in held])
+            for parameter, piece in zip(held, pieces, strict=True):
+                parameter.grad = piece.view_as(parameter)
+        self._sent = []
+        self._missing = [len(held) for held in self._groups]
+
+    def _arrived(self, parameter: torch.Tensor) -> None:
+        if self.wanted:
+            self._missing[self._place[parameter]] -= 1
+            while len(self._sent) < len(self._groups) and not self._missing[len(self._sent)]:
+                self._send()
+
+    @torch.no_grad()
+    def _send(self) -> None:
+        """Begin to sum the next group: all ranks in one order, whichever gradients come first."""
+        held = self._groups[len(self._sent)]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in held]
+        summed = torch.cat([gradient.flatten() for gradient in gradients])
+        for parameter in held:
+            parameter.grad = None  # it is in the sum
+        summed /= self._group.size()
+        work = dist.all_reduce(summed, group=self._group, async_op=True)
+        assert work is not None  # noqa: S101 - this rank is in the group
+        self._sent.append((summed, work))
+
+
+def _grouped(parameters: list[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
+    """Groups of DDP's size: large ones cost fewer messages, and a small first one has them begin soon."""
+    groups: list[list[torch.nn.Parameter]] = []
+    room = 0
+    for parameter in parameters:
+        if room <= 0:
+            room = _FIRST_BYTES if not groups else _GROUP_BYTES
+            groups.append([])
+        groups[-1].append(parameter)
+        room -= parameter.numel() * parameter.element_size()
+    return groups
+
+
+_FIRST_BYTES, _GROUP_BYTES = 1 << 20, 25 << 20
 
 
 class Stop:

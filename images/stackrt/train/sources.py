@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,19 @@ def load(part: Part, *, field: str, split: str, strict: bool) -> Loaded:
     return Loaded([data] if data else [], ends=at + len(data) == size, sha256=sha256)
 
 
+def glance(parts: Sequence[Part], *, field: str, strict: bool) -> None:
+    """See by the first line of each file, or its columns, that what is asked for is there, before anything is written.
+
+    Raises:
+        BadInputError: See `load`.
+    """
+    for part in parts:
+        if part.begin == 0 and part.kind == PARQUET:
+            _with_column(part, field)
+        elif part.begin == 0 and (part.kind == JSONL or strict):
+            load(replace(part, end=1), field=field, split="file", strict=strict)
+
+
 def head(parts: Sequence[Part], size: int, *, field: str) -> bytes:
     """The first documents of all parts, about `size` bytes of them, to learn a vocabulary from."""
     texts: list[bytes] = []
@@ -295,13 +308,18 @@ def _group(sizes: Sequence[int], least: int) -> list[tuple[int, int, int]]:
     return groups
 
 
-def _column(part: Part, field: str) -> list[bytes]:
+def _with_column(part: Part, field: str) -> Any:
     file = _parquet(part.path)
     names = file.schema_arrow.names
     if field not in names:
         raise BadInputError(
             f"{part.path}: has no column {field!r}; it has {', '.join(names[:9])}: name one with --field"
         )
+    return file
+
+
+def _column(part: Part, field: str) -> list[bytes]:
+    file = _with_column(part, field)
     try:
         values = file.read_row_groups(range(part.begin, part.end), columns=[field]).column(0).to_pylist()
     except (OSError, ValueError) as error:

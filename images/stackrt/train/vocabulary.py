@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,9 @@ from stackrt.train.shard_files import TOKENIZER, Tokens
 
 BYTE, LEARNED = "byte", "bpe"
 PIECE = 1 << 20  # bytes; longer documents are encoded in pieces, as a tokenizer takes some 100 bytes for each token
+LINES = 1 << 12  # characters that are encoded at once where it makes no difference; more leave a CPU's cache
 _NEWLINE = b"\n"
+_BETWEEN_LINES = re.compile(r"(?<=\S)\n(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,32 @@ class Vocabulary:
             document += _NEWLINE
         if not self.strict:
             return np.frombuffer(document, np.uint8)
-        pieces = [piece.decode() for piece in cut(document, PIECE)]
-        ids: list[int] = []
-        for encoded in self._library.encode_batch_fast(pieces, add_special_tokens=False):
-            ids.extend(encoded.ids)
-        if ends and self.end is not None:
-            ids.append(self.end)
-        return np.array(ids, np.uint32)
+        found = []
+        for piece in cut(document, PIECE):
+            lines = between_lines(piece.decode(), LINES) if self._splits_at_lines else [piece.decode()]
+            ids: list[int] = []
+            for encoded in self._library.encode_batch_fast(lines, add_special_tokens=False):
+                ids.extend(encoded.ids)
+            found.append(np.array(ids, np.uint32))
+        found.append(np.array([self.end] if ends and self.end is not None else [], np.uint32))
+        return np.concatenate(found)
+
+    @cached_property
+    def _splits_at_lines(self) -> bool:
+        """Whether a text gives the same ids in pieces: GPT-2's own splitting has a newline between two words alone."""
+        definition = json.loads(self.definition)
+        splitting = definition.get("pre_tokenizer") or {}
+        return (
+            splitting.get("type") == "ByteLevel"
+            and splitting.get("use_regex", True)
+            and not splitting.get("add_prefix_space", True)
+            and definition.get("normalizer") is None
+            and definition.get("model", {}).get("type") == "BPE"
+            and not any(
+                token.get("lstrip") or token.get("rstrip") or "\n" in token["content"]
+                for token in definition.get("added_tokens") or []
+            )
+        )
 
     @cached_property
     def _library(self) -> Any:
@@ -113,6 +135,15 @@ def cut(text: bytes, size: int) -> list[bytes]:
         pieces.append(text[at:end])
         at = end
     return pieces
+
+
+def between_lines(text: str, size: int) -> list[str]:
+    """Pieces of at least `size` characters, cut behind newlines that stand alone, with blanks on neither side."""
+    pieces, at = [], 0
+    while found := _BETWEEN_LINES.search(text, at + size):
+        pieces.append(text[at : found.end()])
+        at = found.end()
+    return [*pieces, text[at:]]
 
 
 def given(choice: str) -> Vocabulary:

@@ -115,6 +115,23 @@ def test_an_export_with_adapters_is_what_peft_merges(runs: dict[str, Path], base
     assert small < 0.1 * full
 
 
+def test_a_full_export_has_the_logits_of_the_weights_that_were_trained(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Those of the last checkpoint, read by PyTorch's own program, in transformers' own model."""
+    import torch
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    export = runs["full"] / "export"
+    dcp_to_torch_save(runs["full"] / "checkpoints" / "step-000024", tmp_path / "state.pt")
+    trained = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(export))
+    lacking = trained.load_state_dict(torch.load(tmp_path / "state.pt")["model"], strict=False)
+    assert not lacking.unexpected_keys
+    assert set(lacking.missing_keys) <= {"lm_head.weight"}  # tied
+    apart = float((logits(AutoModelForCausalLM.from_pretrained(export)) - logits(trained)).abs().max())
+    print(f"logits within {apart:.1e} of those that were trained")
+    assert apart < 1e-5
+
+
 @pytest.mark.parametrize("name", ["full", "lora"])
 def test_an_export_has_the_loss_of_the_run(
     name: str, runs: dict[str, Path], chats: Path, trainers: Trainers, tmp_path: Path
@@ -139,6 +156,7 @@ def test_adapters_go_on_bit_equal_and_on_another_mesh(
         ("same", 2, []),
         ("tp", 4, ["--tp", "2", "--replicate", "2"]),
         ("context", 2, ["--context-parallel", "2"]),
+        ("copies", 2, ["--replicate", "2"]),
     )
     for name, ranks, mesh in meshes:
         out = tmp_path / name

@@ -29,6 +29,7 @@ MESHES = {
     "one": (1, []),
     "fsdp": (4, []),
     "hsdp": (4, ["--replicate", "2"]),
+    "copies": (4, ["--replicate", "4", "--micro-batch", "1"]),
     "fsdp-tp": (4, ["--tp", "2", "--ac", "full"]),
     "context-tp": (4, ["--context-parallel", "2", "--tp", "2", "--ac", "selective"]),
 }
@@ -143,19 +144,24 @@ def test_the_export_has_the_same_logits(runs: dict[str, Path], trainers: Trainer
     assert not (tmp_path / "result.json").exists()
 
 
-@pytest.mark.parametrize(("ranks", "mesh"), [(4, []), (2, []), (4, ["--tp", "2"])], ids=str)
+@pytest.mark.parametrize(
+    ("name", "ranks", "mesh"),
+    [("fsdp", 4, []), ("fsdp", 2, []), ("fsdp", 4, ["--tp", "2"]), ("fsdp", 2, ["--replicate", "2"]),
+     ("copies", *MESHES["copies"]), ("copies", 2, [])],
+    ids=str,
+)  # fmt: skip
 def test_a_checkpoint_of_four_ranks_goes_on_anywhere(
-    trainers: Trainers, runs: dict[str, Path], base: Path, tmp_path: Path, ranks: int, mesh: list[str]
+    trainers: Trainers, runs: dict[str, Path], base: Path, tmp_path: Path, name: str, ranks: int, mesh: list[str]
 ) -> None:
-    start = runs["fsdp"] / "checkpoints" / "step-000010"
+    start = runs[name] / "checkpoints" / "step-000010"
     argv = [*lm.SETTINGS, *mesh, "--model", str(base), "--init", str(base), "--out", str(tmp_path / "out")]
     printed = lm.run(
         trainers, ranks, [*argv, "--resume", str(start), "--export", str(tmp_path / "export")], tmp_path / "logs"
     )
     assert f"going on from {start} after step 10" in printed
-    assert apart(tmp_path / "export", runs["fsdp"] / "export") < 1e-5
-    if (ranks, mesh) == MESHES["fsdp"]:
-        assert lm.result(tmp_path / "out")["params_sha256"] == lm.result(runs["fsdp"])["params_sha256"]
+    assert apart(tmp_path / "export", runs[name] / "export") < 1e-5
+    if (ranks, mesh) == MESHES[name]:
+        assert lm.result(tmp_path / "out")["params_sha256"] == lm.result(runs[name])["params_sha256"]
 
 
 def test_a_checkpoint_of_four_ranks_goes_on_as_two_nodes_of_four(

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.train import lm
+from tests.integration.train.test_launched import ends, launch
 from tests.integration.train.test_lm import apart
+from tests.support.ports import free_port
 from tests.support.trainers import Trainers
 
 pytestmark = pytest.mark.needs("torch")
@@ -52,3 +54,36 @@ def test_bf16_learns_as_fp32_does_and_goes_on_bit_equal(trainers: Trainers, tmp_
         trainers, 2, [*argv, "--dtype", "bf16", "--out", str(tmp_path / "on"), "--resume", start], tmp_path / "on.logs"
     )
     assert lm.result(tmp_path / "on")["params_sha256"] == rounded["params_sha256"]
+
+
+@pytest.mark.needs("compiler")
+@pytest.mark.timeout(400)
+def test_compiled_blocks_compute_what_others_do(trainers: Trainers, tmp_path: Path) -> None:
+    """Without a compiler it is one line, before the model is built."""
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(lm.config(num_hidden_layers=1)))
+    argv = [*lm.SETTINGS, "--steps", "6", "--model", str(folder)]
+    plain = ["--out", str(tmp_path / "plain"), "--export", str(tmp_path / "plain" / "export")]
+    lm.run(trainers, 2, [*argv, *plain], tmp_path / "plain.logs")
+    # Not forked: there warnings are errors, also those that the compiler meets and hides.
+    words = [*argv, "--compile", "--export", str(tmp_path / "compiled" / "export")]
+    launchers = launch(1, 2, free_port(), tmp_path / "compiled", "lm", words)
+    try:
+        codes, output = ends(launchers)
+    finally:
+        for launcher in launchers:
+            launcher.kill()
+            launcher.communicate()
+    assert codes == [0], output
+    assert "arning" not in output
+    assert lm.result(tmp_path / "compiled")["options"]["compile"] is True
+    assert lm.result(tmp_path / "compiled")["params_sha256"] != lm.result(tmp_path / "plain")["params_sha256"]
+    assert apart(tmp_path / "compiled" / "export", tmp_path / "plain" / "export") < 1e-5
+
+    argv += ["--compile", "--out", str(tmp_path / "none")]
+    ranks = lm.start(trainers, 2, argv, tmp_path / "none.logs", CXX="no-such-compiler")
+    assert [rank.wait() for rank in ranks] == [78, 78]
+    (line,) = ranks[0].output.splitlines()
+    assert line.startswith("error: --compile: there is no no-such-compiler here, which torch.compile calls; install it")
+    assert not (tmp_path / "none").exists()

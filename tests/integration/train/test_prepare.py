@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from stackctl.engines.process import find
 from stackrt.train.shards import Shards
 from tests.commands import ROOT, Stackctl
 from tests.support.trainers import Trainers, environment
@@ -108,11 +109,23 @@ def test_two_nodes_in_compose_write_the_bytes_of_one(
     assert content(out / "shards") == content(whole)
 
 
-@pytest.mark.needs("spark")
-@pytest.mark.timeout(300)
-def test_spark_writes_the_same_bytes(data: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with pyspark: 430 MB to download, once, as uv keeps what it builds of it, and links that later."""
+    folder = tmp_path_factory.mktemp("spark")
+    uv = find("uv")
+    assert uv
+    options = ["--no-deps", "--require-hashes", "--target", str(folder), "--python", sys.executable]
+    subprocess.run([uv, "pip", "install", "--quiet", *options, "-r", str(ROOT / "locks" / "spark.txt")], check=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.needs("java", "index")
+@pytest.mark.timeout(900)  # a new machine downloads Spark first
+def test_spark_writes_the_same_bytes(data: Path, whole: Path, spark: Path, tmp_path: Path) -> None:
     program = ROOT / "docs" / "examples" / "spark" / "prepare.py"
-    paths = os.pathsep.join(filter(None, (str(ROOT / "images"), os.environ.get("PYTHONPATH"))))
+    paths = os.pathsep.join(filter(None, (str(ROOT / "images"), str(spark), os.environ.get("PYTHONPATH"))))
     env = environment(PYTHONPATH=paths, PYSPARK_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1")
     command = [sys.executable, str(program), "--data", str(data), "--to", str(tmp_path / "shards"), *OPTIONS]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False)

@@ -128,3 +128,22 @@ def test_packed_files_in_a_folder_are_told_of(
         (tmp_path / name).write_text("a text\n")
     assert prepare.main(["--data", str(tmp_path), "--to", str(tmp_path / "to")]) == 0
     assert f"2 packed files are not read, the first is {tmp_path / 'b.jsonl.gz'}; unpack" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_a_wrong_option_leaves_nothing_behind(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command with the right option is not refused for what the wrong one left."""
+    for variable in ("RANK", "WORLD_SIZE", "STACK_OUT"):
+        monkeypatch.delenv(variable, raising=False)
+    data, tokenizer = tmp_path / name, tmp_path / "tokenizer.json"
+    tokenizer.write_text(vocabulary.train_bpe(b"one two", 260))
+    is_text = name == "a.txt"
+    data.write_bytes("déjà vu\n".encode("latin-1") if is_text else b'{"body": "one"}\n')
+    wrong, right = (["--tokenizer", str(tokenizer)], []) if is_text else (["--field", "txt"], ["--field", "body"])
+    words = ["--data", str(data), "--to", str(tmp_path / "shards")]
+    assert prepare.main([*words, *wrong]) == BadInputError.exit_code
+    assert ("not UTF-8" if is_text else "has no 'txt'; it has body: name one with --field") in capsys.readouterr().err
+    assert not (tmp_path / "shards").exists()
+    assert prepare.main([*words, *right]) == 0

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,48 @@ def test_a_learned_one_is_gpt_s(definition: str) -> None:
     assert BpeTokenizer(definition).decode(ids) == TEXT
     assert learned.size == BpeTokenizer(definition).size <= 300
     assert learned.describe()["name"] == "bpe-" + learned.sha256[:16]
+
+
+BLANKS = "a\n\n\nb\n c \nd\u3000\ne\u00a0\n\u2003f\r\ng's\n'tis.\n\n\t\n(x)\n1\n日\n本\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_lines_in_pieces_give_the_same_ids(definition: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks beside a newline belong to it, and stay with it."""
+    text = TEXT + BLANKS * 9
+    pieces = vocabulary.between_lines(text, size)
+    assert "".join(pieces) == text
+    assert len(pieces) > 20
+    monkeypatch.setattr(vocabulary, "LINES", size)
+    assert learned_ids(definition, text) == library(definition).encode(text).ids
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}},
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}},
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}},
+    ],
+    ids=["normalizer", "prefix", "no splitting"],
+)
+def test_others_get_their_text_as_it_is(
+    definition: str, changed: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = json.dumps(json.loads(definition) | changed)
+    monkeypatch.setattr(vocabulary, "LINES", 5)
+    assert learned_ids(other, TEXT) == library(other).encode(TEXT).ids
+
+
+def learned_ids(definition: str, text: str) -> list[int]:
+    ids: list[int] = vocabulary.Vocabulary(vocabulary.LEARNED, definition).encode(text.encode()).tolist()
+    return ids
+
+
+def library(definition: str) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(definition)
 
 
 @pytest.mark.parametrize("how", ["text", "dictionary", "map"])
