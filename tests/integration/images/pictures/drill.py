@@ -171,7 +171,7 @@ def drill() -> str:
             code = attempt.code
             if code:
                 assert killing, attempt.said()
-                assert "SIGKILL" in attempt.said(), attempt.said()
+                assert "SIGKILL" in attempt.log.read_text(), attempt.said()  # ahead of what the others say, maybe
                 landed["after a checkpoint" if found != before else "before one"] += 1
                 print(f"kill {landed.total()}, {time.monotonic() - BEGAN:.0f} s", file=sys.stderr, flush=True)
         wanted, got = finished(ROOT / "whole"), finished(out)
