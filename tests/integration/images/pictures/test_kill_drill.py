@@ -1,6 +1,6 @@
 """kill -9 of random ranks at random moments: each next attempt goes on, and ends as if nothing had been, to the bit.
 
-`STACK_TEST_KILLS` sets how often; docs/tensorflow.md has the command, and `keras` its own drill in `test_keras.py`.
+`STACK_TEST_KILLS` sets how often; docs/testing.md has the command, and `keras` its own drill in `test_keras.py`.
 """
 
 from __future__ import annotations
