@@ -76,7 +76,7 @@ def test_a_run_that_lost_a_rank_resumes_from_its_state(
 def test_a_trainer_goes_on_with_the_ranks_that_are_left(built: Build, out: Path, name: str, trainer: str) -> None:
     words = ("--steps", "1000", "--checkpoint-every", "10", "--log-every", "1000")
     command = ("python", "-P", "-m", f"stackrt.train.{trainer}", *words)
-    done = elastic(built(name), out, *command, before="python kills.py one 1 &")
+    done = elastic(built(name), out, *command, before="python kill_rank.py 1 &")
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((out / "result.json").read_text())
     assert (result["world_size"], result["steps"]) == (1, 1000), done.stdout + done.stderr

@@ -17,7 +17,7 @@ from stackrt.keras.__main__ import main
 # Dropout draws from generators whose state is part of a checkpoint, and early stopping counts over the breaks.
 WORDS = ["--devices", "2", "--dropout", "0.3", "--warmup", "5", "--patience", "10", "--epochs", "12"]
 WORDS += ["--batch-size", "352"]
-PATIENCE = 300.0
+PATIENCE = 900.0
 
 
 class Training:
@@ -99,5 +99,6 @@ while kills < int(sys.argv[1]):
         if training.end(0, -signal.SIGKILL) == 0:
             break
         kills += 1
+        print(f"kill {kills}", file=sys.stderr, flush=True)
     assert finished(out) == unbroken, f"chain {chain}, kill {kills}: {training.log.read_text()[-3000:]}"
 print(json.dumps({"kills": kills, "chains": chain, "stopped_at": at}))

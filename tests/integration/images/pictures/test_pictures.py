@@ -1,4 +1,4 @@
-"""Trainers of pictures in their images: a real set, stopping and going on, kills, tensorflow-datasets."""
+"""Trainers of pictures in their images: a real set, stopping and going on, tensorflow-datasets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(1800)]
 
 SCRIPTS = Path(__file__).parent
 Build = Callable[[str], str]
-KILLS = int(os.environ.get("STACK_TEST_KILLS", "2"))
-"""Of each drill; 50 take half an hour."""
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +80,22 @@ def test_keras_learns_fashion_mnist(built: Build, stackctl: Stackctl, sets: Path
     assert abs(result["validation_accuracy"] - result["accuracy"]) < 0.03
 
 
-def test_kills_at_random_moments_end_bit_equal(built: Build, tmp_path: Path) -> None:
-    words = ("--steps", "40", "--checkpoint-every", "4", "--log-every", "1", "--keep", "3")
-    drill = ("python", "/workspace/drill.py", "stackrt.train.cnn", str(KILLS), "7", *words)
-    said = json.loads(in_image(built("tensorflow"), tmp_path, *drill, scripts=SCRIPTS, timeout=900 + 60 * KILLS))
-    assert said["killed"] == KILLS
-    whole, broken = said["results"]
-    assert broken["resumed_from"]
-    for name in ("params_sha256", "accuracy", "validation_accuracy", "first_train_loss", "last_train_loss"):
-        assert broken[name] == whole[name]
-    assert said["losses"][0] == said["losses"][1]
+@pytest.mark.needs("index")
+@pytest.mark.parametrize(
+    ("workload", "name"), [("horovod-torch", "horovod-pytorch"), ("horovod-tf", "horovod-tensorflow")]
+)
+def test_horovod_learns_fashion_mnist(
+    built: Build, stackctl: Stackctl, sets: Path, tmp_path: Path, workload: str, name: str
+) -> None:
+    built(name)
+    words = ("run", workload, "--procs", "2", "--on", "compose", "--out", str(tmp_path / "out"), "--")
+    learning = ("--data", "fashion-mnist", "--steps", "400", "--lr", "0.05", "--schedule", "cosine")
+    done = stackctl(*words, *learning, env={"STACK_DATA": str(sets)}, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (result["data"], result["world_size"]) == ("fashion-mnist", 2)
+    assert result["accuracy"] >= 0.84
+    assert abs(result["validation_accuracy"] - result["accuracy"]) < 0.03
 
 
 def test_a_set_of_tensorflow_datasets(built: Build, tmp_path: Path) -> None:
