@@ -47,6 +47,8 @@ class JobCommand(Sectioned):
     def invoke(self, ctx: click.Context) -> Any:
         """As click's; a value of the job file that a check refuses is told with its line."""
         try:
+            for option in self.params:
+                not_empty(ctx, option, ctx.params.get(str(option.name)))
             return super().invoke(ctx)
         except InvalidInput as error:
             if JOB_FILE in ctx.meta:
@@ -58,6 +60,17 @@ class JobCommand(Sectioned):
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """The usage line, with what may follow `--`."""
         return [*super().collect_usage_pieces(ctx), "[-- ARGS…]"]
+
+
+def not_empty(_ctx: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Refuse an empty text, as `--queue "$QUEUE"` gives where that is not set: it would count as not given.
+
+    Raises:
+        InvalidInput: It is empty.
+    """
+    if value == "":
+        raise InvalidInput("is empty", where=option.opts[-1], hint="leave it out, or give a value")
+    return value
 
 
 def rest() -> tuple[str, ...]:
@@ -134,8 +147,12 @@ def job_options(command: F) -> F:
 
 
 _CLUSTER_OPTIONS = (
-    click.option("-n", "--namespace", metavar="NAME", help="Namespace. [default: the kubeconfig's]"),
-    click.option("--context", metavar="NAME", help="Context of the kubeconfig. [default: the current one]"),
+    click.option(
+        "-n", "--namespace", callback=not_empty, metavar="NAME", help="Namespace. [default: the kubeconfig's]"
+    ),
+    click.option(
+        "--context", callback=not_empty, metavar="NAME", help="Context of the kubeconfig. [default: the current one]"
+    ),
 )
 
 

@@ -83,8 +83,8 @@ def run(
     else:
         backend = backend or "local"
         run_name = name or options.free_name(words)
-        folder = _folder(run_name, out)
         job = options.job(words, run_name, given, containers=backends.row(backend).containers)
+        folder = _folder(run_name, out)
     workdir = _workdir(folder) if resume else _here()
     asked = Request(job=job, folder=folder, workdir=workdir, port=port, resume=resume, quiet=as_json)
     if dry_run:
@@ -108,9 +108,6 @@ def run(
 
 def _folder(name: str | None, out: str | None) -> Path:
     """The run's folder: --out, or the name's in the run store."""
-    for option, value in (("--out", out), ("--name", name)):
-        if value == "":
-            raise InvalidInput("must not be empty", where=option)
     if out:
         return Path(out).absolute()
     if name:

@@ -171,11 +171,17 @@ def check_text(words: Sequence[str]) -> None:
         InvalidInput: It holds bytes that are not UTF-8, as names of old files do; processes take them as they are.
     """
     for word in words:
-        try:
-            word.encode()
-        except UnicodeEncodeError:
+        if not _is_text(word):
             shown = word.encode(errors="surrogateescape").decode(errors="replace")
-            raise InvalidInput("is not UTF-8, and manifests are", where=shown, hint="rename that file") from None
+            raise InvalidInput("is not UTF-8, and manifests are", where=shown, hint="rename that file")
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def launcher(python: str, job: Job) -> tuple[str, ...]:
@@ -242,6 +248,6 @@ def _checked_env(env: Mapping[str, str], *, text: bool = True) -> dict[str, str]
             )
         if "\0" in value:
             raise InvalidInput("a value cannot hold a zero byte", where=f"--env {key}")
-        if text:
-            check_text([value])
+        if text and not _is_text(value):
+            raise InvalidInput("its value is not UTF-8, and job files and manifests are", where=f"--env {key}")
     return dict(env)

@@ -75,7 +75,7 @@ def read(path: Path, keys: Mapping[str, Key], elsewhere: Mapping[str, str]) -> t
     """
     where = f"--file {path}"
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
         hint = "to follow the logs there is --follow" if not path.suffix else ""
         raise InvalidInput(f"cannot be read: {error.strerror}", where=where, hint=hint) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from stackctl.engines import kubeconfig
@@ -12,15 +13,21 @@ from stackctl.runs.backends.base import Where
 from stackctl.runs.handle import NoSuchRun, RunHandle, Tell
 from stackctl.runs.store import Record, is_of_a_cluster
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+"""What may be the name of a run, whoever has made it: neither a path, nor nothing."""
+
 
 def find(name: str, where: Where, tell: Tell) -> RunHandle:
     """A run by its name: of the store, or of the cluster that is named or in force.
 
     Raises:
         NoSuchRun: There is none.
-        InvalidInput: The store has one, and its record cannot be read; or several, and none is chosen.
+        InvalidInput: No run can have that name; the store has one, and its record cannot be read; or several, and none
+            is chosen.
         StackError: The store has none, and the cluster cannot be asked.
     """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput("is not the name of a run", where=repr(name), hint="`stackctl list` shows the runs")
     home = store.home(os.environ)
     here = store.find_record(home / name)
     if here and not is_of_a_cluster(here) and not where.named:

@@ -21,7 +21,15 @@ Rule = tuple[str, bool, str]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose usage error is one line, and appears once, not once a rank."""
+    """An argparse parser whose usage error is one line, and appears once, not once a rank.
+
+    An empty word, as `--export "$FOLDER"` gives where that is not set, would mean no export, or the working folder.
+    """
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:  # of what is given, not of defaults
+        if "" in arg_strings:
+            raise argparse.ArgumentError(action, "is empty; give a value, or leave it out")
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end."""

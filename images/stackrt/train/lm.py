@@ -196,7 +196,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             say(f"output  {o.out}" + (f", going on from {resumed.path} after step {start}" if resumed else ""))
             if not sharing:
                 say("note    the nodes do not share --out, so no checkpoints are written: give the run a volume "
-                    "(stackctl submit --claim)")  # fmt: skip
+                    "(stackctl submit --volume)")  # fmt: skip
 
     def told(saved: sharded.Saved | None) -> dict[str, Any]:
         """Say how a save ended; what of it goes into the next row of metrics."""

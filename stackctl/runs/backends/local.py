@@ -49,7 +49,7 @@ class Local(Foreground):
         env = engine.environment(job.command[0] if not job.workload else "", tell)
         _need_packages(job)
         if not engine.has_program(job.command[0], job.env.get("PATH", env["PATH"]), workdir):
-            raise InvalidInput(f"there is no program {job.command[0]!r} here", hint="check the command behind `--`")
+            raise _no_program(job.command[0], workdir)
         gpus = engine.gpu_ids(job.nodes * job.gpus)
         env |= {"PWD": str(workdir), "STACK_TOKEN": new_token()}
         with (
@@ -77,6 +77,15 @@ class Local(Foreground):
 
 _IN_IMAGES = ("tensorflow", "tf_keras", "horovod")
 """What workloads need, and no lock of ours installs beside stackctl."""
+
+
+def _no_program(name: str, workdir: Path) -> InvalidInput:
+    """What is wrong with a command that starts nothing; torchrun takes a script in the place of a program."""
+    if not (workdir / name).is_file():
+        return InvalidInput(f"there is no program {name!r} here", hint="check the command behind `--`")
+    program = "python" if name.endswith(".py") else "sh"
+    hint = f"name the program that runs it, as in `-- {program} {name}`"
+    return InvalidInput(f"{name!r} is a file here, and no program", hint=hint)
 
 
 def _need_packages(job: Job) -> None:

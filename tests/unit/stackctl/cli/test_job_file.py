@@ -186,6 +186,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_bytes(b"name = '\xff'\n")
     with pytest.raises(InvalidInput, match="is not UTF-8"):
         parsed("submit", "-f", str(tmp_path / "job.toml"))
+    (tmp_path / "job.toml").write_bytes(b"\xef\xbb\xbfnodes = 2\r\n")  # as Windows' editors write it
+    assert parsed("submit", "-f", str(tmp_path / "job.toml")).params["nodes"] == 2
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     [
         ("submit", "gpus = 0\nnodes = 0\n", "job.toml:2: nodes 0: must be from 1"),
         ("submit", "[label]\n'job-name' = 'x'\n", "job.toml:1: label job-name=x"),
+        ("submit", "gpus = 1\nqueue = ''\n", "job.toml:2: queue: is empty"),
         ("submit", "volume = ['data:/dev']\n", "job.toml:1: volume data:/dev"),
         ("run", "port = 99999\n", "job.toml:1: port: must be from 1 to 65,535, and not 99999"),
     ],

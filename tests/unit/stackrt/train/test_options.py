@@ -97,6 +97,15 @@ def test_usage_errors_are_argparse_s_and_come_from_rank_0_only(
         assert bool(capsys.readouterr().err) == (rank == "0")
 
 
+@pytest.mark.parametrize("words", [["--export", ""], ["--export="], ["--out", "", "--steps", "3"], ["--data", "a", ""]])
+def test_an_empty_value_is_none(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As of a variable that is not set: no export, or all into the working folder."""
+    with pytest.raises(SystemExit) as caught:
+        parse(words)
+    assert caught.value.code == 2
+    assert f"argument {words[0].rstrip('=')}: is empty" in capsys.readouterr().err
+
+
 def test_help_names_every_option_and_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(["--help"])
