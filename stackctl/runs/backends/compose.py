@@ -111,7 +111,8 @@ def _need(image: str, name: str) -> ImageInfo:
     docker.require("compose")
     info = docker.image(image)
     if info is None:
-        hint = f"get it with `docker pull {image}`" if image == name else f"build it: `stackctl build {name}`"
+        build = f"build it: `stackctl build {name} --variant {image.rpartition(':')[2]}`"
+        hint = f"get it with `docker pull {image}`" if image == name else build
         raise MissingHere(f"there is no image {image} here", hint=hint)
     return info
 
