@@ -60,12 +60,16 @@ class BpeTokenizer:
         self.size = vocabulary.ids_of(self._library)
 
     def encode(self, text: bytes) -> Tensor:
-        """Token ids of a UTF-8 text, int32 of shape [tokens]."""
-        lines = text.decode("utf-8", errors="replace").splitlines(keepends=True)
-        ids: list[int] = []
-        for line in self._library.encode_batch(lines, add_special_tokens=False):
-            ids.extend(line.ids)
-        return torch.tensor(ids, dtype=torch.int32)
+        """Token ids of a UTF-8 text, int32 of shape [tokens]: those of `prepare`, and of the text as a whole.
+
+        Line by line there would be others: many tokenizers have tokens for ends of lines, or put a space before a text.
+        """
+        whole = text.decode("utf-8", errors="replace").encode()
+        parts = [torch.zeros(0, dtype=torch.int32)]
+        for piece in vocabulary.cut(whole, vocabulary.PIECE):  # the library takes a hundred bytes for each token
+            (found,) = self._library.encode_batch_fast([piece.decode()], add_special_tokens=False)
+            parts.append(torch.tensor(found.ids, dtype=torch.int32))
+        return torch.cat(parts)
 
     def encode_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids of a text, and from where to where in it each reaches, in characters."""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from stackrt.train import text as texts
+from stackrt.train import vocabulary
 from stackrt.train.command_line import DEFAULT_TEXT
 from stackrt.train.errors import BadInputError
 
@@ -33,6 +34,25 @@ def test_bpe_round_trips_shortens_and_is_reproducible() -> None:
     assert tokenizer.decode(tokens.tolist()) == SENTENCES
     unseen = "zebra Ω 🦓\r\n\x0btab\t"
     assert tokenizer.decode(tokenizer.encode(unseen.encode()).tolist()) == unseen
+
+
+@pytest.mark.parametrize("kind", ["ends of lines", "a space first", "ours"])
+def test_a_text_has_the_tokens_that_it_has_as_a_whole(kind: str) -> None:
+    """And the last of its lines no others than the first: as transformers gives, `prepare` makes and a server reads."""
+    poem = "The first line,\n\nthe second one.\n\n\n  The third:\r\nça va?\x0b\u2028End" * 30
+    if kind == "ours":
+        library = Tokenizer.from_str(texts.train_bpe(poem.encode(), 300))
+    else:
+        library = Tokenizer(models.BPE())
+        library.pre_tokenizer = pre_tokenizers.Metaspace()
+        if kind == "ends of lines":
+            split = pre_tokenizers.Split(Regex(r"\p{L}+|[^\s\p{L}]+[\r\n]*|\s*[\r\n]+|\s+"), "isolated")
+            library.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(use_regex=False)])
+        library.train_from_iterator([poem], trainers.BpeTrainer(vocab_size=200, show_progress=False))
+    found = texts.BpeTokenizer(library.to_str()).encode(poem.encode()).tolist()
+    assert found == library.encode(poem, add_special_tokens=False).ids
+    prepared = vocabulary.Vocabulary("tokenizers", library.to_str())
+    assert found == prepared.encode(poem.encode(), ends=False).tolist()
 
 
 def test_a_tokenizer_that_was_saved_to_cut_and_pad_does_neither() -> None:
