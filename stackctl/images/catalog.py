@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -25,6 +26,23 @@ BASES_LOCK = "bases.toml"
 
 PREFIX = "stack-"
 """What image names start with, unless STACK_IMAGE_PREFIX says otherwise (`registry.example/team/stack-`)."""
+
+
+_START = re.compile(r"([A-Za-z0-9.-]+(:[0-9]+)?/)?([a-z0-9._-]+/)*[a-z0-9._-]*")
+"""Of an image's name: a registry may have capitals, and nothing else."""
+
+
+def prefix_of(env: Mapping[str, str]) -> str:
+    """What image names start with.
+
+    Raises:
+        InvalidInput: No image's name starts so.
+    """
+    prefix = env.get("STACK_IMAGE_PREFIX", PREFIX)
+    if not _START.fullmatch(prefix):
+        said = "no image's name starts so: lower-case letters, digits, dots and dashes, and no https://"
+        raise InvalidInput(said, where=f"STACK_IMAGE_PREFIX={prefix}", hint="as registry.example/team/stack-")
+    return prefix
 
 
 class Catalog(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from stackctl.errors import InvalidInput
-from stackctl.images.catalog import PREFIX, Target
+from stackctl.images.catalog import PREFIX, Target, prefix_of
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
@@ -46,7 +46,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         torch_index=_without_password(env, "STACK_TORCH_INDEX"),
         apt_mirror=(_without_password(env, "STACK_APT_MIRROR") or "").rstrip("/"),
         base_registry=(_without_password(env, "STACK_BASE_REGISTRY") or "").rstrip("/"),
-        image_prefix=env.get("STACK_IMAGE_PREFIX", PREFIX),
+        image_prefix=prefix_of(env),
         proxies={key: env[key] for key in PROXIES if env.get(key)},
     )
 

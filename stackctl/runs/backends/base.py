@@ -181,5 +181,4 @@ def variant_of(image: str, *, gpus: bool) -> str:
     rows = catalog.load()
     if image not in rows.images:
         return image
-    prefix = os.environ.get("STACK_IMAGE_PREFIX", catalog.PREFIX)
-    return catalog.targets(rows, image, "cuda" if gpus else "cpu", prefix)[0].tag
+    return catalog.targets(rows, image, "cuda" if gpus else "cpu", catalog.prefix_of(os.environ))[0].tag

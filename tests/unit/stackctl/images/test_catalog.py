@@ -42,6 +42,17 @@ def parse(text: str) -> catalog.Catalog:
     return catalog.parse(tomllib.loads(text), "catalog.toml")
 
 
+@pytest.mark.parametrize("prefix", ["", "stack-", "registry.example/team/stack-", "Registry.example:5000/stack-", "a/"])
+def test_what_an_image_s_name_may_start_with(prefix: str) -> None:
+    assert catalog.prefix_of({"STACK_IMAGE_PREFIX": prefix}) == prefix
+
+
+@pytest.mark.parametrize("prefix", ["Mine-", "https://registry.example/stack-", "a b/", "registry.example/Team/", "/a"])
+def test_what_it_may_not(prefix: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^STACK_IMAGE_PREFIX={prefix}: no image's name starts so"):
+        catalog.prefix_of({"STACK_IMAGE_PREFIX": prefix})
+
+
 def test_the_catalog_of_the_stack_is_valid() -> None:
     rows = catalog.load()
     assert {target.key for target in catalog.targets(rows)} >= {
