@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from stackctl.errors import NameTaken
+from stackctl.errors import MissingHere, NameTaken
 from stackctl.runs import store
 from stackctl.runs.store import SEPARATOR, Record, is_of_a_cluster
 
@@ -58,6 +58,9 @@ def _folders(home: Path, name: str) -> list[Path]:
         names = os.listdir(home)  # noqa: PTH208 - a store may hold thousands
     except FileNotFoundError:
         return []
+    except OSError as error:  # as of a user whose HOME is another's
+        hint = "STACK_RUNS names another folder for runs"
+        raise MissingHere(f"cannot be read: {error.strerror}", where=str(home), hint=hint) from None
     return [home / row for row in sorted(names) if row.partition(SEPARATOR)[0] == name]
 
 

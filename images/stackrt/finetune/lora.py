@@ -19,7 +19,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, Ro
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import ALL_LINEAR, Options
 from stackrt.train.ranks import Ranks
-from stackrt.train.report import writing
+from stackrt.train.report import write_atomically, writing
 from stackrt.train.text import mix
 
 _NAME = "default"  # peft's name for a model's only adapter
@@ -147,8 +147,6 @@ def export(model: nn.Module, o: Options, ranks: Ranks) -> None:
     Raises:
         TrainerError: The disk is full or failing.
     """
-    from safetensors.torch import save_file
-
     from stackrt.train import weights
 
     parameters = {name: p for name, p in model.named_parameters() if is_adapter(name)}
@@ -159,7 +157,7 @@ def export(model: nn.Module, o: Options, ranks: Ranks) -> None:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 named = {f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": t for name, t in tensors.items()}
-                save_file(named, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+                weights.replace_file(named, folder / "adapter_model.safetensors")
                 _describe(model, o, folder)
 
 
@@ -172,4 +170,4 @@ def _describe(model: nn.Module, o: Options, folder: Path) -> None:
     config.target_modules = sorted({adapter.weight.split(".")[-2] for adapter in adapted})
     values = config.to_dict()
     sets = {key: sorted(value) for key, value in values.items() if isinstance(value, set)}
-    (folder / "adapter_config.json").write_text(json.dumps(values | sets, indent=2, default=str) + "\n")
+    write_atomically(folder / "adapter_config.json", json.dumps(values | sets, indent=2, default=str) + "\n")

@@ -26,10 +26,10 @@ class Parser(argparse.ArgumentParser):
     An empty word, as `--export "$FOLDER"` gives where that is not set, would mean no export, or the working folder.
     """
 
-    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        if not arg_string:
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:  # of what is given, not of defaults
+        if "" in arg_strings:
             raise argparse.ArgumentError(action, "is empty; give a value, or leave it out")
-        return super()._get_value(action, arg_string)
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end."""

@@ -75,6 +75,11 @@ def load(
             f"--vocab-size {vocab_size}: {folder} has tokens of {size:,} kinds; give --vocab-size {size} or more"
         )
     tokenizer = _tokenizer(vocabulary.kept(folder, shards.tokenizer))
+    if tokenizer.size != size:  # as an earlier `prepare` counted, which stored ids beyond as others
+        raise BadInputError(
+            f"--data {folder}: its tokenizer's ids go up to {tokenizer.size - 1:,}, and it was prepared for {size:,} "
+            "kinds; prepare the data again, in an empty folder"
+        )
     wanted = int(shards.tokens * (1 - val_fraction))
     cut = shards.document_start(wanted)
     cut = cut if cut < shards.tokens else wanted  # one long document

@@ -279,6 +279,8 @@ def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:
         BadInputError: There is none, or it is damaged.
     """
     index = read_json(folder / INDEX)
+    if index is None and not folder.is_dir():
+        raise BadInputError(f"{folder}: there is no such folder; name what `prepare --to` made")
     if index is None:
         begun = (folder / RECIPE).exists()
         why = "prepared in part; run the same `prepare` again" if begun else "no prepared data; run `prepare --to` it"

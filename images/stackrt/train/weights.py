@@ -266,6 +266,17 @@ def split_by_size(sizes: dict[str, int], most: int) -> list[list[str]]:
     return groups
 
 
+def replace_file(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a file of tensors; an earlier one stays until it is whole.
+
+    Raises:
+        OSError: The disk is full or failing.
+    """
+    part = path.with_name(f".{path.name}.part")
+    _save(tensors, part)
+    part.replace(path)
+
+
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, str(path), metadata={"format": "pt"})

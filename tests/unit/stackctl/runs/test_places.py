@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.errors import NameTaken
+from stackctl.errors import MissingHere, NameTaken
 from stackctl.jobs import job as jobs
 from stackctl.runs import places, store
 from stackctl.runs.store import Record
@@ -74,3 +74,9 @@ def test_a_run_of_this_machine_keeps_its_name(tmp_path: Path) -> None:
         places.free_here(tmp_path, "b")
     (tmp_path / "c").mkdir()
     places.free_here(tmp_path, "c")
+
+
+def test_a_store_that_cannot_be_read_says_how_to_have_another(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("no folder")
+    with pytest.raises(MissingHere, match=r"runs: cannot be read: Not a directory\n  STACK_RUNS names another folder"):
+        places.taken(tmp_path / "runs", "a")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
 from stackrt.finetune import lora
-from stackrt.train import mesh, models
-from stackrt.train.errors import BadInputError
+from stackrt.train import mesh, models, ranks, weights
+from stackrt.train.errors import BadInputError, TrainerError
 from stackrt.train.lm_options import Options, parse
 
 pytestmark = pytest.mark.needs("torch")
@@ -90,3 +93,21 @@ def test_a_layer_is_split_as_its_weight_is(monkeypatch: pytest.MonkeyPatch) -> N
     assert styles["mlp.down_proj.base_layer"] == styles["mlp.down_proj.lora_A.default"] == "RowwiseParallel"
     assert "self_attn.q_proj.lora_A.default" not in styles
     assert "mlp.down_proj" not in styles
+
+
+def test_an_earlier_adapter_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted("llama-tiny", "--lora-targets", "q_proj")[0].to_empty(device="cpu")
+    o = options("llama-tiny", "--lora-targets", "q_proj", "--export-adapter", str(tmp_path))
+    rank = ranks.Ranks(0, 0, 1, torch.device("cpu"), None)  # type: ignore[arg-type]
+    lora.export(model, o, rank)
+    earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(earlier) == {"adapter_model.safetensors", "adapter_config.json"}
+
+    def full_disk(_: Any, path: str, **__: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", full_disk)
+    with pytest.raises(TrainerError, match="could not be written: No space left on device"):
+        lora.export(model, o, rank)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == earlier

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stackrt.train import prepare, prepared
+from stackrt.train import prepare, prepared, vocabulary
 from stackrt.train import text as texts
 from stackrt.train.errors import BadInputError
 
@@ -62,3 +62,26 @@ def test_batches_are_the_samples_and_what_follows(folder: Path) -> None:
 def test_what_is_too_short_is_refused(folder: Path) -> None:
     with pytest.raises(BadInputError, match="only 330 validation tokens, and --context 100 needs 401"):
         load(folder, context=100)
+
+
+def test_ids_that_an_earlier_prepare_stored_too_small_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "STACK_OUT"):
+        monkeypatch.delenv(name, raising=False)
+    text, definition = "some words, and some more\n" * 50, tmp_path / "tokenizer.json"
+    content = json.loads(vocabulary.train_bpe(text.encode(), 300))
+    words = content["model"]["vocab"]
+    words[max(words, key=words.__getitem__)] = 70_000
+    definition.write_text(json.dumps(content))
+    (tmp_path / "a.txt").write_text(text)
+    line = ["--data", str(tmp_path / "a.txt"), "--tokenizer", str(definition), "--to"]
+    with monkeypatch.context() as patch:
+        patch.setattr(vocabulary, "ids_of", lambda library: int(library.get_vocab_size()))
+        assert prepare.main([*line, str(tmp_path / "old")]) == 0
+    with pytest.raises(BadInputError, match=r"ids go up to 70,000, and it was prepared for \d+ kinds; prepare"):
+        prepared.load([tmp_path / "old"], 0.2, 4, 100, 10**6)
+    assert prepare.main([*line, str(tmp_path / "new")]) == 0
+    tokenizer, corpus = prepared.load([tmp_path / "new"], 0.2, 4, 100, 10**6)
+    assert tokenizer.size == 70_001
+    assert 70_000 in corpus.train

@@ -179,3 +179,8 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_that_is_not_there_is_called_none(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="absent: there is no such folder"):
+        Shards(tmp_path / "absent")
