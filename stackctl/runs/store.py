@@ -12,6 +12,7 @@ import msgspec
 
 from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs.job import Job, check
+from stackctl.jobs.serving import WORKLOAD
 from stackctl.jobs.via import JOB
 from stackctl.runs.states import State
 
@@ -93,11 +94,10 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
         _put_aside(folder, attempt - 1)
         return attempt
     if file.exists():
-        raise NameTaken(
-            "this folder holds a run",
-            where=str(folder),
-            hint="choose another --name or --out, or go on from its last checkpoint with --resume",
-        )
+        hint = "choose another --name or --out, or go on from its last checkpoint with --resume"
+        if job.workload == WORKLOAD:  # which has neither of the two
+            hint = "choose another --name"
+        raise NameTaken("this folder holds a run", where=str(folder), hint=hint)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput("is there already, and is no run's folder", where=str(folder), hint="choose another --out")
     _make(folder)

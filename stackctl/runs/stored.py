@@ -141,9 +141,12 @@ class StoredRun:
         if record.state == "unknown":
             named = self.folder.parent == store.home(os.environ)
             how = f"--name {self.folder.name}" if named else f"--out {self.folder}"
+            hint = f"go on from its last checkpoint with `stackctl run --resume {how}`"
+            if self._job_is_a_service():
+                hint = "start it again with `stackctl serve`"
             return (
                 f"{self.name}: has ended, and its stackctl could not write down how; its logs are in "
-                f"{self.folder / 'logs'}\n  go on from its last checkpoint with `stackctl run --resume {how}`"
+                f"{self.folder / 'logs'}\n  {hint}"
             )
         result = store.read_json(self.folder / "result.json")
         return summary.text(self.job, record, self.where, self.folder, result)

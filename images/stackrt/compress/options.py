@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.finished import folder
-from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, one_process, refuse
+from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, one_process, refuse, temporary_files
 from stackrt.train.errors import BadInputError
 from stackrt.train.option_table import OptionTable
 
@@ -100,6 +100,7 @@ def parse(argv: Sequence[str]) -> Options:
     o = Options(**{**DEFAULTS, **out, **given, "method": tuple(dict.fromkeys(given.get("method", ("int8",))))})
     check(o, given)
     one_process("compress")
+    temporary_files()
     found = folder.find(o.model)
     if found.kind == "keras" or found.workload in folder.PICTURE_RUNS:
         raise BadInputError(f"--model {o.model}: is a Keras model: use `stackctl run compress-keras`")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stackrt.finished import folder
 from stackrt.pictures import known
-from stackrt.train.command_line import Parser, one_process, refuse
+from stackrt.train.command_line import Parser, one_process, refuse, temporary_files
 
 METHODS = ("tflite", "fp16", "int8-dynamic", "int8")
 
@@ -65,6 +65,7 @@ def parse(argv: Sequence[str]) -> Options:
         ("threads", o.threads >= 0, "must be 0 or more"),
     ])  # fmt: skip
     one_process("compress-keras")
+    temporary_files()
     folder.find(o.model)
     folder.see_that_kept(o.model, o.out, ("original.keras",))
     return o

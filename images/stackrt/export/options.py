@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.finished import folder
-from stackrt.train.command_line import DEFAULT_TEXT, Parser, one_process, refuse
+from stackrt.train.command_line import DEFAULT_TEXT, Parser, one_process, refuse, temporary_files
 from stackrt.train.errors import BadInputError
 
 FORMATS = {
@@ -52,6 +52,7 @@ def parse(argv: Sequence[str]) -> Options:
         ("val_fraction", 0 < o.val_fraction < 1, "must be between 0 and 1, such as 0.05"),
     ])  # fmt: skip
     one_process("export")
+    temporary_files()
     if "tensorrt" in o.to and not importlib.util.find_spec("tensorrt"):
         raise BadInputError(
             "--to tensorrt: the package tensorrt is not installed; it is on NVIDIA's own index, and needs a GPU: "

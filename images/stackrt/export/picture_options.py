@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stackrt.finished import folder
 from stackrt.pictures import known
-from stackrt.train.command_line import Parser, one_process, refuse
+from stackrt.train.command_line import Parser, one_process, refuse, temporary_files
 
 FORMATS = ("savedmodel", "tflite")
 
@@ -77,6 +77,7 @@ def parse(argv: Sequence[str]) -> Options:
         ("name", bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*", o.name)), "may have letters, digits, - _ and ."),
     ])  # fmt: skip
     one_process("export-keras")
+    temporary_files()
     folder.find(o.model)
     folder.see_that_kept(o.model, o.out)
     return o

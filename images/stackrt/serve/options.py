@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from stackrt.train.command_line import Parser, Rule, refuse
+from stackrt.train.command_line import Parser, Rule, refuse, temporary_files
 from stackrt.train.errors import BadInputError
 
 PORT = 8000
@@ -95,6 +95,7 @@ def parse(argv: Sequence[str]) -> Options:
         ("name", not o.name or o.name.isprintable(), "must be one line"),
     ]
     refuse(o, rules)
+    temporary_files()
     token(o.token_file)
     return o
 

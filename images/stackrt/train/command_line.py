@@ -7,6 +7,7 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -105,6 +106,20 @@ def one_process(program: str) -> None:
     """
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise BadInputError(f"{program} is one process: start one rank on one node")
+
+
+def temporary_files() -> None:
+    """See that there is a folder for them: libraries fail without one, in words of their own.
+
+    Raises:
+        BadInputError: None can be written.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise BadInputError(
+            "no folder for temporary files can be written; mount one at /tmp, or name one with TMPDIR"
+        ) from None
 
 
 def flag(name: str) -> str:

@@ -6,8 +6,9 @@ import pytest
 
 from stackctl.engines import compose
 from stackctl.engines.file_lock import held
-from stackctl.errors import MissingHere
+from stackctl.errors import MissingHere, NameTaken
 from stackctl.jobs import job as jobs
+from stackctl.jobs import serving
 from stackctl.runs import store
 from stackctl.runs.backends.compose import Compose
 from stackctl.runs.backends.local import Local
@@ -37,6 +38,18 @@ def test_a_run_is_running_while_its_folder_is_held(tmp_path: Path) -> None:
         assert settled(tmp_path / "a", record) == record
     assert settled(tmp_path / "a", record).state == "unknown"
     assert store.read_record(tmp_path / "a") == settled(tmp_path / "a", record)
+
+
+def test_a_service_has_nothing_to_go_on_from(tmp_path: Path) -> None:
+    service = serving.job("a", "/model", "m", host="127.0.0.1", port=8000, more=[], gpus=0, image=None)
+    store.create(tmp_path / "a", service, resume=False)
+    record = store.Record(name="a", backend="local", attempt=1, started=STARTED)
+    told = Local().stored(tmp_path / "a", record, print).explain().text
+    assert "could not write down how" in told
+    assert told.endswith("start it again with `stackctl serve`")
+    with pytest.raises(NameTaken) as taken:
+        store.create(tmp_path / "a", service, resume=False)
+    assert taken.value.hint == "choose another --name"
 
 
 def test_a_failure_that_was_written_down_is_one(tmp_path: Path) -> None:

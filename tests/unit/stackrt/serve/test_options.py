@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ from stackrt.train.errors import BadInputError
 def test_a_wrong_option_is_one_line(words: list[str], said: str) -> None:
     with pytest.raises(BadInputError, match=said):
         options.parse(["folder", *words])
+
+
+def test_no_folder_for_temporary_files_is_told_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(BadInputError, match="no folder for temporary files can be written; mount one at /tmp"):
+        options.parse([str(tmp_path)])
 
 
 def test_a_token_is_one_word(tmp_path: Path) -> None:
