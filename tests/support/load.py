@@ -17,7 +17,7 @@ Place = Callable[[], tuple[str, int]]
 
 def post(place: tuple[str, int], path: str, row: Any, token: str = "") -> tuple[int, Any]:
     """The status and the answer of one request, on a connection of its own."""
-    connection = http.client.HTTPConnection(*place, timeout=90)
+    connection = http.client.HTTPConnection(*place, timeout=240)
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
     try:
         connection.request("POST", path, json.dumps(row), headers)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stackrt.launch.guard import die_with
+from stackrt.serve import door, guard, memory, options, orders, watch, worker
 from stackrt.serve import found as models
-from stackrt.serve import guard, memory, options, orders, watch, worker
 from stackrt.serve.options import Options
 from stackrt.signals import STOPS, for_rank, handled
 from stackrt.train.errors import BadInputError
@@ -27,7 +27,7 @@ FAILED_STARTS = 3
 """In a row, after which a worker is not started again."""
 LOOK = 0.5
 """Seconds between two looks for an order."""
-KEPT = ("host", "port", "token_file", "orders")
+KEPT = ("host", "port", "door", "token_file", "orders")
 """Options that belong to the service and not to its model: they stay."""
 
 
@@ -76,7 +76,7 @@ class Keeper:
         os.set_blocking(self._heard, False)
         self._rest = b""
         self._arm = die_with(os.getpid())  # a worker that outlived this process would keep the port
-        self._known = orders.given(o.orders) if o.orders else None  # an earlier server's
+        self._known = ""  # the order that was seen last; one that is there already stands
         self._now = self._team(o, model, began)
         self._next: _Team | None = None
         self._leaving: list[_Team] = []
@@ -197,9 +197,9 @@ class Keeper:
         if file is None or self._next or self._stopping or not self._now.whole:
             return
         order = orders.given(file)
-        if order is None or (self._known and order.id == self._known.id):
+        if order is None or order.id == self._known:
             return
-        self._known = order
+        self._known = order.id
         try:
             o, model = self._checked(order)
         except BadInputError as error:
@@ -285,15 +285,6 @@ def listening(o: Options) -> socket.socket:
     """The socket.
 
     Raises:
-        BadInputError: The port is in use, or not ours to take.
+        BadInputError: The port is in use, or not ours to take; or nobody holds it for us.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(o.host, o.port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-    except UnicodeError:
-        raise BadInputError(f"--host {o.host}: is no name of a host") from None
-    except OSError as error:
-        raise worker.taken(o, error) from None
-    return made
+    return door.through(o.door) if o.door else door.bound(o.host, o.port)

@@ -22,6 +22,7 @@ class Options:
     name: str = ""
     host: str = "127.0.0.1"
     port: int = PORT
+    door: str = ""
     workers: int = 1
     device: str = "auto"
     dtype: str = "auto"
@@ -46,6 +47,7 @@ _HELP: dict[str, str] = {
     "name": "the model's name in requests; the folder's by default",
     "host": "the address to listen on",
     "port": "its port; 0 for any that is free",
+    "door": "take the socket from the `python -m stackrt.serve.door` of this name, instead of a port",
     "workers": "processes that answer, each with a copy of the model",
     "device": "auto, cpu or cuda",
     "dtype": "of the weights: auto (as they are saved), float32, bfloat16 or float16",

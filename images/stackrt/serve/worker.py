@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackrt.launch import cpus
-from stackrt.serve import guard
+from stackrt.serve import door, guard
 from stackrt.serve.found import Model
 from stackrt.serve.naming import name_of
 from stackrt.serve.options import Options
 from stackrt.signals import STOPS
-from stackrt.train.errors import BadInputError, TrainerError, complain
+from stackrt.train.errors import TrainerError, complain
 
-LONGEST = 2000
-"""Characters of an error that are told: what is written into a pipe at once must be short to stay whole."""
+LONGEST = 600
+"""Characters of an error that are told: what is written into a pipe at once, as JSON, must be short to stay whole."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _serve(task: Task) -> int:
         task.listening.listen(1024)
     except OSError as error:  # another that began meanwhile was the first to be ready
         close()
-        raise taken(task.o, error) from None
+        raise door.taken(task.o.host, task.o.port, error) from None
     guard.say("ready", model=task.name, kind=task.model.kind, address=f"http://{_bracketed(host)}:{port}",
               seconds=round(time.monotonic() - task.began, 2), worker=os.getpid())  # fmt: skip
     _tell(task)
@@ -88,11 +88,6 @@ def _serve(task: Task) -> int:
     close()
     guard.say("ended", worker=os.getpid())
     return 0
-
-
-def taken(o: Options, error: OSError) -> BadInputError:
-    """The port is in use, or not ours to take."""
-    return BadInputError(f"--host {o.host} --port {o.port}: {error.strerror}; choose another port, 0 for any")
 
 
 def _tell(task: Task, **more: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Clients
+from tests.support.processes import background, children
 from tests.support.served import ROOT, Served, served
 from tests.support.waiting import until
 
@@ -59,3 +60,14 @@ def test_another_model_takes_over_and_what_cannot_be_served_does_not(models: Pat
         assert server.get("/v1/models/digits")["model_version_status"]
         assert server.stop() == 0
     assert not [row for row in server.rows if row["event"] in ("error", "worker-ended")]
+
+
+@pytest.mark.needs("linux")
+def test_a_server_that_still_loads_ends_at_once(models: Path) -> None:
+    argv = [sys.executable, "-P", "-m", "stackrt.serve", str(models / "words"), "--port", "0"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "images")}
+    with background(argv, env=env) as server:
+        until(lambda: children(server.pid), 60)
+        server.terminate()
+        output, _ = server.communicate(timeout=60)
+    assert (server.returncode, output) == (0, "")
