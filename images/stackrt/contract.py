@@ -52,6 +52,9 @@ FACTS = STACK / "image.json"
 """What an image says of itself, written by its build."""
 FACTS_SCHEMA = 1
 
+PACKED = "packed"
+"""The one key of a pod's last message that is too long as it is: base85 of its zlib form."""
+
 LABEL = "io.stackctl."
 """How the labels of our images begin."""
 LOCK_LABEL = f"{LABEL}lock"

@@ -82,6 +82,12 @@ class _PciInfo(ctypes.Structure):
     )
 
 
+class _Memory(ctypes.Structure):
+    """nvmlMemory_t."""
+
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
 class Nvml:
     """NVML's functions; get one from `opened`."""
 
@@ -155,6 +161,13 @@ class Nvml:
                 self._call(f"nvmlDeviceGet{kind}PcieLink{what}", device, ctypes.byref(value))
                 values.append(value.value)
         return values[0], values[1], values[2], values[3]
+
+    def free_memory(self, device: ctypes.c_void_p | None) -> int | None:
+        """Bytes of a GPU's memory that nobody has; None if it is not told."""
+        about = _Memory()
+        if device is None or not self._call("nvmlDeviceGetMemoryInfo", device, ctypes.byref(about)):
+            return None
+        return int(about.free)
 
     def between(self, one: ctypes.c_void_p | None, other: ctypes.c_void_p | None) -> str:
         """What joins two GPUs: `NVLink`, or what they have in common."""

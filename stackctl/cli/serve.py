@@ -84,11 +84,18 @@ def serve(words: tuple[str, ...], where: str, engine: str, as_json: bool, dry_ru
 
 
 def _here(word: str, where: str, engine: str, given: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
+    from stackctl.runs import replacing
+
     model = services.find(word, given["model_name"], engine)
     name = given["name"] or store.new_name("serve", datetime.now())
     port = given["port"] or serving.server(engine).port
     if engine != "stack":
         told = services.other(model, engine, name=name, port=port, image=given["image"], gpus=given["gpus"])
+        click.echo(store.to_json(told.data) if as_json else told.text, nl=False)
+        return
+    there = replacing.running(name, following.tell) if given["name"] and not dry_run else None
+    if there is not None:
+        told = replacing.replace(there, model, where, given, options.rest(), following.tell)
         click.echo(store.to_json(told.data) if as_json else told.text, nl=False)
         return
     asked = services.request(

@@ -68,8 +68,8 @@ SERVERS = {
         live="/health",
         gpus=1,
         reads="a Hugging Face folder",
-        # Any user may run it: what it writes goes where that is allowed.
-        env={"HOME": "/tmp", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"},  # noqa: S108
+        # Any user may run it: what it writes goes where that is allowed, and PyTorch's cache wants its user's name.
+        env={"HOME": "/tmp", "USER": "vllm", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"},  # noqa: S108
     ),
 }  # fmt: skip
 """Every server by the name that --engine gives it."""

@@ -8,12 +8,32 @@ from typing import Any
 import msgspec
 
 from stackctl.jobs.kubernetes import CONTAINER, DISRUPTIONS_NOTE, FAILURES_NOTE, INDEX_NOTE
+from stackrt.contract import PACKED
 
 OVERDUE = timedelta(seconds=5)
 """How much longer than its grace time a pod may take to end."""
 
 HELD = timedelta(seconds=30)
 """How long after the launcher the other containers of a pod may take to end: what Kubernetes gives one that it ends."""
+
+
+MOST_REPORT = 1 << 20
+"""Bytes that a pod's last message may have: a few kilobytes can be unpacked to more than memory holds."""
+
+
+def _unpacked(text: str) -> bytes:
+    """What a last message that was packed says.
+
+    Raises:
+        ValueError: It was not.
+    """
+    import base64
+    import zlib
+
+    try:
+        return zlib.decompressobj().decompress(base64.b85decode(text), MOST_REPORT)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
 
 
 class Camel(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -177,7 +197,9 @@ class Pod(Camel, frozen=True):
             return {}
         try:
             found = msgspec.json.decode(ended.message)
-        except msgspec.DecodeError:
+            if isinstance(found, dict) and isinstance(found.get(PACKED), str):
+                found = msgspec.json.decode(_unpacked(found[PACKED]))
+        except ValueError:  # msgspec's errors, too
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -81,6 +81,41 @@ class Deployment(Camel, frozen=True):
         return "failed" if self.stuck else "pending"
 
 
+class ScalerSpec(Camel, frozen=True):
+    """Of an autoscaler, what we set."""
+
+    min_replicas: int = 1
+    max_replicas: int = 1
+
+
+class ScalerStatus(Camel, frozen=True):
+    """How an autoscaler fares."""
+
+    conditions: tuple[Condition, ...] = ()
+
+
+class Scaler(Camel, frozen=True):
+    """What makes the number of a service's servers follow their load."""
+
+    spec: ScalerSpec = ScalerSpec()
+    status: ScalerStatus = ScalerStatus()
+
+
+def scales(scaler: Scaler) -> str:
+    """Whether the number of a service's servers follows their load, and why not. Pure."""
+    low, high = scaler.spec.min_replicas, scaler.spec.max_replicas
+    bad = {"ScalingActive": "False", "AbleToScale": "False"}
+    for row in scaler.status.conditions:
+        if bad.get(row.type) == row.status:
+            said = f"their number does not follow their load ({low} to {high}): {row.message}"
+            if "metrics.k8s.io" in row.message or row.reason == "FailedGetResourceMetric":
+                said += "\n  it needs the cluster's metrics API: metrics-server, or what stands for it"
+            return said
+    if not scaler.status.conditions:
+        return f"their number is to follow their load ({low} to {high}); no controller has looked at that yet"
+    return f"their number follows their load ({low} to {high})"
+
+
 def find(cluster: Cluster, name: str, namespace: str) -> Deployment | None:
     """A service by its name; None if there is none."""
     with where_allowed():  # who may not see Deployments has no services
@@ -160,6 +195,10 @@ class ServiceRun:
         """Why it is not as it should be, by its cluster's own words."""
         now, pods = self._look(), self._pods()
         said = why(now, pods) or f"all {now.spec.replicas} servers are ready"
+        with where_allowed():
+            scaler = self._cluster.get("HorizontalPodAutoscaler", self.name, self._namespace)
+            if scaler is not None:
+                said += "\n" + scales(msgspec.convert(scaler, Scaler))
         told = {"run": self.name, "state": now.state, "kind": "service", "cause": said, "rolled_out": now.rolled_out}
         return Told(f"{self.name}: {now.state}\n{said}", told)
 

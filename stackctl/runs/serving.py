@@ -16,6 +16,11 @@ from stackctl.runs.backends.base import Request
 from stackctl.runs.handle import Told
 from stackctl.runs.states import ENDED
 
+ORDERS = "next-model.json"
+"""In a service's folder: the file in which it is told of another model."""
+OUT = "/out"
+"""Where a container sees its run's folder."""
+
 
 class Model(msgspec.Struct, frozen=True):
     """A model on this machine: where it is, and what it is called in requests."""
@@ -78,7 +83,7 @@ def _name(path: Path) -> str:
 
 def request(
     model: Model, *, name: str, where: str, port: int, gpus: int, image: str | None, token: Path | None,
-    more: Sequence[str], quiet: bool = False,
+    more: Sequence[str], quiet: bool = False, place: str | None = None,
 ) -> Request:  # fmt: skip
     """What a backend of this machine is asked for.
 
@@ -89,19 +94,22 @@ def request(
         token: The file with the token that they must send.
         more: More options of the server.
         quiet: Send what it prints to standard error.
+        place: Where its container has the model; None for where it is mounted at the start.
     """
     if token is not None and not token.is_file():
         raise InvalidInput("there is no such file", where=f"--token-file {token}")
     contained = backends.row(where).containers
-    place = f"{serving.MODEL}/{model.path.name}" if contained else str(model.path)
-    options = [*(("--token-file", serving.TOKEN if contained else str(token.absolute())) if token else ()), *more]
+    folder = store.home(os.environ) / name
+    place = place or (f"{serving.MODEL}/{model.path.name}" if contained else str(model.path))
+    options = [*(("--token-file", serving.TOKEN if contained else str(token.absolute())) if token else ()),
+               "--orders", f"{OUT if contained else folder}/{ORDERS}", *more]  # fmt: skip
     # In a container the network is its own; who may reach it is said where its port is published.
     host, inside = ("0.0.0.0", serving.PORT) if contained else ("127.0.0.1", port)  # noqa: S104
     job = serving.job(name, place, model.name, host=host, port=inside, more=options, gpus=gpus, image=image)
     reads = {str(model.path): place} | ({str(token.absolute()): serving.TOKEN} if token else {})
     return Request(
-        job=job, folder=store.home(os.environ) / name, workdir=Path.cwd(), quiet=quiet,
-        publish=port if contained else 0, reads=reads if contained else {},
+        job=job, folder=folder, workdir=Path.cwd(), quiet=quiet, publish=port,
+        token_file=str(token.absolute()) if token else "", reads=reads if contained else {},
     )  # fmt: skip
 
 

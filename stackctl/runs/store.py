@@ -40,7 +40,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     `workdir` is the folder that it was started in. `namespace`, `context` and `server` say where in which cluster a run
     on Kubernetes is, `uid` who it is there, `claim` which volume claim keeps its outputs, and `node_choice` what
     a pod that reads them takes over from its pods; `via` is what stands for the run there. `state` is then as it was
-    at the time `seen`.
+    at the time `seen`. Of a service here, `publish` is its port, and `token_file` the file of its token.
     """
 
     name: str
@@ -60,6 +60,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     claim: str = ""
     node_choice: dict[str, Any] = {}
     via: str = JOB
+    publish: int = 0
+    token_file: str = ""
 
 
 def home(env: Mapping[str, str]) -> Path:

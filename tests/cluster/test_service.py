@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import random
-import statistics
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import openai
 import pytest
 
 from tests.cluster.harness.cluster import OwnCluster
 from tests.cluster.submitting import Submitter
-from tests.support.served import language_model
+from tests.support.load import Clients, flood, post
+from tests.support.served import language_model, picture_model, recognized
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster", "docker")
 
 TOKEN = "let-me-in"
 REQUESTS = 2000
-BODY = json.dumps({"model": "words", "prompt": "To be", "max_tokens": 4, "temperature": 0})
+ASKED = {"model": "words", "prompt": "To be", "max_tokens": 4, "temperature": 0}
 
 
-class Clients:
-    """Requests to the servers that are ready, one after the other on each thread, as a Service deals them out.
+class Ready:
+    """Within the block, one of the servers that are ready, as a Service deals requests out.
 
     The tests' cluster has no kube-proxy: its part, to follow which servers are ready, is played here.
     """
 
-    def __init__(self, submitter: Submitter, threads: int = 4) -> None:
+    def __init__(self, submitter: Submitter) -> None:
         self._submitter, self._ready, self._ended = submitter, list[str](), threading.Event()
-        self.seconds: list[float] = []
-        self.failed: list[str] = []
+        self._thread = threading.Thread(target=self._go_on, daemon=True)
+
+    def __enter__(self) -> Self:
         self._follow()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(threads)]
-        self._threads.append(threading.Thread(target=self._go_on))
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def __call__(self) -> tuple[str, int]:
+        """Address and port."""
+        return random.choice(self._ready), 8000
 
     def _follow(self) -> None:
         chosen = ["get", "endpointslices", "--selector=kubernetes.io/service-name=words", "--output=json"]
@@ -53,28 +58,6 @@ class Clients:
         while not self._ended.wait(0.2):
             self._follow()
 
-    def _ask(self) -> None:
-        while not self._ended.is_set():
-            began = time.monotonic()
-            connection = http.client.HTTPConnection(random.choice(self._ready), 8000, timeout=60)
-            try:
-                headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
-                connection.request("POST", "/v1/completions", BODY, headers)
-                answer = connection.getresponse()
-                text = answer.read()
-                if answer.status != 200 or b"choices" not in text:
-                    self.failed.append(f"{answer.status} {text[:200]!r}")
-            except OSError as error:
-                self.failed.append(repr(error))
-            finally:
-                connection.close()
-            self.seconds.append(time.monotonic() - began)
-
-    def end(self) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-
 
 @pytest.mark.timeout(1200)
 def test_a_service_answers_and_is_changed_without_a_failed_request(
@@ -84,6 +67,7 @@ def test_a_service_answers_and_is_changed_without_a_failed_request(
     own_cluster.load_image(image)
     for name in ("first", "second"):
         language_model(shared_claim / name)
+    picture_model(shared_claim / "digits.keras")
     for path in [shared_claim, *shared_claim.rglob("*")]:
         path.chmod(0o755)
     (tmp_path / "token").write_text(TOKEN)
@@ -112,20 +96,27 @@ def test_a_service_answers_and_is_changed_without_a_failed_request(
             openai.OpenAI(base_url=f"http://{address}/v1", api_key="wrong", max_retries=0).models.list()
         forwarding.terminate()
 
-    clients, began = Clients(submitter), time.monotonic()
-    try:
-        serve("second", "--wait")
-        until(lambda: len(clients.seconds) >= REQUESTS, 300)
-    finally:
-        clients.end()
-    took, ordered = time.monotonic() - began, sorted(clients.seconds)
-    print(
-        f"{len(ordered)} requests during a rolling change: {len(clients.failed)} failed, "
-        f"p50 {statistics.median(ordered) * 1000:.0f} ms, p99 {ordered[int(len(ordered) * 0.99)] * 1000:.0f} ms, "
-        f"{len(ordered) / took:.0f} a second"
-    )
-    assert not clients.failed, clients.failed[:5]
+    asks = "/v1/completions"
+    with Ready(submitter) as place:
+        with Clients(place, asks, ASKED, "choices", token=TOKEN) as clients:
+            serve("second", "--wait", "--", "--max-batch", "2", "--queue", "4")
+            until(lambda: len(clients.seconds) >= REQUESTS, 300)
+        print(f"a rolling change: {clients.told}")
+        assert not clients.failed, clients.failed[:5]
+        statuses = flood(place, asks, {**ASKED, "max_tokens": 24}, token=TOKEN, clients=64)
+        print(f"too many at once: {dict(statuses)}")
+        assert {429} <= set(statuses) <= {200, 429, 503}
+        assert post(place(), asks, ASKED, TOKEN)[0] == 200
     assert '"/model/second"' in submitter.kubectl("get", "deployment", "words", "--output=json")
+
+    serve("digits.keras", "--autoscale", "3", "--wait")
+    with Ready(submitter) as place:
+        assert recognized(lambda row: post(place(), "/v1/models/words:predict", row, TOKEN)) > 0.7
+    scaler = json.loads(submitter.kubectl("get", "hpa", "words", "--output=json"))["spec"]
+    assert (scaler["scaleTargetRef"]["kind"], scaler["scaleTargetRef"]["name"]) == ("Deployment", "words")
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 3)
+    # Nothing measures pods here: the controller says so, and of which API.
+    until(lambda: "it needs the cluster's metrics API" in submitter.stackctl("explain", "words").stdout, 180)
 
     serve("nowhere")
     wrong = "/model/nowhere: there is no such file or folder"
@@ -134,6 +125,5 @@ def test_a_service_answers_and_is_changed_without_a_failed_request(
     assert b"request" in submitter.stackctl("logs", "words").stdout.encode()
 
     assert submitter.stackctl("cancel", "words").stdout == "words: cancelled\n"
-    until(
-        lambda: not submitter.kubectl("get", "pods,services,pdb,secrets,networkpolicies", "--output=name").strip(), 120
-    )
+    kinds = "pods,services,hpa,pdb,secrets,networkpolicies"
+    until(lambda: not submitter.kubectl("get", kinds, "--output=name").strip(), 120)

@@ -12,7 +12,7 @@ typedef struct {
   char uuid[96], name[96], mig[MOST_MIG][96];
   int gone, ecc, mig_mode, mig_count;
   unsigned pending, failed;
-  unsigned long long since_load, lifetime, slowed;
+  unsigned long long since_load, lifetime, slowed, free;
 } gpu_t;
 
 static struct {
@@ -40,6 +40,7 @@ static void assign(const char *key, const char *value) {
   else if (!strcmp(key, "pending")) gpu->pending = (unsigned)atoi(value);
   else if (!strcmp(key, "failed")) gpu->failed = (unsigned)atoi(value);
   else if (!strcmp(key, "slowed")) gpu->slowed = strtoull(value, NULL, 0);
+  else if (!strcmp(key, "free")) gpu->free = strtoull(value, NULL, 10);
   else if (!strcmp(key, "mig_mode")) gpu->mig_mode = atoi(value);
   else if (!strcmp(key, "mig")) {
     if (gpu->mig_count == MOST_MIG) abort();
@@ -124,6 +125,16 @@ int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) {
 int nvmlDeviceGetName(void *device, char *name, unsigned length) {
   GPU(device);
   snprintf(name, length, "%s", gpu->name);
+  return OK;
+}
+
+typedef struct { /* nvmlMemory_t */
+  unsigned long long total, free, used;
+} memory_t;
+
+int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory) {
+  GPU(device);
+  *memory = (memory_t){gpu->free, gpu->free, 0};
   return OK;
 }
 

@@ -30,6 +30,7 @@ class FakeGpu:
     pending: int = 0
     failed: int = 0
     slowed: int = 0x01  # idle, which is no fault
+    free: int = 80 << 30
     mig_mode: int = 0
     mig: Sequence[str] = ()
 

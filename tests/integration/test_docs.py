@@ -95,6 +95,9 @@ RUN_ELSEWHERE = {
     "stackctl forward gpt-1122-031500 6006": "../cluster/test_exec.py::test_a_port_of_the_pods_loopback_is_reached",
     "stackctl serve plays": "serve/test_command.py::test_a_run_is_served_as_a_process",
     "stackctl serve plays --on compose --token-file token": "serve/test_command.py::test_a_service_as_a_container",
+    "stackctl serve better --name plays --model-name plays": (
+        "serve/test_command.py::test_a_run_is_served_as_a_process"
+    ),
     "stackctl serve plays -- --workers 2 --max-batch 32": "serve/test_command.py::test_an_interrupted_service_ends",
     "stackctl serve plays/export --on kubernetes --volume checkpoints --replicas 2 --name plays": (
         "../cluster/test_service.py::test_a_service_answers_and_is_changed_without_a_failed_request"

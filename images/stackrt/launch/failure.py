@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stackrt.contract import FAILED, Reason
+from stackrt.contract import FAILED, PACKED, Reason
 from stackrt.frameworks import Sign
 from stackrt.signals import STOPS
 
@@ -207,7 +207,7 @@ def write_termination_log(content: Report, path: Path = TERMINATION_LOG) -> None
 
 
 def write_result(out: Path, network: dict[str, Any] | None = None, path: Path = TERMINATION_LOG) -> None:
-    """Put a succeeded job's result.json where Kubernetes looks for a last message, if it fits there.
+    """Put a succeeded job's result.json where Kubernetes looks for a last message, packed if it must be, if that fits.
 
     Args:
         out: the run's folder.
@@ -222,6 +222,11 @@ def write_result(out: Path, network: dict[str, Any] | None = None, path: Path = 
         result |= {"network": network}
     if result:
         data = json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        if len(data) > TERMINATION_BYTES:
+            import base64
+            import zlib
+
+            data = json.dumps({PACKED: base64.b85encode(zlib.compress(data, 9)).decode()}).encode()
         if len(data) <= TERMINATION_BYTES:
             _overwrite(path, data)
 

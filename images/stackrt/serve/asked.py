@@ -59,7 +59,9 @@ class Fields:
         """
         for key, value in self._row.items():
             if key in refused:
-                if value is not None and value != refused[key]:
+                nothing = refused[key]
+                same = value == nothing and isinstance(value, bool) == isinstance(nothing, bool)  # 0 is not false
+                if value is not None and not same:
                     raise RequestError(f"{key} is not supported by this server", param=key, code="unsupported")
             elif key not in known:
                 raise RequestError(f"{key[:80]!r} is no key of this request", param=key[:80], code="unknown_parameter")

@@ -20,6 +20,8 @@ LANGUAGE_RUNS = ("gpt", "lm")
 
 BASE = 600 << 20
 """Bytes that a worker takes before it has a model: Python, PyTorch, and what they need to compute."""
+GPU_BASE = 700 << 20
+"""Bytes that a worker takes of a GPU before it has a model: CUDA's context, and what its libraries compute with."""
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -45,16 +47,32 @@ class Model:
 
     def needs(self, dtype: str, context: int, batch: int) -> int:
         """Bytes of memory of a worker: itself, the weights, and what a language model keeps of a batch's tokens."""
-        size = {kind: _BYTES.get(kind if dtype == "auto" else dtype, 1) for kind in self.weights}
+        return BASE + self._loaded(dtype) + self._kept(dtype, context, batch)
+
+    def needs_beside_gpu(self, dtype: str) -> int:
+        """Bytes of main memory of a worker that computes on a GPU: its weights pass through here."""
+        return BASE + self._loaded(dtype)
+
+    def needs_of_gpu(self, dtype: str, context: int, batch: int) -> int:
+        """Bytes of a GPU that such a worker takes."""
+        return GPU_BASE + self._loaded(dtype) + self._kept(dtype, context, batch)
+
+    def _sizes(self, dtype: str) -> dict[str, int]:
+        return {kind: _BYTES.get(kind if dtype == "auto" else dtype, 1) for kind in self.weights}
+
+    def _loaded(self, dtype: str) -> int:
+        size = self._sizes(dtype)
         weights = sum(count * size[kind] for kind, count in self.weights.items())
+        return 2 * weights if self.kind == "pictures" else weights + weights // 10
+
+    def _kept(self, dtype: str, context: int, batch: int) -> int:
         if self.kind == "pictures":
-            return BASE + 2 * weights
-        shape = models.shape(self.config)
-        number = max(size.values(), default=4)
+            return 0
+        shape, number = models.shape(self.config), max(self._sizes(dtype).values(), default=4)
         kept = 2 * shape.layers * shape.kv_heads * shape.head_size * number * min(context, shape.positions) * batch
         # A longer cache is made beside the one that it follows, one layer after the other; logits are fp32.
         logits = 2 * 4 * shape.vocabulary * batch
-        return BASE + weights + weights // 10 + kept + kept // max(shape.layers, 1) + logits
+        return kept + kept // max(shape.layers, 1) + logits
 
 
 def find(path: Path) -> Model:

@@ -44,10 +44,12 @@ class State:
 
     Attributes:
         draining: It has been asked to end, and still answers.
+        leaving: Another worker has the socket: connections that are open are asked to come again.
         healthy: Whether what computes is alive.
     """
 
     draining: bool = False
+    leaving: bool = False
     healthy: Callable[[], bool] = lambda: True
 
 
@@ -86,7 +88,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 more = [(b"x-request-id", request_id.encode())]
-                if self._state.draining:
+                if self._state.draining or self._state.leaving:
                     more.append((b"connection", b"close"))  # the next request goes to another server
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)

@@ -22,6 +22,7 @@ class Options:
     name: str = ""
     host: str = "127.0.0.1"
     port: int = PORT
+    door: str = ""
     workers: int = 1
     device: str = "auto"
     dtype: str = "auto"
@@ -36,6 +37,7 @@ class Options:
     read_timeout: float = 10.0
     max_connections: int = 512
     token_file: Path | None = None
+    orders: Path | None = None
     drain: float = 5.0
     grace: float = 30.0
     memory: float = 0.0
@@ -45,6 +47,7 @@ _HELP: dict[str, str] = {
     "name": "the model's name in requests; the folder's by default",
     "host": "the address to listen on",
     "port": "its port; 0 for any that is free",
+    "door": "take the socket from the `python -m stackrt.serve.door` of this name, instead of a port",
     "workers": "processes that answer, each with a copy of the model",
     "device": "auto, cpu or cuda",
     "dtype": "of the weights: auto (as they are saved), float32, bfloat16 or float16",
@@ -59,6 +62,7 @@ _HELP: dict[str, str] = {
     "read_timeout": "seconds that a client may take to send its request",
     "max_connections": "connections of each worker; more are answered with 503",
     "token_file": "a file with the token that clients must send (Authorization: Bearer …), read again when it changes",
+    "orders": "a file in which another model may be named while the server runs: `python -m stackrt.serve.order` does",
     "drain": "seconds after SIGTERM in which new requests are still answered, until no more come",
     "grace": "seconds after that in which answers may end",
     "memory": "GiB that the server may use; by default what this machine or container has",
@@ -77,7 +81,7 @@ def parse(argv: Sequence[str]) -> Options:
     for field in fields(Options):
         if field.name == "model":
             continue
-        kind: Any = Path if field.name == "token_file" else type(field.default)
+        kind: Any = Path if field.name in ("token_file", "orders") else type(field.default)
         choices = {"device": DEVICES, "dtype": DTYPES}.get(field.name)
         flag = "--" + field.name.replace("_", "-")
         parser.add_argument(flag, type=kind, default=field.default, choices=choices, help=_HELP[field.name])

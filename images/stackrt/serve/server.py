@@ -1,6 +1,7 @@
 """The HTTP server: uvicorn, with a bound on slow headers, and an end that loses no request."""
 
 import asyncio
+import select
 import time
 from types import FrameType
 from typing import Any
@@ -13,6 +14,10 @@ from stackrt.serve.options import Options
 from stackrt.signals import TOGETHER
 
 HEADER_BYTES = 32 << 10
+SETTLE = 0.5
+"""Seconds that a connection which has just been taken has to send its request, before the server ends."""
+TICK = 0.1
+"""Seconds in which a connection that was taken becomes one of the server's."""
 
 
 def config(app: Any, o: Options) -> uvicorn.Config:
@@ -68,14 +73,19 @@ def config(app: Any, o: Options) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """A server that goes on answering for a while after it was asked to end.
+    """A server that goes on answering for a while after it was asked to end, or to leave its socket to others.
 
     Who sends requests learns of the end a moment later: until then they must be answered. A second signal ends at once.
+    Before it ends, the server takes no more connections and reads what is still coming on those that it has.
+
+    Args:
+        leave: A descriptor that can be read from once others have the socket.
     """
 
-    def __init__(self, app: Any, o: Options, state: State) -> None:
+    def __init__(self, app: Any, o: Options, state: State, leave: int) -> None:
         super().__init__(config(app, o))
-        self._o, self._state, self._began, self._end = o, state, 0.0, 0.0
+        self._o, self._state, self._leave = o, state, leave
+        self._began = self._closed = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end."""
@@ -84,11 +94,25 @@ class Server(uvicorn.Server):
             if now > self._began + TOGETHER:  # else it is the same request, from above and from a terminal
                 self.should_exit = self.force_exit = True
             return
-        self._state.draining, self._began, self._end = True, now, now + self._o.drain
+        self._state.draining, self._began = True, now
         say("draining", signal=sig, seconds=self._o.drain)
 
     async def on_tick(self, counter: int) -> bool:
         """Look whether it is time."""
-        if self._state.draining and time.monotonic() >= self._end:
-            self.should_exit = True
+        now = time.monotonic()
+        if not self._state.leaving and select.select([self._leave], [], [], 0)[0]:
+            self._state.leaving, self._closed = True, now
+            self._close()
+        elif self._state.draining and not self._closed and now >= self._began + self._o.drain:
+            self._closed = now
+            self._close()
+        if self._closed:
+            most = self._o.drain if self._state.leaving and not self._state.draining else SETTLE
+            idle = not self.server_state.connections and now >= self._closed + TICK
+            self.should_exit = self.should_exit or idle or now >= self._closed + most
         return bool(await super().on_tick(counter))
+
+    def _close(self) -> None:
+        """Take no more connections."""
+        for server in self.servers:
+            server.close()

@@ -8,15 +8,14 @@ from typing import Any
 
 
 @contextmanager
-def shared(workers: int) -> Iterator[None]:
-    """Around all that is counted: a folder that the workers share, where there are several."""
+def shared(workers: int) -> Iterator[str]:
+    """Around all that is counted: the folder that the workers share, where there are several; else nothing."""
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # another program's, which may have gone
     if workers == 1:
-        yield
+        yield ""
         return
     with tempfile.TemporaryDirectory(prefix="serve-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        yield
+        yield folder
 
 
 class Watch:
@@ -64,9 +63,9 @@ class Watch:
         return prometheus.generate_latest(registry), prometheus.CONTENT_TYPE_LATEST
 
 
-def ended(worker: int) -> None:
+def ended(worker: int, folder: str) -> None:
     """A worker's process is gone: what was its own at the moment counts no longer."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    if folder:
         from prometheus_client import multiprocess
 
-        multiprocess.mark_process_dead(worker)  # type: ignore[no-untyped-call]
+        multiprocess.mark_process_dead(worker, folder)  # type: ignore[no-untyped-call]

@@ -62,7 +62,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         resume: Go on with the run that the folder holds.
         quiet: Send the ranks' output to standard error.
         into: A descriptor for all that nodes print, in place of our own streams.
-        publish: Of a service: the port of this machine at which containers are reached.
+        publish: Of a service: the port of this machine at which it is reached.
+        token_file: Of a service: the file with the token that its clients send.
         reads: Of a service: what its containers see of this machine, and where.
     """
 
@@ -74,6 +75,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     quiet: bool = False
     into: int | None = None
     publish: int = 0
+    token_file: str = ""
     reads: dict[str, str] = {}
     cluster: ClusterOptions = ClusterOptions()
 

@@ -66,6 +66,8 @@ class Compose(Foreground):
                 started=store.now(),
                 image=info.id,
                 workdir=str(workdir),
+                publish=asked.publish,
+                token_file=asked.token_file,
             )
             with recorded(begun, folder, tell) as ended:
                 streams = (2 if asked.quiet else 1, 2) if asked.into is None else (asked.into, asked.into)

@@ -61,7 +61,10 @@ class Local(Foreground):
             env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
             nodes = local.plan(job, python=sys.executable, out=str(folder), port=port, attempt=attempt, gpus=gpus)
             commands = [engine.Command(node.argv, {**env, **node.env}) for node in nodes]
-            begun = Record(name=job.name, backend="local", attempt=attempt, started=now(), workdir=str(workdir))
+            begun = Record(
+                name=job.name, backend="local", attempt=attempt, started=now(), workdir=str(workdir),
+                publish=asked.publish, token_file=asked.token_file,
+            )  # fmt: skip
             with recorded(begun, folder, tell) as ended:
                 # The launchers hold the folder as well: if we are killed, the run goes on until they have ended.
                 codes = engine.run(commands, cwd=workdir, to_stderr=asked.quiet, into=asked.into, keep=[hold])

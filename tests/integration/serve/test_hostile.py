@@ -101,7 +101,7 @@ def cut(server: Served, draw: random.Random) -> None:
 
 def memory(server: Served) -> float:
     """MiB that its process has."""
-    text = Path(f"/proc/{server.process.pid}/status").read_text()
+    text = Path(f"/proc/{server.ready['worker']}/status").read_text()
     return next(int(row.split()[1]) / 1024 for row in text.splitlines() if row.startswith("VmRSS"))
 
 
@@ -170,3 +170,28 @@ def test_a_port_in_use_and_what_does_not_fit_are_said_before_anything_is_loaded(
     said = refused("--memory", "0.5", "--port", "0")
     assert "this model needs 0.59 GiB of memory, and there are 0.50 GiB" in said
     assert until(lambda: words.get("/health/ready")["ready"], 30) >= 0
+
+
+@pytest.mark.needs("compiler", "linux")
+def test_a_model_that_does_not_fit_the_gpu_is_told_before_it_is_loaded(models: Path, tmp_path: Path) -> None:
+    """The driver is a stand-in, and PyTorch's version says that it is one for GPUs."""
+    import os
+    import subprocess
+    import sys
+
+    from tests.fakes.driver import FakeDriver, FakeGpu
+    from tests.support.served import ROOT
+
+    uuids = [f"GPU-{letter * 8}-0000-0000-0000-000000000000" for letter in "ab"]
+    env = FakeDriver(gpus=[FakeGpu(uuids[0]), FakeGpu(uuids[1], free=512 << 20)]).write(tmp_path)
+    (tmp_path / "torch-2.13.0.dist-info").mkdir()
+    (tmp_path / "torch-2.13.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.13.0+cu130\n")
+
+    def refused(device: str, seen: str) -> str:
+        more = {"PYTHONPATH": f"{ROOT / 'images'}{os.pathsep}{tmp_path}", "CUDA_VISIBLE_DEVICES": seen}
+        argv = [sys.executable, "-P", "-m", "stackrt.serve", str(models / "words"), "--port", "0", "--device", device]
+        done = subprocess.run(argv, capture_output=True, text=True, env=env | more, timeout=60, check=False)
+        return done.stderr
+
+    assert "needs 0.68 GiB of the GPU's memory, and there are 0.50 GiB" in refused("auto", "1")
+    assert "of the GPU's memory" in refused("cuda", uuids[1][:12])

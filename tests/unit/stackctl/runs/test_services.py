@@ -51,6 +51,19 @@ def test_why_it_is_not_up_is_said_in_the_server_s_own_words() -> None:
     assert services.why(deployment(refused), []) == "the cluster makes no pod: exceeded quota"
 
 
+def test_why_the_number_of_servers_does_not_follow_their_load_is_said() -> None:
+    def scales(*conditions: dict[str, str]) -> str:
+        row = {"spec": {"minReplicas": 2, "maxReplicas": 5}, "status": {"conditions": conditions}}
+        return services.scales(msgspec.convert(row, services.Scaler))
+
+    assert scales() == "their number is to follow their load (2 to 5); no controller has looked at that yet"
+    able = {"type": "AbleToScale", "status": "True", "reason": "SucceededGetScale"}
+    assert scales(able, {"type": "ScalingActive", "status": "True"}) == "their number follows their load (2 to 5)"
+    blind = {"type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric", "message": "no metrics"}
+    said = "their number does not follow their load (2 to 5): no metrics\n  it needs the cluster's metrics API: "
+    assert scales(able, blind).startswith(said)
+
+
 GIVEN: dict[str, Any] = {
     "volume": "models", "model_name": None, "name": None, "port": None, "autoscale": None, "replicas": 1, "gpus": 0,
     "context": None, "namespace": "team", "image": None, "cpu": None, "memory": None, "profile": "generic",

@@ -2,10 +2,14 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from stackctl.jobs.kubernetes import CONTAINER
 from stackctl.runs import store
+from stackctl.runs.objects import Pod
 from stackrt.contract import Reason
 from stackrt.frameworks import FRAMEWORKS
 from stackrt.launch import failure
@@ -156,14 +160,27 @@ def test_each_attempts_report_stays_with_its_logs(tmp_path: Path) -> None:
     assert (logs / "failure.json").read_text() == (tmp_path / "failure.json").read_text()
 
 
-@pytest.mark.parametrize(("size", "written"), [(10, True), (5000, False)])
-def test_a_result_is_the_last_message_if_it_fits(size: int, written: bool, tmp_path: Path) -> None:
+def told(message: str) -> dict[str, Any]:
+    """What stackctl reads of a pod's last message."""
+    ended = {"terminated": {"exitCode": 0, "message": message}}
+    pod = {"metadata": {}, "status": {"containerStatuses": [{"name": CONTAINER, "state": ended}]}}
+    return msgspec.convert(pod, Pod).report
+
+
+def test_a_result_is_the_last_message_packed_if_it_must_be_and_if_it_fits(tmp_path: Path) -> None:
     path = tmp_path / "termination-log"
-    path.write_text("")
-    (tmp_path / "result.json").write_text(json.dumps({"text": "x" * size}))
-    failure.write_result(tmp_path, path=path)
-    assert path.read_text() == (json.dumps({"text": "x" * size}, separators=(",", ":")) if written else "")
+    short, long, never = "x", [f"row {number}" for number in range(1000)], os.urandom(5000).hex()
+    for value, first, read in ((short, '{"text":"x"}', True), (long, '{"packed"', True), (never, "", False)):
+        path.write_text("")
+        (tmp_path / "result.json").write_text(json.dumps({"text": value}))
+        failure.write_result(tmp_path, path=path)
+        message = path.read_text()
+        assert message.startswith(first)
+        assert len(message) <= failure.TERMINATION_BYTES
+        assert told(message) == ({"text": value} if read else {})
     failure.write_result(tmp_path / "absent", path=path)
+    for wrong in ('{"packed": "no"}', '{"packed": "é"}', '{"packed": 3}'):
+        assert told(wrong) in ({}, {"packed": 3})
 
 
 @pytest.mark.parametrize(("text", "written"), [("[" * 100_000, ""), ('{"file": "a\\udcff"}', '{"file":"a?"}')])

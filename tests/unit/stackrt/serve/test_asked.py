@@ -38,6 +38,8 @@ def test_what_would_be_ignored_is_refused() -> None:
         fields.only(frozenset({"prompt", "new"}), {"logit_bias": {}})
     with pytest.raises(RequestError, match="'new' is no key"):
         fields.only(frozenset({"prompt", "logit_bias"}), {})
+    with pytest.raises(RequestError, match="logprobs is not supported"):
+        Fields({"logprobs": 0}).only(frozenset(), {"logprobs": False})
     Fields({"logit_bias": {}, "echo": False}).only(frozenset(), {"logit_bias": {}, "echo": False})
 
 

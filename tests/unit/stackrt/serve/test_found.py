@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stackrt.serve import found, memory
+from stackrt.serve.options import Options
 from stackrt.train.errors import BadInputError
 
 CONFIG = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 100, "n_positions": 128}
@@ -89,10 +90,19 @@ def test_a_saved_model_belongs_to_another_server(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_said_before_it_is_loaded(tmp_path: Path) -> None:
     model = found.find(export(tmp_path / "hf"))
     each = model.needs("auto", 128, 16)
-    memory.check(model, dtype="auto", context=128, batch=16, workers=2, most=2 * each)
+    o = Options(model.path, context=128, workers=2)
+    memory.check(model, o, 2 * each)
     with pytest.raises(BadInputError, match=r"2 workers need 1\.\d\d GiB of memory, and there are 1\.\d\d GiB; fewer"):
-        memory.check(model, dtype="auto", context=128, batch=16, workers=2, most=2 * each - 1)
+        memory.check(model, o, 2 * each - 1)
     assert model.needs("bfloat16", 128, 16) < each < model.needs("auto", 128, 32)
+
+    main, of_gpu = model.needs_beside_gpu("auto"), model.needs_of_gpu("auto", 128, 16)
+    assert main < each < main + of_gpu
+    memory.check(model, o, 2 * main, 2 * of_gpu)
+    with pytest.raises(BadInputError, match=r"2 workers need 1\.\d\d GiB of memory, "):
+        memory.check(model, o, 2 * main - 1, 2 * of_gpu)
+    with pytest.raises(BadInputError, match=r"2 workers need 1\.\d\d GiB of the GPU's memory, and there are 1\.\d\d"):
+        memory.check(model, o, 2 * main, 2 * of_gpu - 1)
 
 
 def test_the_limit_is_the_container_s_or_what_is_free(tmp_path: Path) -> None:
