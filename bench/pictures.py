@@ -61,7 +61,8 @@ def compared(pictures: int, bare: list[list[float]], ours: list[list[float]]) ->
     """What rounds tell, each of which has seconds and CPU seconds."""
     seconds, mine = ([row[0] for row in rows] for rows in (bare, ours))
     cpu = statistics.median(row[1] / other[1] for row, other in zip(bare, ours, strict=True))
-    return Fit(pictures / min(seconds), pictures / min(mine), cpu, max(seconds) <= STEADY * min(seconds))
+    steady = len(seconds) > 2 and max(seconds) <= STEADY * min(seconds)
+    return Fit(pictures / min(seconds), pictures / min(mine), cpu, steady)
 
 
 def several_workers(ranks: int) -> float:
