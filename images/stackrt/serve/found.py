@@ -128,7 +128,8 @@ def _inside(folder: Path) -> list[Path]:
 
 def _of_ours(folder: Path, about: dict[str, Any]) -> Model:
     """A run that is opened by its checkpoint, or a model of small integers; what it takes is known from its notes."""
-    o = about.get("options") or {}
+    given = about.get("options")
+    o = given if isinstance(given, dict) else {}
     names = {
         "n_layer": "layers",
         "n_head": "heads",
@@ -190,7 +191,7 @@ def _numbers(file: Path) -> dict[str, int]:
             counts[row["dtype"]] = counts.get(row["dtype"], 0) + count
         if size != 8 + length + end:
             raise ValueError(f"it has {size:,} bytes, and says {8 + length + end:,}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BadInputError(f"{file}: is damaged: {error}; copy or export it again") from None
     return counts
 

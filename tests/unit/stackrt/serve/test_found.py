@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zipfile
 from pathlib import Path
@@ -19,6 +20,11 @@ def tensors(file: Path, shape: tuple[int, ...] = (10, 10), cut: int = 0) -> None
     size = 4 * shape[0] * shape[1]
     header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
     file.write_bytes((struct.pack("<Q", len(header)) + header + b"\0" * size)[: -cut or None])
+
+
+def header(file: Path, offsets: list[float]) -> None:
+    row = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": offsets}}).encode()
+    file.write_bytes(struct.pack("<Q", len(row)) + row + b"\0" * 4)
 
 
 def export(folder: Path, **config: Any) -> Path:
@@ -59,6 +65,8 @@ def test_a_folder_a_file_and_a_finished_run_are_found(tmp_path: Path) -> None:
         (lambda folder: (folder / "model.safetensors").unlink(), "no .*safetensors"),
         (lambda folder: tensors(folder / "model.safetensors", cut=7), "damaged: it has .* bytes, and says"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 100), "damaged: its header is cut off"),
+        (lambda folder: header(folder / "model.safetensors", [0, math.inf]), "damaged: cannot convert"),
+        (lambda folder: header(folder / "model.safetensors", []), "damaged: list index"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON"),
         (lambda folder: (folder / "config.json").write_text("{}"), "model_type"),
     ],
@@ -68,6 +76,12 @@ def test_a_damaged_export_is_named_by_its_file(tmp_path: Path, spoil: Any, said:
     spoil(folder)
     with pytest.raises(BadInputError, match=said):
         found.find(folder)
+
+
+def test_a_result_of_any_content_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "result.json").write_text('{"workload": "gpt", "options": 3, "parameters": "many"}')
+    assert found.find(tmp_path).kind == "language"
 
 
 def test_a_damaged_keras_file_is_named(tmp_path: Path) -> None:
