@@ -23,8 +23,8 @@ REQUESTS = 2000
 
 
 @pytest.fixture
-def up(built: Callable[[str], str], models: Path, tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """`docker compose up serve` for a model; gives the port."""
+def compose(built: Callable[[str], str], models: Path, tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """`docker compose` with a model; gives the port."""
     shutil.copytree(models / "words", tmp_path / "out" / "first" / "words")
     language_model(tmp_path / "out" / "second" / "words", width=48)
     for path in [tmp_path, *tmp_path.rglob("*")]:
@@ -34,10 +34,11 @@ def up(built: Callable[[str], str], models: Path, tmp_path: Path) -> Iterator[Ca
     env = {**os.environ, "STACK_SERVE_IMAGE": built("serve"), "STACK_SERVE_PORT": str(port),
            "STACK_OUT": str(tmp_path / "out")}  # fmt: skip
 
-    def run(model: str) -> int:
-        argv = [*base, "up", "--detach", "--no-build", "serve"]
+    def run(model: str, *words: str) -> int:
         asked = env | {"STACK_MODEL": model}
-        done = subprocess.run(argv, cwd=ROOT, env=asked, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(
+            [*base, *words], cwd=ROOT, env=asked, capture_output=True, text=True, timeout=600, check=False
+        )
         assert done.returncode == 0, done.stderr
         return port
 
@@ -46,8 +47,9 @@ def up(built: Callable[[str], str], models: Path, tmp_path: Path) -> Iterator[Ca
     subprocess.run(down, cwd=ROOT, env=env, capture_output=True, check=True, timeout=120)
 
 
-def test_requests_wait_while_another_model_is_brought_up(up: Callable[..., int]) -> None:
-    place = ("127.0.0.1", up("first/words"))
+def test_requests_wait_while_another_model_is_brought_up(compose: Callable[..., int]) -> None:
+    up = ("up", "--detach", "--no-build", "serve")
+    place = ("127.0.0.1", compose("first/words", *up))
     asked = {"model": "words", "prompt": "To be", "max_tokens": 4, "temperature": 0}
 
     def says() -> str:
@@ -60,8 +62,12 @@ def test_requests_wait_while_another_model_is_brought_up(up: Callable[..., int])
     until(says, 300)
     before = says()
     with Clients(lambda: place, "/v1/completions", asked, "choices") as clients:
-        up("second/words")
+        compose("second/words", *up)
         until(lambda: says() not in ("", before), 300)
         until(lambda: len(clients.seconds) >= REQUESTS, 300)
     print(f"docker compose up of another model: {clients.told}, the longest {max(clients.seconds):.1f} s")
     assert not clients.failed, clients.failed[:5]
+
+    order = ("exec", "--no-TTY", "serve", "python", "-P", "-m", "stackrt.serve.order", "/tmp/next", "/out/first/words")
+    compose("second/words", *order)
+    assert says() == before
