@@ -13,8 +13,16 @@ _SENT = "import sys; text = sys.stdin.buffer.read(int(sys.argv.pop(1))); exec(co
 
 def program() -> str:
     """What a pod's Python runs, sent whole: the code in its image may be older."""
-    source = Path(__file__).with_name("code_script.py").read_text(encoding="utf-8")
-    return f"{source}\n\nrun(*sys.argv[1:])\n"
+    return f"{_source('code_script')}\n\nrun(*sys.argv[1:])\n"
+
+
+def receiver() -> str:
+    """What takes a tree, and then tidies up if it is asked to."""
+    return f"{program()}\n\n{_source('code_tidy')}\n\nasked(sys.argv[2])\n"
+
+
+def _source(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
 
 
 def unpack(place: str, tree: str, target: str) -> list[str]:
@@ -28,5 +36,5 @@ def unpack(place: str, tree: str, target: str) -> list[str]:
 
 
 def receive(place: str, size: int) -> list[str]:
-    """The command that takes a tree of so many bytes. Before them it reads `program` from its standard input."""
-    return [*_PYTHON, _SENT, str(len(program().encode())), "receive", f"{place}/{FOLDER}", str(size)]
+    """The command that takes a tree of so many bytes. Before them it reads `receiver` from its standard input."""
+    return [*_PYTHON, _SENT, str(len(receiver().encode())), "receive", f"{place}/{FOLDER}", str(size)]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from collections.abc import Sequence
 
 import msgspec
 
 from stackctl.engines import code_tree
 from stackctl.engines.code_tree import Tree
 from stackctl.engines.exchange import Exchange
-from stackctl.engines.kube import Cluster
+from stackctl.engines.kube import Cluster, where_allowed
 from stackctl.engines.kube_exec import Executed
+from stackctl.engines.kube_paths import address
 from stackctl.errors import JobFailed, MissingHere, StackError
 from stackctl.jobs import claim_reader as pods
 from stackctl.jobs import code_on_claim, pod_options
-from stackctl.jobs.kubernetes import CONTAINER
+from stackctl.jobs.kubernetes import CODE_NOTE, CONTAINER, SELECTOR
 from stackctl.jobs.placement import OUT
 from stackctl.runs import admission, claim_reader, objects
 from stackctl.runs.handle import Tell
@@ -25,6 +27,17 @@ from stackrt.signals import undisturbed
 
 LOOK_SECONDS, PATIENCE, SECONDS = 0.5, 300.0, 6 * 3600
 """Between two looks at the pod, until when it must have started or something must move, and how long it may stay."""
+
+
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class _Job(msgspec.Struct):
+    metadata: objects.Metadata
+
+
+class _Jobs(msgspec.Struct):
+    items: list[_Job] | None  # of none, the API server makes no list of metadata
 
 
 def send(cluster: Cluster, ready: Submission, tree: Tree, tell: Tell) -> None:
@@ -58,7 +71,9 @@ def send(cluster: Cluster, ready: Submission, tree: Tree, tell: Tell) -> None:
         command = code_on_claim.receive(OUT, len(tree.text))
         session = Executed(cluster, placement.namespace, pod, CONTAINER, command, tty=False)
         try:
-            files, size = give(Exchange(session, PATIENCE), tree)
+            exchange = Exchange(session, PATIENCE)
+            files, size = give(exchange, tree)
+            gone = tidied(exchange, _named(cluster, placement.namespace))
         finally:
             session.close()
     except StackError as error:
@@ -68,11 +83,13 @@ def send(cluster: Cluster, ready: Submission, tree: Tree, tell: Tell) -> None:
         with undisturbed(), contextlib.suppress(StackError):  # it goes by itself, too
             cluster.delete("Job", name, placement.namespace, uid=uid)
     tell(f"{files:,} of {len(tree.contents):,} files were not there: {size / 2**20:,.1f} MiB sent")
+    if gone[0]:
+        tell(f"{gone[0]:,} files that no run has use for were removed from there: {gone[1] / 2**20:,.1f} MiB")
 
 
 def give(exchange: Exchange, tree: Tree) -> tuple[int, int]:
     """Give a tree to the program that takes it; returns how many files it did not have, and their bytes."""
-    exchange.put(code_on_claim.program().encode())
+    exchange.put(code_on_claim.receiver().encode())
     for start in range(0, len(tree.text), code_tree.PART):
         exchange.put(tree.text[start : start + code_tree.PART])
     missing = msgspec.json.decode(exchange.line(), type=list[str])
@@ -83,6 +100,32 @@ def give(exchange: Exchange, tree: Tree) -> tuple[int, int]:
     if last != tree.sha256:
         raise JobFailed(last)
     return len(missing), sum(tree.contents[digest][1] for digest in missing)
+
+
+def tidied(exchange: Exchange, named: Sequence[str] | None) -> tuple[int, int]:
+    """Have the program that took a tree remove what nobody has use for; returns how many files, and their bytes.
+
+    Args:
+        named: The trees that runs name; None if that is not known, and then all stays.
+    """
+    if named is None:
+        return 0, 0
+    text = msgspec.json.encode([*named]) + b"\n"
+    for start in range(0, len(text), code_tree.PART):
+        exchange.put(text[start : start + code_tree.PART])
+    return msgspec.json.decode(exchange.line(), type=tuple[int, int])
+
+
+def _named(cluster: Cluster, namespace: str) -> list[str] | None:
+    """The code that runs of the namespace name, of which nothing but the metadata is read; None where it is not shown.
+
+    A run through a manager that has no Job yet was sent lately, or waits for longer than code is kept.
+    """
+    with where_allowed():
+        found = cluster.read(address("Job", namespace), _Jobs, accept=_METADATA, labelSelector=SELECTOR)
+        notes = (row.metadata.annotations.get(CODE_NOTE, "") for row in found.items or [])
+        return [digest for digest in dict.fromkeys(notes) if digest]
+    return None
 
 
 def _running(cluster: Cluster, name: str, namespace: str, uid: str) -> str:

@@ -44,6 +44,13 @@ def send(claim: Path, sent: Tree) -> tuple[int, int]:
         return code_sender.give(exchange, sent)
 
 
+def tidied(claim: Path, sent: Tree, *named: str) -> tuple[int, int]:
+    """Send a tree, and have tidied up after it."""
+    with receiving(claim, sent) as exchange:
+        code_sender.give(exchange, sent)
+        return code_sender.tidied(exchange, named)
+
+
 def unpack(claim: Path, sent: Tree, target: Path) -> str:
     """Put a tree together; what is said of one that cannot be."""
     target.mkdir()
@@ -90,7 +97,7 @@ def test_only_what_is_not_there_is_sent_and_what_is_unpacked_is_the_same(
 def test_who_is_cut_off_leaves_nothing_in_part(folder: Path, claim: Path) -> None:
     sent = tree(folder)
     with receiving(claim, sent) as exchange:
-        exchange.put(code_on_claim.program().encode() + sent.text)
+        exchange.put(code_on_claim.receiver().encode() + sent.text)
         exchange.line()
         exchange.put(b"print")
     there = [path for path in claim.rglob("*") if path.is_file()]
@@ -118,3 +125,33 @@ def test_what_is_damaged_or_gone_is_not_started(folder: Path, claim: Path, tmp_p
     assert "is damaged on the claim" in unpack(claim, sent, tmp_path / "damaged")
     kept.unlink()
     assert "is not on the claim (any more)" in unpack(claim, sent, tmp_path / "gone")
+
+
+def test_what_nobody_has_use_for_goes_after_a_month(folder: Path, claim: Path, tmp_path: Path) -> None:
+    first = tree(folder)
+    send(claim, first)
+    (folder / "mine.py").write_text("print(2)\n")
+    (folder / "large").write_bytes(b"small")
+    second = tree(folder)
+    send(claim, second)
+    stray = next(claim.rglob("files/*")) / "cut.1-node"
+    stray.write_text("part")
+
+    def pass_by(days: float) -> None:
+        for path in claim.rglob("*"):
+            os.utime(path, (path.stat().st_mtime - days * 86_400,) * 2)
+
+    pass_by(20)
+    (folder / "mine.py").write_text("print(3)\n")
+    third = tree(folder)
+    assert tidied(claim, third) == (0, 0), "it is young"
+    pass_by(20)
+    assert tidied(claim, third, first.sha256) == (2, 9 + 4), "a run names the first, and the third was sent again"
+    assert unpack(claim, first, tmp_path / "first") == ""
+    assert "is not on its claim" in unpack(claim, second, tmp_path / "second")
+    assert unpack(claim, third, tmp_path / "third") == ""
+    pass_by(0.5)
+    assert tidied(claim, third) == (0, 0), "once a day is enough"
+    pass_by(40)
+    assert tidied(claim, third) == (1, 5_000_000), "of the first what the third has not"
+    assert unpack(claim, third, tmp_path / "again") == ""
