@@ -39,7 +39,7 @@ TRIES, FIRST_TRIES, PATIENCE = 6, 3, 45.0
 """A request is tried so often, fewer times while nothing has answered yet, and only within so many seconds."""
 
 SERVED_SECONDS = 10.0
-"""Which version of a group a cluster serves is remembered for so long: for one submission."""
+"""Which versions of groups a cluster serves is remembered for so long: for one submission."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _WORTH_A_RETRY = (429, 500, 502, 503, 504)
@@ -90,7 +90,12 @@ class _Version(msgspec.Struct, rename="camel"):
 
 
 class _Group(msgspec.Struct, rename="camel"):
+    name: str
     preferred_version: _Version
+
+
+class _Groups(msgspec.Struct):
+    groups: list[_Group]
 
 
 class Cluster:
@@ -107,7 +112,7 @@ class Cluster:
         self._login, self._renewing = Login(context), threading.Lock()
         self.host = self._login.host
         self._answered = False
-        self._served: dict[str, tuple[str, float]] = {}
+        self._served: tuple[dict[str, str], float] = {}, 0.0
         self.calls = 0
         """Requests sent so far, repeated ones counted again."""
 
@@ -122,17 +127,12 @@ class Cluster:
 
     def served(self, group: str) -> str:
         """The group with the version that the cluster prefers, as `batch/v1`; empty if it has no such group."""
-        found, until = self._served.get(group, ("", 0.0))
-        if time.monotonic() < until:
-            return found
-        try:
-            found = self.read(f"apis/{group}", _Group).preferred_version.group_version
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            return ""  # it may be installed at any moment
-        self._served[group] = found, time.monotonic() + SERVED_SECONDS
-        return found
+        found, until = self._served
+        if group not in found or time.monotonic() > until:  # one that is not there may be installed at any moment
+            rows = self.read("apis", _Groups).groups
+            found = {row.name: row.preferred_version.group_version for row in rows}
+            self._served = found, time.monotonic() + SERVED_SECONDS
+        return found.get(group, "")
 
     def items(self, kind: str, of: type[T], namespace: str = "", **query: str) -> list[T]:
         """The objects of a kind, with the fields that `of` names; without a namespace, of all namespaces."""

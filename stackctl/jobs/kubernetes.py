@@ -61,7 +61,7 @@ def manifests(
     return [
         *_run(job, placement),
         _secret(job, placement, {TOKEN_KEY: token, **(values or {})}, packed),
-        _service(job, placement),
+        *([_service(job, placement)] if placement.via == via.JOB else []),  # a manager makes one of this name
         _policy(job, placement),
     ]
 

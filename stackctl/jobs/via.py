@@ -1,7 +1,7 @@
 """What gives a cluster a job: its own Job, or an object of a manager that makes that very Job. Pure.
 
 A cluster's rules may want JobSets or TrainJobs. Both hold the Job as a template, so pods, attempts and results are the
-same; what stands on the managers' own restarts, ranks or networks is not used.
+same, and the Service that names the pods is the manager's; its own restarts and ranks are not used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Manager(msgspec.Struct, frozen=True):
     needs: tuple[str, ...]
     install: str
     beside: tuple[str, ...] = ()
-    makes: tuple[str, ...] = ("jobs.batch",)
+    makes: tuple[str, ...] = ("jobs.batch", "services")
 
     @property
     def group(self) -> str:
@@ -59,7 +59,7 @@ MANAGERS = {
         ("trainer.kubeflow.org", _JOBSETS),
         "https://www.kubeflow.org/docs/components/trainer/operator-guides/installation",
         (RUNTIME,),
-        (f"jobsets.{_JOBSETS}", "jobs.batch"),
+        (f"jobsets.{_JOBSETS}", "jobs.batch", "services"),
     ),
 }
 
@@ -108,8 +108,9 @@ def wrapped(job: Manifest, via: str, api: str) -> list[Manifest]:
     kept = {"ttlSecondsAfterFinished": spec.pop("ttlSecondsAfterFinished")} if via == JOBSET else {}
     inner = {"metadata": {"labels": _plain(about["labels"])}, "spec": spec}
     row = {"name": REPLICATED, "replicas": 1, "template": inner}
-    # The run's own Service names its pods, also before they are ready.
-    jobs = {"network": {"enableDNSHostnames": False}, "replicatedJobs": [row], **kept}
+    # As the Service of a run that has its own Job: nodes look each other up before they are ready.
+    network = {"enableDNSHostnames": True, "publishNotReadyAddresses": True, "subdomain": about["name"]}
+    jobs = {"network": network, "replicatedJobs": [row], **kept}
     top = {"apiVersion": api, "kind": MANAGERS[via].kind, "metadata": about}
     if via == JOBSET:
         return [{**top, "spec": {**jobs, **held}}]

@@ -27,22 +27,20 @@ def test_a_warning_is_read_whole(rows: list[str], texts: list[str]) -> None:
 
 
 def test_a_group_that_is_installed_meanwhile_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And one that is there is asked for once in a submission."""
-    answers: list[object] = [kube.ApiError("no", status=404), _group("v1beta1"), _group("v1")]
+    """And those that are there are asked for once in a submission."""
+    answers = [_groups(), _groups(queues="queues/v1beta1", jobs="jobs/v1"), _groups(queues="queues/v1")]
     monkeypatch.setattr(kube, "Login", lambda context: SimpleNamespace(host=context))
-
-    def read(*_: object) -> object:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(kube.Cluster, "read", read)
+    monkeypatch.setattr(kube.Cluster, "read", lambda *_: answers.pop(0))
     cluster = kube.Cluster()
     assert [cluster.served("queues") for _ in range(3)] == ["", "queues/v1beta1", "queues/v1beta1"]
+    assert cluster.served("jobs") == "jobs/v1"
     monkeypatch.setattr(time, "monotonic", lambda: 1e9)
     assert cluster.served("queues") == "queues/v1"
 
 
-def _group(version: str) -> object:
-    return SimpleNamespace(preferred_version=SimpleNamespace(group_version=f"queues/{version}"))
+def _groups(**versions: str) -> object:
+    rows = [
+        SimpleNamespace(name=name, preferred_version=SimpleNamespace(group_version=version))
+        for name, version in versions.items()
+    ]
+    return SimpleNamespace(groups=rows)

@@ -27,7 +27,8 @@ def plan(through: str, **given: Any) -> list[dict[str, Any]]:
 )
 def test_what_stands_for_the_run_owns_what_is_behind_it(through: str, kinds: list[str]) -> None:
     made = plan(through)
-    assert [row["kind"] for row in made] == [*kinds, "Secret", "Service", "NetworkPolicy"]
+    names = ["Service"] if through == "job" else []
+    assert [row["kind"] for row in made] == [*kinds, "Secret", *names, "NetworkPolicy"]
     number = kubernetes.run_of(made)
     assert number == len(kinds) - 1
     owner = kubernetes.owned(made[-1], made[number], "uid")["metadata"]["ownerReferences"][0]
@@ -48,6 +49,17 @@ def test_the_pods_are_the_same(through: str) -> None:
     assert held is not None
     own = plan("job")[0]["spec"]
     assert {**held, "template": own["template"], "ttlSecondsAfterFinished": 604_800} == own
+
+
+@pytest.mark.parametrize("through", ["jobset", "trainjob"])
+def test_the_manager_names_the_pods_as_the_service_of_a_job_does(through: str) -> None:
+    first = plan(through)[0]
+    jobs = first["spec"] if through == "jobset" else first["spec"]["template"]["spec"]
+    service = next(row for row in plan("job") if row["kind"] == "Service")
+    assert service["spec"]["publishNotReadyAddresses"]
+    network = {"enableDNSHostnames": True, "publishNotReadyAddresses": True, "subdomain": service["metadata"]["name"]}
+    assert jobs["network"] == network
+    assert kubernetes.pod_of(first)["subdomain"] == network["subdomain"]
 
 
 def test_what_has_ended_goes_where_nothing_starts_it_anew() -> None:
@@ -76,7 +88,7 @@ def test_it_is_the_run_that_waits_in_a_queue(through: str) -> None:
 
 def test_the_job_is_noted_once() -> None:
     """It may be 252 KiB long."""
-    assert [JOB_NOTE in str(row) for row in plan("trainjob")] == [False, True, False, False, False]
+    assert [JOB_NOTE in str(row) for row in plan("trainjob")] == [False, True, False, False]
 
 
 def test_a_name_that_managers_cannot_take_is_refused() -> None:

@@ -10,7 +10,7 @@ from tests.unit.stackctl.jobs.test_via import plan
 
 def top(*conditions: str, through: str = "jobset", **given: Any) -> dict[str, Any]:
     made = plan(through, **given)
-    found = made[-4]
+    found = made[-3]
     found["metadata"] |= {"uid": "top", "creationTimestamp": "2026-01-01T00:00:00Z"}
     return {**found, "status": {"conditions": [{"type": kind, "status": "True"} for kind in conditions]}}
 

@@ -76,7 +76,7 @@ def test_what_a_train_job_names_is_there_before_and_goes_with_what_could_not_be_
     through = submission.prepare(ready.job, placement, None, {"STACK_RUNS": str(tmp_path)})
     cluster = Taking()
     submit.create(cast(Cluster, cluster), through)
-    assert cluster.kinds == ["TrainingRuntime", "TrainJob", "Secret", "Service", "NetworkPolicy"]
+    assert cluster.kinds == ["TrainingRuntime", "TrainJob", "Secret", "NetworkPolicy"]
     cut = Taking("TrainJob")
     with pytest.raises(KeyboardInterrupt):
         submit.create(cast(Cluster, cut), through)
