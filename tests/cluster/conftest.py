@@ -98,5 +98,7 @@ def shared_claim(own_cluster: OwnCluster, namespace: str) -> Iterator[Path]:
             "spec": {**about, "resources": {"requests": capacity}, "volumeName": namespace},
         },
     )
+    bound = ("wait", "--namespace", namespace, "persistentvolumeclaim/shared", "--for=jsonpath={.status.phase}=Bound")
+    own_cluster.kubectl(*bound, "--timeout=90s")
     yield folder
     own_cluster.kubectl("delete", "persistentvolume", namespace, "--wait=false")

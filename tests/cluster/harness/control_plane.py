@@ -115,6 +115,7 @@ def prepare(site: Site, credentials: Credentials, *, simulated: bool) -> dict[st
         f"--service-account-private-key-file={key}",
         f"--root-ca-file={certificate(site)}",
         "--node-monitor-grace-period=20s",  # a lost node is seen in 20 s instead of 50
+        "--pvclaimbinder-sync-period=1s",  # a claim that is seen before its volume is looked at again only then
         f"--kube-api-qps={QPS['qps']}",
         f"--kube-api-burst={QPS['burst']}",
         *(["--controllers=*,-node-lifecycle-controller"] if simulated else []),
