@@ -15,6 +15,7 @@ STARTS = {
     "cpu": "Amounts, of each node of the job",
     "queue": "Turn and place",
     "profile": "Cluster",
+    "gang": "Turn and place",
     "on_nodes": "Turn and place",
     "service_account": "Pods",
     "retries": "Attempts and time",

@@ -11,6 +11,7 @@ import click
 
 from stackctl.cli import following, options
 from stackctl.cli.pod_options import pod_options
+from stackctl.jobs.gang import AUTO, WISHES
 from stackctl.jobs.via import JOB, VIAS
 from stackctl.runs import store
 from stackctl.runs.backends.base import ClusterOptions, Request
@@ -79,6 +80,13 @@ class SubmitCommand(options.JobCommand):
     help="What gives the cluster the job: its own Job, a JobSet, or a TrainJob of Kubeflow.",
 )
 @options.pod_options
+@click.option(
+    "--gang",
+    type=click.Choice(WISHES),
+    default=AUTO,
+    show_default=True,
+    help="Have the cluster place all nodes at once or none; auto: where it can, and no queue does.",
+)
 @pod_options
 @click.option("--retries", type=int, default=3, show_default=True, metavar="N", help="New attempts after a failure.")
 @click.option("--deadline", metavar="DURATION", help="End the job after so long, as 3600 or 12h.")

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stackctl.jobs import code_on_claim, lengths, mesh, mounts, patch, pod_options, via, yaml_text
+from stackctl.jobs import code_on_claim, gang, lengths, mesh, mounts, patch, pod_options, via, yaml_text
 from stackctl.jobs.job import INIT, STOP_MARGIN, Job, contract, launcher
 from stackctl.jobs.placement import OUT, PACKED, WORKSPACE, Placement
 from stackctl.jobs.pod_options import USER, PodSettings
@@ -60,6 +60,7 @@ def manifests(
     via.check(job, placement.via)
     return [
         *_run(job, placement),
+        *gang.groups(placement.gang, _metadata(job, placement), job.nodes, placement.priority),
         _secret(job, placement, {TOKEN_KEY: token, **(values or {})}, packed),
         *([_service(job, placement)] if placement.via == via.JOB else []),  # a manager makes one of this name
         _policy(job, placement),
@@ -128,6 +129,7 @@ def _job(job: Job, placement: Placement) -> Manifest:
         **({"activeDeadlineSeconds": placement.pods.deadline} if placement.pods.deadline else {}),
         "ttlSecondsAfterFinished": placement.kept,
         **({"suspend": True} if placement.queue else {}),
+        **gang.of_job(placement.gang, job.nodes),
         "template": _template(job, placement),
     }
     metadata = _metadata(job, placement, {**placement.pods.annotations, JOB_NOTE: msgspec.json.encode(job).decode()})
@@ -185,6 +187,7 @@ def _pod(job: Job, placement: Placement) -> Manifest:
         "enableServiceLinks": False,
         "securityContext": security(placement.pods.user, placement.pods.group),
         **pod_options.fields(placement.pods),
+        **gang.of_pod(placement.gang, job.name),
     }
     if placement.priority:
         spec["priorityClassName"] = placement.priority

@@ -63,7 +63,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     together by, as of a rack; with `:preferred` if it can.
     `apart` gives each pod a machine of its own. `kept` is how long the finished Job stays, in seconds. `profile` is
     what of the cluster's profile counts for this job, and `pods` what else was asked of them. `via` is what gives the
-    job to the cluster, and `api` the group and version in which the cluster serves that.
+    job to the cluster, and `api` the group and version in which the cluster serves that. `gang` is how the cluster is
+    told to place all nodes at once or none, as `jobs.gang` has it; empty if it is not.
     """
 
     namespace: str
@@ -87,6 +88,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     pods: PodSettings = PodSettings()
     via: str = JOB
     api: str = ""
+    gang: str = ""
 
     @property
     def claim(self) -> str:
@@ -118,6 +120,7 @@ def place(
     pods: PodOptions = PodOptions(),  # noqa: B008 - frozen
     via: str = JOB,
     api: str = "",
+    gang: str = "",
 ) -> Placement:
     """Check what a person asked for.
 
@@ -193,6 +196,7 @@ def place(
         pods=settings,
         via=via,
         api=api,
+        gang=gang,
     )
 
 

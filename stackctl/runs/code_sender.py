@@ -37,7 +37,7 @@ class _Job(msgspec.Struct):
 
 
 class _Jobs(msgspec.Struct):
-    items: list[_Job]
+    items: list[_Job] | None  # of none, the API server makes no list of metadata
 
 
 def send(cluster: Cluster, ready: Submission, tree: Tree, tell: Tell) -> None:
@@ -123,7 +123,7 @@ def _named(cluster: Cluster, namespace: str) -> list[str] | None:
     """
     with where_allowed():
         found = cluster.read(address("Job", namespace), _Jobs, accept=_METADATA, labelSelector=SELECTOR)
-        notes = (row.metadata.annotations.get(CODE_NOTE, "") for row in found.items)
+        notes = (row.metadata.annotations.get(CODE_NOTE, "") for row in found.items or [])
         return [digest for digest in dict.fromkeys(notes) if digest]
     return None
 

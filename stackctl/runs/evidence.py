@@ -17,7 +17,8 @@ class Facts(NamedTuple):
 
     `service` is whether the Service is there that gives the pods their names. `kept` is failure.json of the run's
     claim, read where no pod is left to tell. `claims` are those that have no volume yet, where pods wait. `queue` is
-    what may be seen of the queue that it waits in, `placed` the pods that hold what it may wait for.
+    what may be seen of the queue that it waits in, `placed` the pods that hold what it may wait for. `group` is what
+    the scheduler says of pods that it places all at once or not at all.
     """
 
     job: KubeJob
@@ -28,6 +29,7 @@ class Facts(NamedTuple):
     claims: Sequence[Claim] = ()
     queue: queues.Picture | None = None
     placed: Sequence[holders.Placed] = ()
+    group: str = ""
 
     @property
     def newest(self) -> list[Pod]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from stackctl.runs import evidence, refused
+from stackctl.runs import evidence, gang_evidence, refused
 from stackctl.runs.admission import Kind
 from stackctl.runs.evidence import Facts, Found
 
@@ -179,6 +179,18 @@ _WAITING = (
         evidence.mount,
         "{name}: a volume cannot be mounted, on {what}",
         "a claim that is Pending or absent (`kubectl get pvc`) keeps the pod waiting, as does what a --mount names",
+    ),
+    Cause(
+        "gang broken",
+        gang_evidence.broken,
+        "{name} waits for ever: {what}, which has ended well and does not run again",
+        "remove it (stackctl cancel {name}) and submit it again: from a checkpoint on a --volume it goes on",
+    ),
+    Cause(
+        "gang",
+        gang_evidence.unplaced,
+        "{name}: the cluster places all nodes at once or none, and has no room for all {what}",
+        "it holds nothing while it waits; wait for room, or ask for less",
     ),
     Cause(
         "unschedulable",

@@ -10,7 +10,7 @@ import msgspec
 from stackctl.engines.kube import ApiError, Cluster, where_allowed
 from stackctl.errors import InvalidInput
 from stackctl.jobs.kubernetes import MANAGED, RUN_LABEL, Manifest
-from stackctl.runs import managers
+from stackctl.runs import gangs, managers
 from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
 
 KINDS = ("Secret", "Service", "NetworkPolicy")
@@ -40,7 +40,7 @@ def is_left(there: Manifest, name: str) -> bool:
 def find(cluster: Cluster, name: str, namespace: str) -> list[Left]:
     """What of a run no Job owns."""
     found = []
-    for kind in [*KINDS, *managers.beside(cluster)]:
+    for kind in [*KINDS, *managers.beside(cluster), *gangs.beside(cluster)]:
         there = None
         with where_allowed():  # with less than the role in k8s/base nothing can be known of these
             there = cluster.get(kind, name, namespace)

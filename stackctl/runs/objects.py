@@ -150,10 +150,17 @@ class ContainerStatus(Camel, frozen=True):
     last_state: ContainerState = ContainerState()
 
 
+class SchedulingGroup(Camel, frozen=True):
+    """The pods that are placed with a pod, all at once."""
+
+    pod_group_name: str = ""
+
+
 class PodSpec(Camel, frozen=True):
-    """Where a pod runs."""
+    """Where a pod runs, and with which others it is placed."""
 
     node_name: str = ""
+    scheduling_group: SchedulingGroup = SchedulingGroup()
 
 
 class PodStatus(Camel, frozen=True):

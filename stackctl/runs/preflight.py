@@ -368,7 +368,9 @@ def _judge_room(submission: Submission, answers: _Answers) -> list[str]:
         none = "no node could ever take it: ask for less on each"
         raise MissingHere(problem, hint=never if found.ever else none)
     part = found.now and job.nodes > 1 and not placement.queue
-    held = f"; a node that has a place then gives it back after {job.timeout} s (--timeout)" if part else ""
+    alone = f"a node that has a place then gives it back after {job.timeout} s (--timeout)"
+    together = "its nodes then hold nothing until all have a place"
+    held = f"; {together if placement.gang else alone}" if part else ""
     raise MissingHere(problem, hint=f"wait for what runs there, or ask for less{held}")
 
 

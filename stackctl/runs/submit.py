@@ -12,7 +12,7 @@ import msgspec
 from stackctl.engines.kube import ApiError, Cluster, Object
 from stackctl.engines.kube_paths import kind_of
 from stackctl.errors import InvalidInput, NameTaken, StackError
-from stackctl.jobs import kubernetes, pod_options
+from stackctl.jobs import gang, kubernetes, pod_options
 from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
 from stackctl.runs import leftovers, places, preflight, store, summary
 from stackctl.runs.handle import Tell
@@ -132,6 +132,22 @@ def create(cluster: Cluster, submission: Submission) -> tuple[str, bool]:
         NameTaken: The name is that of another job, or of an object that is not ours.
         ApiError: The cluster refused one; what was created is removed again.
     """
+    for _ in range(_TRIES):
+        try:
+            return _create(cluster, submission)
+        except _Kept as error:
+            _wait_until_gone(cluster, error.kind, error.there)
+    raise InvalidInput("its name keeps being taken and freed", where=f"--name {submission.job.name}")
+
+
+class _Kept(Exception):
+    """An earlier run's group of pods that is being removed: the new run's pods would be in it, and keep it for ever."""
+
+    def __init__(self, kind: str, there: Object) -> None:
+        self.kind, self.there = kind, there
+
+
+def _create(cluster: Cluster, submission: Submission) -> tuple[str, bool]:
     run, made = submission.run, list[tuple[Object, str]]()
     try:
         for manifest in submission.before:
@@ -143,6 +159,8 @@ def create(cluster: Cluster, submission: Submission) -> tuple[str, bool]:
         for manifest in submission.owned:
             _create_owned(cluster, kubernetes.owned(manifest, run, uid), uid)
     except BaseException as error:
+        if isinstance(error, _Kept):
+            made = made or [(run, uid)]
         if made:
             _undo(cluster, made, error)
         raise
@@ -196,7 +214,7 @@ def _create_run(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:
 
 
 def _create_owned(cluster: Cluster, manifest: Object, uid: str) -> None:
-    kind, metadata = manifest["kind"], manifest["metadata"]
+    kind, noun, metadata = kind_of(manifest), manifest["kind"], manifest["metadata"]
     for _ in range(_TRIES):
         try:
             cluster.create(manifest)
@@ -210,6 +228,8 @@ def _create_owned(cluster: Cluster, manifest: Object, uid: str) -> None:
         owners = [row.get("uid") for row in there["metadata"].get("ownerReferences") or []]
         if uid in owners:
             return
+        if noun == gang.KIND and there["metadata"].get("deletionTimestamp"):
+            raise _Kept(kind, there)
         remove = f"stackctl cancel {metadata['name']} -n {metadata['namespace']}"
         if _is_of_another(cluster, there, metadata["ownerReferences"][0]["kind"]):
             raise NameTaken(
@@ -219,16 +239,18 @@ def _create_owned(cluster: Cluster, manifest: Object, uid: str) -> None:
             )
         if leftovers.is_left(there, metadata["name"]):
             raise NameTaken(
-                f"the namespace {metadata['namespace']} has a {kind} of this name, of a run that kubectl applied",
+                f"the namespace {metadata['namespace']} has a {noun} of this name, of a run that kubectl applied",
                 where=f"--name {metadata['name']}",
                 hint=f"remove it: {remove}",
             )
         if RUN_LABEL not in (there["metadata"].get("labels") or {}) or not owners:
             raise NameTaken(
-                f"the namespace {metadata['namespace']} has a {kind} of this name that belongs to no run",
+                f"the namespace {metadata['namespace']} has a {noun} of this name that belongs to no run",
                 where=f"--name {metadata['name']}",
-                hint=f"choose another name, or remove it: kubectl delete {kind.lower()} {metadata['name']}",
+                hint=f"choose another name, or remove it: kubectl delete {noun.lower()} {metadata['name']}",
             )
+        if noun == gang.KIND:
+            raise _Kept(kind, there)
         _wait_until_gone(cluster, kind, there)  # an earlier run of the name is being removed
     raise InvalidInput("its name keeps being taken and freed", where=f"--name {metadata['name']}")
 

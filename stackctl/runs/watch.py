@@ -17,7 +17,7 @@ from stackctl.errors import JobFailed
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import RUN_LABEL, SELECTOR
 from stackctl.jobs.via import JOB
-from stackctl.runs import holders, logs, managers, node_failures, objects, observe, queue_reader, rejoin
+from stackctl.runs import gangs, holders, logs, managers, node_failures, objects, observe, queue_reader, rejoin
 from stackctl.runs.evidence import Facts
 from stackctl.runs.handle import NoSuchRun
 from stackctl.runs.node_failures import NodeFailure
@@ -110,9 +110,11 @@ def facts(run: Run) -> Facts:
     claims = _unprovided(run, found) if without.stuck and not any(pod.spec.node_name for pod in without.stuck) else []
     for claim in claims:
         events += _events(run, claim.metadata.name)
-    placed = _placed(run) if any(pod.unschedulable for pod in without.stuck) else ()
+    groups = [pod.spec.scheduling_group.pod_group_name for pod in without.stuck if not pod.spec.node_name]
+    group = gangs.refusal(run.cluster, groups, run.namespace)
+    placed = _placed(run) if group or any(pod.unschedulable for pod in without.stuck) else ()
     queue = queue_reader.look(run.cluster, found)
-    return Facts(found, pods, events, service, claims=claims, queue=queue, placed=placed)
+    return Facts(found, pods, events, service, claims=claims, queue=queue, placed=placed, group=group)
 
 
 def _events(run: Run, name: str) -> list[objects.Event]:

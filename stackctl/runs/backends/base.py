@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from stackctl.jobs.gang import AUTO
 from stackctl.jobs.job import Job
 from stackctl.jobs.pod_options import PodOptions
 from stackctl.jobs.via import JOB
@@ -26,8 +27,9 @@ class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     """What a person may ask of a cluster beside the job: `jobs.placement.place` checks it.
 
     `code` is a folder to ship, with `code_all` also what git does not track there, and `code_claim` the claim that
-    takes it. `profile` is a cluster's profile or a TOML file, and `via` what gives the job to the cluster. Without
-    `preflight` nothing is checked before, and of its checks those of `skip_check` are left out.
+    takes it. `profile` is a cluster's profile or a TOML file, and `via` what gives the job to the cluster. `gang` is
+    whether the cluster places its nodes all at once, one of `jobs.gang.WISHES`. Without `preflight` nothing is checked
+    before, and of its checks those of `skip_check` are left out.
     """
 
     namespace: str | None = None
@@ -42,6 +44,7 @@ class ClusterOptions(PodOptions, frozen=True, kw_only=True):
     topology: str | None = None
     priority: str | None = None
     via: str = JOB
+    gang: str = AUTO
     volumes: tuple[str, ...] = ()
     secret_env: tuple[str, ...] = ()
     retries: int = 3

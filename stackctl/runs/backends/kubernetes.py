@@ -12,6 +12,7 @@ import msgspec
 from stackctl.engines import kubeconfig
 from stackctl.engines.kubeconfig import Context
 from stackctl.errors import InvalidInput, StackError
+from stackctl.jobs import gang as gangs
 from stackctl.jobs import kubernetes, patch, profiles, secret_names
 from stackctl.jobs.placement import output_claim, place
 from stackctl.jobs.pod_options import AUTO
@@ -35,7 +36,9 @@ class Kubernetes(Backend):
         if AUTO in asked.cluster.exclude_nodes:
             tell(f"note: which nodes --exclude-node {AUTO} leaves out is looked up when the job is submitted")
         context = _context(asked)
-        return _told(_shown(prepare(_without(asked, []), context, tell, _api(asked, context)), tell).manifests)
+        api = _api(asked, context)
+        gang = _gang(asked, context, api, tell)
+        return _told(_shown(prepare(_without(asked, []), context, tell, api, gang), tell).manifests)
 
     def trial(self, asked: Request, tell: Tell) -> Told:
         """The manifests as the cluster would have them: it checks them and fills in what it would."""
@@ -46,7 +49,8 @@ class Kubernetes(Backend):
         cluster = Cluster(context.name)
         asked = _avoiding(asked, cluster, context, tell)
         api = managers.api(cluster, asked.cluster.via)
-        return _told(submit.trial(cluster, _shown(prepare(asked, context, tell, api), tell)))
+        gang = _gang(asked, context, api, tell, cluster)
+        return _told(submit.trial(cluster, _shown(prepare(asked, context, tell, api, gang), tell)))
 
     def start(self, asked: Request, tell: Tell) -> RunHandle:
         """Submit the job.
@@ -63,7 +67,8 @@ class Kubernetes(Backend):
         context = _context(asked)
         cluster, home = Cluster(context.name), asked.folder.parent
         api = managers.api(cluster, asked.cluster.via)
-        ready = prepare(_avoiding(asked, cluster, context, tell), context, tell, api)
+        gang = _gang(asked, context, api, tell, cluster)
+        ready = prepare(_avoiding(asked, cluster, context, tell), context, tell, api, gang)
         places.free_here(home, ready.job.name)
         folder = places.folder(home, submit.record(cluster, ready))
         check, skip = asked.cluster.preflight, asked.cluster.skip_check
@@ -228,11 +233,33 @@ def _api(asked: Request, context: Context) -> str:
     return managers.api(Cluster(context.name), asked.cluster.via)
 
 
-def prepare(asked: Request, context: Context, tell: Tell, api: str = "") -> Submission:
+def _gang(asked: Request, context: Context, api: str, tell: Tell, cluster: Cluster | None = None) -> str:
+    """How the cluster is told that the job is a gang; a plain dry run asks it only if a person wants one for sure.
+
+    Raises:
+        MissingHere, InvalidInput: It was asked for, and cannot be.
+    """
+    options = asked.cluster
+    gangs.check(options.gang, options.queue)
+    if not gangs.fits(asked.job, wish=options.gang, queue=options.queue, scheduler=options.scheduler):
+        return ""
+    if cluster is None and options.gang == gangs.AUTO:
+        tell("note: whether the cluster places all nodes at once is looked up when the job is submitted (--gang)")
+        return ""
+    from stackctl.engines.kube import Cluster
+    from stackctl.runs.gangs import choose
+
+    namespace = options.namespace or context.namespace
+    there = cluster or Cluster(context.name)
+    return choose(there, asked.job, tell, wish=options.gang, via=options.via, namespace=namespace, api=api)
+
+
+def prepare(asked: Request, context: Context, tell: Tell, api: str = "", gang: str = "") -> Submission:
     """Place the job, pack its code, and make the manifests.
 
     Args:
         api: Group and version of what gives the cluster the job, where that is not its own Job.
+        gang: How the cluster is told that the job is a gang.
 
     Raises:
         InvalidInput: Something that was asked for does not fit.
@@ -273,6 +300,7 @@ def prepare(asked: Request, context: Context, tell: Tell, api: str = "") -> Subm
         pods=options,
         via=options.via,
         api=api,
+        gang=gang,
     )
     if placement.pods.host_network:
         tell("note: no NetworkPolicy guards pods on their node's network: whoever reaches the nodes reaches the ranks")

@@ -71,10 +71,14 @@ class OwnCluster(Cluster):
 
     kubectl_program = programs.program("kubectl")
 
-    def __init__(self, tags: Sequence[str] = (), *, simulated: int = 0) -> None:
+    def __init__(
+        self, tags: Sequence[str] = (), *, simulated: int = 0, release: str = "kubernetes", features: Sequence[str] = ()
+    ) -> None:
         """Start it, its nodes with these images of the Docker engine; returns when the nodes are ready.
 
         Args:
+            release: The part that its control plane is of; its nodes stay those of `kubernetes`.
+            features: Which of its features are switched on.
             simulated: So many simulated nodes, `fake-0` and so on, instead of real ones.
         """
         self.loaded: dict[str, str] = {}
@@ -84,7 +88,8 @@ class OwnCluster(Cluster):
             self.nodes = () if simulated else tuple(map(self.site.node_name, range(NODES)))
             self.kubeconfig = self.site.folder / "kubeconfig"
             self.credentials = credentials = control_plane.Credentials.make(self.nodes)
-            parts = control_plane.prepare(self.site, credentials, simulated=simulated > 0)
+            self.parts = control_plane.prepare(self.site, credentials, simulated=simulated > 0, release=release)
+            parts = {name: control_plane.with_features(name, argv, features) for name, argv in self.parts.items()}
             self.api = ending.enter_context(closing(self.connection()))
             self.node_commands = {
                 name: nodes.prepare(self.site, index, credentials.kubelets[name])
@@ -158,6 +163,14 @@ class OwnCluster(Cluster):
         values = ((kind, "nvidia.com~1gpu", str(GPUS)) for kind in ("capacity", "allocatable"))
         patch = [{"op": "add", "path": f"/status/{kind}/{key}", "value": value} for kind, key, value in values]
         self.api.request("PATCH", f"{path}/status", patch, "application/json-patch+json")
+
+    def switch(self, features: Sequence[str]) -> None:
+        """Start the control plane anew, with these features switched on instead."""
+        for name in control_plane.GATED:
+            self.namespaces.kill(name)
+            self.namespaces.start(name, control_plane.with_features(name, self.parts[name], features))
+            if name == "apiserver":
+                self.wait(lambda: self.api.request("GET", "/readyz") == "ok", 60, "the API server is not ready")
 
     def kill_node(self, name: str) -> None:
         """Kill a node with its pods, as a power failure does. Its Node object stays."""

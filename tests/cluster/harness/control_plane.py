@@ -72,10 +72,24 @@ def kubeconfig(site: Site, token: str) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def prepare(site: Site, credentials: Credentials, *, simulated: bool) -> dict[str, list[str]]:
+GATED = ("apiserver", "controllers", "scheduler")
+"""What of the control plane has features that can be switched on."""
+
+
+def with_features(name: str, argv: list[str], features: Sequence[str]) -> list[str]:
+    """A command line of the control plane with features that are off as a rule, and the API that they take."""
+    if not features or name not in GATED:
+        return argv
+    gates = f"--feature-gates={','.join(f'{feature}=true' for feature in features)}"
+    served = ["--runtime-config=scheduling.k8s.io/v1beta1=true"] if name == "apiserver" else []
+    return [*argv, gates, *served]
+
+
+def prepare(site: Site, credentials: Credentials, *, simulated: bool, release: str) -> dict[str, list[str]]:
     """Write the control plane's files; returns its programs' command lines by name.
 
     Args:
+        release: The part that the control plane's programs are of.
         simulated: The nodes are objects only: they stay as they are, and nobody looks for signs of life.
     """
     folder = site.folder
@@ -92,7 +106,7 @@ def prepare(site: Site, credentials: Credentials, *, simulated: bool) -> dict[st
 
     etcd = ["etcd", "--unsafe-no-fsync", f"--data-dir={folder / 'etcd'}", "--log-level=warn"]
     apiserver = [
-        programs.program("kube-apiserver"),
+        programs.program("kube-apiserver", release),
         "--etcd-servers=http://127.0.0.1:2379",
         f"--advertise-address={site.control_plane}",
         f"--tls-cert-file={certificate(site)}",
@@ -109,7 +123,7 @@ def prepare(site: Site, credentials: Credentials, *, simulated: bool) -> dict[st
         *(["--disable-admission-plugins=TaintNodesByCondition"] if simulated else []),
     ]
     controllers = [
-        programs.program("kube-controller-manager"),
+        programs.program("kube-controller-manager", release),
         f"--kubeconfig={admin}",
         "--leader-elect=false",
         f"--service-account-private-key-file={key}",
@@ -120,6 +134,6 @@ def prepare(site: Site, credentials: Credentials, *, simulated: bool) -> dict[st
         f"--kube-api-burst={QPS['burst']}",
         *(["--controllers=*,-node-lifecycle-controller"] if simulated else []),
     ]
-    scheduler = [programs.program("kube-scheduler"), f"--config={folder / 'scheduler.yaml'}"]
+    scheduler = [programs.program("kube-scheduler", release), f"--config={folder / 'scheduler.yaml'}"]
     dns = [programs.program("coredns"), f"-conf={folder / 'Corefile'}"]
     return {"etcd": etcd, "apiserver": apiserver, "controllers": controllers, "scheduler": scheduler, "dns": dns}

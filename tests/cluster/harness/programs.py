@@ -19,6 +19,7 @@ STATE = Path(os.environ.get("STACK_CI_STATE") or "/var/tmp/stackctl-ci") / "clus
 
 MADE = {
     "kubernetes": ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet"),
+    "kubernetes-next": ("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
     "coredns": ("coredns",),
     "kwok": ("kwok",),
     "kueue": ("kueue",),
@@ -26,10 +27,11 @@ MADE = {
     "trainer": ("trainer-controller-manager",),
     "pause": ("pause",),
 }
-"""What each part gives."""
+"""What each part gives. `kubernetes-next` is the control plane of a newer release, with what has come since."""
 
 MODULES = {
     "kubernetes": "k8s.io/kubernetes",
+    "kubernetes-next": "k8s.io/kubernetes",
     "coredns": "github.com/coredns/coredns",
     "kwok": "sigs.k8s.io/kwok",
     "kueue": "sigs.k8s.io/kueue",
@@ -75,9 +77,9 @@ def folder(part: str) -> Path:
     return STATE / f"{part}-{digest.hexdigest()[:12]}"
 
 
-def program(name: str) -> str:
-    """The path of a program that was built."""
-    return next(str(folder(part) / name) for part, names in MADE.items() if name in names)
+def program(name: str, of: str = "") -> str:
+    """The path of a program that was built: of the first part that has it, or of the one that is named."""
+    return next(str(folder(part) / name) for part, names in MADE.items() if name in names and of in ("", part))
 
 
 def unbuilt() -> list[str]:
@@ -116,7 +118,7 @@ def build_part(part: str, scratch: Path) -> None:
     shutil.copytree(SOURCES / part, source)  # the checkout may change meanwhile
     out.mkdir()
     flags = "-s -w"
-    if part == "kubernetes":
+    if MODULES.get(part) == "k8s.io/kubernetes":
         major, minor, _ = version(part).split(".")
         values = {"gitVersion": f"v{version(part)}", "gitMajor": major, "gitMinor": minor}
         flags += "".join(f" -X k8s.io/component-base/version.{key}={value}" for key, value in values.items())

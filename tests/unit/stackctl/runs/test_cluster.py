@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 import pytest
 
-from stackctl.engines.kube import Cluster
+from stackctl.engines.kube import ApiError, Cluster
 from stackctl.errors import InvalidInput
 from stackctl.jobs import job as jobs
 from stackctl.runs import claim_reader, cluster, store
@@ -48,6 +48,9 @@ class Said:
 
     def served(self, _group: str) -> str:
         return ""
+
+    def read(self, _path: str, _of: type[T]) -> T:
+        raise ApiError("nothing of the kind is served", status=404)
 
     def delete(self, kind: str, name: str, _namespace: str, *, uid: str) -> bool:
         self.deleted.append(f"{kind} {name} {uid}")

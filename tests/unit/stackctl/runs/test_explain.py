@@ -34,6 +34,7 @@ def facts(found: dict[str, Any]) -> Facts:
         found.get("service", True),
         found.get("kept"),
         msgspec.convert(found.get("claims", []), list[objects.Claim]),
+        group=found.get("group", ""),
     )
 
 
@@ -125,6 +126,19 @@ def pulling() -> dict[str, Any]:
     return found
 
 
+def ganged(group: str = "", *, first: str = "Pending") -> dict[str, Any]:
+    """A run whose nodes are placed all at once, and what the scheduler says of them."""
+    found = {**live(), "group": group}
+    for pod in found["pods"]:
+        pod["spec"] = {"schedulingGroup": {"podGroupName": "a"}}
+        pod["status"] = {"phase": first if pod is found["pods"][0] else "Pending"}
+    if group:
+        said = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+        row = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+        found["pods"][1]["status"]["conditions"] = [row]
+    return found
+
+
 def leaving() -> dict[str, Any]:
     """A run whose namespace is being deleted."""
     found = live()
@@ -200,6 +214,7 @@ def gone(reason: str, sentence: str) -> dict[str, Any]:
 
 FORBIDDEN = 'Error creating: pods "a" is forbidden:'
 USED_UP = f"{FORBIDDEN} exceeded quota: q, requested: pods=1,cpu=2, used: pods=2,cpu=3, limited: pods=2,cpu=4"
+GANG = "minCount (2) cannot be satisfied: 1 scheduled, 0 remaining"
 UNSAID = f"{FORBIDDEN} failed quota: q: must specify limits.cpu for: node,unpack; memory for: node"
 BOUNDS = (
     f"{FORBIDDEN} [maximum memory usage per Container is 1Gi, but limit is 2Gi, "
@@ -259,6 +274,10 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("claim", recorded("claim"), 'persistentvolumeclaim "absent" not found'),
     ("unschedulable", recorded("unschedulable"), "1 of 3 nodes (1) (2 Insufficient nvidia.com/gpu)"),
     ("unschedulable", recorded("unschedulable-memory"), "1 of 1 nodes (0) (2 Insufficient memory)"),
+    ("gang", ganged(GANG), "has no room for all 2 nodes (2 Insufficient nvidia.com/gpu)"),
+    ("gang", ganged(GANG), f"| {GANG}"),
+    ("gang broken", ganged(first="Succeeded"), "waits for ever: node 1 to be placed together with node 0"),
+    ("starting", ganged(), "2 of 2 nodes (0, 1)"),
     ("image unauthorized", waiting("ErrImagePull", DENIED), "registry.example/x:1"),
     ("image not found", waiting("ImagePullBackOff", 'failed to resolve reference "x:1": x:1: not found'), "x:1"),
     ("image unauthorized", waiting("ErrImagePull", "unexpected status: 401 Unauthorized"), "on node-"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from stackctl.engines.kube import ApiError, Cluster
@@ -18,12 +19,18 @@ class Holding:
     """A cluster that has some objects, and lets some be removed."""
 
     def __init__(self, rows: dict[str, dict[str, Any]], locked: tuple[str, ...] = ()) -> None:
-        self.rows, self.locked, self.trainer = rows, locked, False
+        self.rows, self.locked, self.trainer, self.groups = rows, locked, False, False
 
     def get(self, kind: str, _name: str, _namespace: str) -> Any:
         if kind in self.locked and kind not in self.rows:
             raise ApiError("no", status=403)
         return {"metadata": {"uid": kind, **self.rows[kind]}} if kind in self.rows else None
+
+    def read(self, path: str, of: type[Any]) -> Any:
+        if not self.groups:
+            raise ApiError("no such group", status=404)
+        version = {"versions": [{"groupVersion": "scheduling.k8s.io/v9"}]}
+        return msgspec.convert({"resources": [{"name": "podgroups"}]} if path.endswith("/v9") else version, of)
 
     def served(self, group: str) -> str:
         return f"{group}/v9" if self.trainer and group.startswith("trainer") else ""
@@ -53,6 +60,12 @@ def test_what_a_train_job_names_goes_with_it() -> None:
     there.trainer = True
     assert leftovers.remove(cast(Cluster, there), "a", "team", print) == ["TrainingRuntime"]
     assert there.rows == {}
+
+
+def test_the_group_of_a_gang_goes_with_it() -> None:
+    there = Holding({"scheduling.k8s.io/v9/PodGroup": {"labels": OURS}})
+    there.groups = True
+    assert leftovers.remove(cast(Cluster, there), "a", "team", print) == ["PodGroup"]
 
 
 def test_what_may_not_be_removed_is_told_with_the_command_that_does() -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from stackctl.engines.kube import Cluster
+from stackctl.engines.kube import ApiError, Cluster
 from stackctl.errors import NameTaken
 from stackctl.jobs import job as jobs
 from stackctl.jobs import profiles
@@ -99,3 +99,27 @@ def test_a_folder_that_holds_another_run_is_seen_before_anything_is_made(ready: 
     with pytest.raises(NameTaken, match="this folder holds another run"):
         submit.submit(cast(Cluster, cluster), ready, tmp_path / "a", print, check=True)
     assert cluster.kinds == []
+
+
+class Keeping(Taking):
+    """A cluster where an earlier run's group is being removed, and stays for as long as the new run has pods."""
+
+    def create(self, manifest: Any) -> tuple[Any, list[str]]:
+        found = super().create(manifest)
+        if manifest["kind"] == "PodGroup" and "no Job u" not in self.kinds:
+            raise ApiError("it is there", status=409, reason="AlreadyExists")
+        return found
+
+    def get(self, kind: str, name: str, _namespace: str) -> Any:
+        assert kind == "scheduling.k8s.io/v9/PodGroup"
+        metadata = {"name": name, "namespace": "team", "uid": "old", "deletionTimestamp": "now"}
+        return None if "no Job u" in self.kinds else {"metadata": metadata}
+
+
+def test_pods_do_not_keep_the_group_of_a_run_before(ready: Submission, tmp_path: Path) -> None:
+    placement = msgspec.structs.replace(ready.placement, gang="scheduling.k8s.io/v9")
+    asked = submission.prepare(ready.job, placement, None, {"STACK_RUNS": str(tmp_path)})
+    cluster = Keeping()
+    submit.create(cast(Cluster, cluster), asked)
+    whole = ["Job", "PodGroup", "Secret", "Service", "NetworkPolicy"]
+    assert cluster.kinds == ["Job", "PodGroup", "no Job u", *whole]
