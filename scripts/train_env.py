@@ -19,6 +19,7 @@ from typing import NamedTuple
 from packaging.markers import Marker
 
 from stackctl.engines import process
+from stackctl.errors import StackError
 from stackctl.images import catalog, lockfile, sums
 from stackctl.images.build import wheels_at_hand
 from stackctl.images.catalog import Target
@@ -29,6 +30,16 @@ from stackctl.images.settings import Settings, from_env
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "images" / "locks"
 SECONDS = 10
+
+
+def main() -> int:
+    """Install what is missing; returns an exit code."""
+    try:
+        install()
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def install() -> None:
@@ -150,4 +161,4 @@ def _megabytes(pins: Iterable[Pin]) -> str:
 
 
 if __name__ == "__main__":
-    install()
+    sys.exit(main())
