@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.commands import ROOT
+from tests.lanes import load
 
 
 def test_make_passes_lanes_and_options_on() -> None:
@@ -20,7 +21,7 @@ def test_a_lane_that_there_is_not_is_refused_with_those_that_there_are() -> None
     argv = [sys.executable, "-m", "tests.lanes", "nonsense"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "no lane nonsense; there are cluster, train, images, checks, launch, runs, quiet" in done.stderr
+    assert f"no lane nonsense; there are {', '.join(load())}" in done.stderr
 
 
 def test_every_test_is_in_one_lane_and_runs_once() -> None:

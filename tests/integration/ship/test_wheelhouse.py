@@ -86,7 +86,7 @@ def test_an_engine_without_a_network_builds_from_it_alone(
     wheel.write_bytes(next(copy.glob("packaging-*.whl")).read_bytes())
     wrong = build()
     assert wrong.returncode == 1
-    assert f"{lock}:{lockfile.line_of(lock.read_text(), 'iniconfig')}: " in wrong.stderr
+    assert f"{lock}:{lockfile.line_of(lock.read_text(), 'iniconfig')}: " in wrong.stderr, wrong.stderr
     assert "a file of iniconfig has another hash than the lock" in wrong.stderr
     docker = ["docker", "--host", air_gap.docker]
     listed = subprocess.run([*docker, "image", "ls", "--quiet", IMAGE], capture_output=True, text=True, check=True)
