@@ -70,7 +70,8 @@ def explain(lines: list[str], target: Target, settings: Settings, locks: Path) -
     lock = re.search(r"images/locks/([\w.-]+\.txt)", command)
     text = "\n".join([*output, lines[-1] if lines else ""])
     at = f"{target.tag}, step {step}" if step else target.tag
-    hashes = re.search(r"Hash mismatch for `([\w.-]+)==|DO NOT MATCH THE HASHES[\s\S]*?\n([\w.-]+)==\S+ from ", text)
+    whole = "\n".join(_logged(lines, step) or output)
+    hashes = re.search(r"Hash mismatch for `([\w.-]+)==|DO NOT MATCH THE HASHES[\s\S]*?\n([\w.-]+)==\S+ from ", whole)
     if hashes:
         name = hashes[1] or hashes[2]
         return JobFailed(
@@ -118,6 +119,13 @@ def _failed_step(lines: list[str]) -> tuple[str, list[str], str]:
     head, *output = lines[marks[-2] + 1 : marks[-1]] or [""]
     step = re.match(r" > \[([^\]]+)\] ?(.*):$", head)
     return (re.sub(" +", " ", step[1]), [_bare(line) for line in output], step[2]) if step else ("", output, "")
+
+
+def _logged(lines: list[str], step: str) -> list[str]:
+    """All that a step said. The frame has only its last lines: a package of many files has more hashes than those."""
+    numbers = {found[1] for line in lines if (found := _STEP.match(line)) and re.sub(" +", " ", found[2]) == step}
+    said = [found for line in lines if (found := _LINE.match(line)) and found[1] in numbers]
+    return [_bare(found[2]) for found in said if not found[2].startswith(f"[{step}")] if step else []
 
 
 def _bare(line: str) -> str:

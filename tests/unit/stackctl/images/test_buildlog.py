@@ -118,3 +118,20 @@ def test_any_other_failure_shows_the_steps_last_lines() -> None:
     assert "  | line 29" in error.message
     assert "  | line 14" not in error.message
     assert "--verbose" in error.hint
+
+
+def test_a_cause_that_the_frame_is_too_short_for_is_found_in_the_log() -> None:
+    """The frame has ten lines at most, and a package may have more hashes than that."""
+    hashes = [f"    sha256:{number:064x}" for number in range(20)]
+    said = [
+        "error: Failed to download `numpy==2.5.1`",
+        "  cause: Hash mismatch for `numpy==2.5.1`",
+        "  Expected:",
+        *hashes,
+    ]
+    head = f"framework 3/3] {INSTALL}"
+    log = [f"#8 [{head}", *(f"#8 {0.1 * at:.3f} {line}" for at, line in enumerate(said))]
+    lines = [*log, "------", f" > [{head}:", *hashes[-10:], "------", "ERROR: failed to solve: exit code: 1"]
+    target = catalog.targets(catalog.load(), "pytorch", "cpu")[0]
+    error = buildlog.explain(lines, target, Settings(), LOCKS)
+    assert "a file of numpy has another hash than the lock" in str(error)
