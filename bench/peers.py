@@ -46,7 +46,6 @@ class Clock:
 
 def loop(config: GPT2Config, text: Tensor, batch: int, steps: int, clock: Clock) -> None:
     """nanoGPT's `train.py`, without its options: random windows, and nothing that it does not need."""
-    dist.init_process_group("gloo")
     torch.manual_seed(dist.get_rank())
     context = config.n_positions
     model = DistributedDataParallel(GPT2LMHeadModel(config), gradient_as_bucket_view=True)
@@ -70,7 +69,6 @@ def loop(config: GPT2Config, text: Tensor, batch: int, steps: int, clock: Clock)
         if step % clock.stretch == 0:
             loss.item()
         clock.after(step)
-    dist.destroy_process_group()
 
 
 def trainer(config: GPT2Config, text: Tensor, batch: int, steps: int, clock: Clock) -> None:
@@ -100,7 +98,13 @@ def main() -> None:
     config = GPT2Config(**json.loads(Path(config_file).read_text()), use_cache=False, attn_implementation="sdpa")
     text = torch.frombuffer(bytearray(Path(text_file).read_bytes()), dtype=torch.uint8)
     clock = Clock(int(stretch), int(batch) * config.n_positions * int(os.environ["WORLD_SIZE"]))
-    {"loop": loop, "trainer": trainer}[way](config, text, int(batch), int(steps), clock)
+    if way == "loop":
+        dist.init_process_group("gloo")
+        loop(config, text, int(batch), int(steps), clock)
+        # When the model has gone: what DDP has of a destroyed group joins its threads, and may wait for ever.
+        dist.destroy_process_group()
+    else:
+        trainer(config, text, int(batch), int(steps), clock)
     if os.environ["RANK"] == "0":
         Path(found).write_text(json.dumps(clock.rates))
 

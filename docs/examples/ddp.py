@@ -14,12 +14,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def main() -> None:
-    """Train as one of the ranks."""
+    """Join the ranks, train, and leave them: last, when the model has gone, which holds what the ranks talk over."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")  # env://: it reads the launcher's variables
+    train(device)
+    dist.destroy_process_group()
+
+
+def train(device: torch.device) -> None:
+    """Train as one of the ranks."""
     model = DistributedDataParallel(task.model().to(device))
     optimizer = torch.optim.SGD(model.parameters(), lr=task.LEARNING_RATE)
     for step in range(task.STEPS):
@@ -29,7 +35,6 @@ def main() -> None:
         optimizer.step()
     if dist.get_rank() == 0:
         task.tell(model.module)
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from stackrt.train import text as texts
 from stackrt.train.command_line import DEFAULT_TEXT, describe, flag
 from stackrt.train.errors import INTERRUPTED, TrainerError
 from stackrt.train.options import Options
-from stackrt.train.process import build_optimizer, ended, learning_rate, leave, say, set_up_compute
+from stackrt.train.process import build_optimizer, ended, keep, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -188,6 +188,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         with ranks.together():
             weights.load(model, Path(o.init))
     ddp = DistributedDataParallel(model, process_group=ranks.gradients, gradient_as_bucket_view=True)
+    keep(ddp)
     optimizer = build_optimizer(model.parameters(), o)
 
     # Data

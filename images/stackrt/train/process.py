@@ -103,6 +103,18 @@ def ended(run: Callable[[], int]) -> int:
     return errors.ended(told)
 
 
+def keep(thing: object) -> None:
+    """Keep something until this process leaves.
+
+    What DDP has of a destroyed process group joins the group's threads when it goes, and holds the interpreter's lock
+    meanwhile: a thread of gloo's that waits for that lock waits for ever (https://github.com/pytorch/pytorch/issues/56297).
+    """
+    _KEPT.append(thing)
+
+
+_KEPT: list[object] = []
+
+
 def leave(exit_code: int) -> NoReturn:
     """End the process at once.
 
