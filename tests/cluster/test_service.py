@@ -15,7 +15,7 @@ import pytest
 from tests.cluster.harness.cluster import OwnCluster
 from tests.cluster.submitting import Submitter
 from tests.support.load import Clients, flood, post
-from tests.support.served import language_model, picture_model, recognized
+from tests.support.served import has_learned, language_model, picture_model, recognized, trained_model
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.needs("cluster", "docker")
@@ -65,8 +65,8 @@ def test_a_service_answers_and_is_changed_without_a_failed_request(
 ) -> None:
     image = built("serve")
     own_cluster.load_image(image)
-    for name in ("first", "second"):
-        language_model(shared_claim / name)
+    language_model(shared_claim / "first")
+    trained_model(shared_claim / "second")
     picture_model(shared_claim / "digits.keras")
     for path in [shared_claim, *shared_claim.rglob("*")]:
         path.chmod(0o755)
@@ -103,6 +103,8 @@ def test_a_service_answers_and_is_changed_without_a_failed_request(
             until(lambda: len(clients.seconds) >= REQUESTS, 300)
         print(f"a rolling change: {clients.told}")
         assert not clients.failed, clients.failed[:5]
+        address = "http://{}:{}/v1".format(*place())
+        assert has_learned(openai.OpenAI(base_url=address, api_key=TOKEN, max_retries=0), "words")
         statuses = flood(place, asks, {**ASKED, "max_tokens": 24}, token=TOKEN, clients=64)
         print(f"too many at once: {dict(statuses)}")
         assert {429} <= set(statuses) <= {200, 429, 503}

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import urllib.request
@@ -40,6 +41,41 @@ def language_model(folder: Path, *, width: int = 32, layers: int = 2, context: i
     library.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     return folder
+
+
+def trained_model(folder: Path) -> Path:
+    """The export of a `gpt` that has learned for a moment which letters there are, see `has_learned`."""
+    argv = [
+        sys.executable,
+        "-m",
+        "stackrt.train.gpt",
+        "--steps",
+        "60",
+        "--layers",
+        "2",
+        "--width",
+        "64",
+        "--heads",
+        "2",
+    ]
+    short = ["--eval-tokens", "1024", "--sample-tokens", "0", "--lr", "0.01"]
+    with tempfile.TemporaryDirectory() as out:
+        words = [*argv, *short, "--out", out, "--export", str(folder)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "images")}
+        subprocess.run(words, env=env, check=True, capture_output=True, timeout=240)
+    return folder
+
+
+def has_learned(api: Any, model: str) -> bool:
+    """Whether a `trained_model` answers OpenAI's client, all at once and in a stream alike; random bytes are others.
+
+    Args:
+        api: An `openai.OpenAI`.
+    """
+    asked: dict[str, Any] = {"model": model, "prompt": "To be", "max_tokens": 24, "temperature": 0}
+    whole: str = api.completions.create(**asked).choices[0].text
+    streamed = "".join(piece.choices[0].text for piece in api.completions.create(**asked, stream=True))
+    return whole == streamed and len(whole) >= 20 and all(letter.isascii() and letter != "\x00" for letter in whole)
 
 
 def picture_model(file: Path) -> Path:

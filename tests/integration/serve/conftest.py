@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.served import Served, language_model, picture_model, served
+from tests.support.served import Served, language_model, picture_model, served, trained_model
 
 TOKEN = "let-me-in"
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `words`, an export, and `pictures.keras`."""
+    """A folder with the exports `words` and `trained`, and `pictures.keras`."""
     folder = tmp_path_factory.mktemp("models")
     language_model(folder / "words")
+    trained_model(folder / "trained")
     picture_model(folder / "pictures.keras")
     return folder
 

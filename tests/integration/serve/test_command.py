@@ -19,7 +19,7 @@ from tests.commands import STACKCTL, environment, hear_signals
 from tests.support.load import Clients, flood, post
 from tests.support.ports import free_port
 from tests.support.processes import background
-from tests.support.served import recognized
+from tests.support.served import has_learned, recognized
 from tests.support.waiting import until
 
 TOKEN = "let-me-in"
@@ -28,8 +28,8 @@ TOKEN = "let-me-in"
 @pytest.fixture
 def folder(models: Path, tmp_path: Path) -> Path:
     """A model that containers may read, and a token."""
-    for name in ("words", "second"):
-        shutil.copytree(models / "words", tmp_path / name)
+    for name in ("words", "trained"):
+        shutil.copytree(models / name, tmp_path / name)
     shutil.copy(models / "pictures.keras", tmp_path)
     (tmp_path / "token").write_text(TOKEN)
     for path in [tmp_path, *tmp_path.rglob("*")]:
@@ -79,18 +79,19 @@ def serves(folder: Path, model: str, name: str, backend: str, *, requests: int) 
         again = ["--on", backend, "--name", name, "--model-name", model]
         asked = {"model": model, "prompt": "To be", "max_tokens": 4, "temperature": 0}
         with Clients(lambda: place, "/v1/completions", asked, "choices", token=TOKEN) as clients:
-            said = say("serve", "second", *again, "--", "--max-batch", "2", "--queue", "4")
+            said = say("serve", "trained", *again, "--", "--max-batch", "2", "--queue", "4")
             assert said == f"{name}: serves the model {model} at http://127.0.0.1:{port}\n"
             until(lambda: len(clients.seconds) >= requests, 400)
         print(f"{backend}, another model meanwhile: {clients.told}")
         assert not clients.failed, clients.failed[:5]
+        assert has_learned(api, model)
 
         statuses = flood(lambda: place, "/v1/completions", {**asked, "max_tokens": 24}, token=TOKEN)
         print(f"{backend}, too many at once: {dict(statuses)}")
         assert {429} <= set(statuses) <= {200, 429, 503}
         assert post(place, "/v1/completions", asked, TOKEN)[0] == 200
 
-        assert "belongs to the service" in refused("serve", "second", *again, "--port", "9")
+        assert "belongs to the service" in refused("serve", "trained", *again, "--port", "9")
         (folder / "pictures.keras").rename(folder / "digits.keras")
         say("serve", "digits.keras", "--on", backend, "--name", name)
         assert recognized(lambda row: post(place, "/v1/models/digits:predict", row, TOKEN)) > 0.7
