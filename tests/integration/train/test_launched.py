@@ -36,8 +36,13 @@ def launch(
 
 
 def ends(launchers: list[subprocess.Popen[str]]) -> tuple[list[int], str]:
-    """Exit codes and all output."""
-    output = "".join(launcher.communicate(timeout=200)[0] for launcher in launchers)
+    """Exit codes and all output; none goes on, whatever comes."""
+    try:
+        output = "".join(launcher.communicate(timeout=200)[0] for launcher in launchers)
+    finally:
+        for launcher in launchers:
+            launcher.kill()
+            launcher.communicate()
     return [launcher.returncode for launcher in launchers], output
 
 

@@ -171,13 +171,7 @@ def test_a_checkpoint_of_four_ranks_goes_on_as_two_nodes_of_four(
     start = runs["fsdp"] / "checkpoints" / "step-000010"
     argv = [*lm.SETTINGS, "--replicate", "2", "--model", str(base), "--init", str(base), "--resume", str(start)]
     argv += ["--export", str(tmp_path / "export")]
-    launchers = launch(2, 4, free_port(), tmp_path / "out", "lm", argv)
-    try:
-        codes, output = ends(launchers)
-    finally:
-        for launcher in launchers:
-            launcher.kill()
-            launcher.communicate()
+    codes, output = ends(launch(2, 4, free_port(), tmp_path / "out", "lm", argv))
     assert codes == [0, 0], output
     assert f"going on from {start} after step 10" in output
     assert lm.result(tmp_path / "out")["mesh"] == {"replicate": 2, "shard": 4, "context_parallel": 1, "tp": 1}

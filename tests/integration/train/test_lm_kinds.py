@@ -68,13 +68,7 @@ def test_compiled_blocks_compute_what_others_do(trainers: Trainers, tmp_path: Pa
     lm.run(trainers, 2, [*argv, *plain], tmp_path / "plain.logs")
     # Not forked: there warnings are errors, also those that the compiler meets and hides.
     words = [*argv, "--compile", "--export", str(tmp_path / "compiled" / "export")]
-    launchers = launch(1, 2, free_port(), tmp_path / "compiled", "lm", words)
-    try:
-        codes, output = ends(launchers)
-    finally:
-        for launcher in launchers:
-            launcher.kill()
-            launcher.communicate()
+    codes, output = ends(launch(1, 2, free_port(), tmp_path / "compiled", "lm", words))
     assert codes == [0], output
     assert "arning" not in output
     assert lm.result(tmp_path / "compiled")["options"]["compile"] is True
