@@ -124,8 +124,7 @@ def _failed_step(lines: list[str]) -> tuple[str, list[str], str]:
 def _logged(lines: list[str], step: str) -> list[str]:
     """All that a step said. The frame has only its last lines: a package of many files has more hashes than those."""
     numbers = {found[1] for line in lines if (found := _STEP.match(line)) and re.sub(" +", " ", found[2]) == step}
-    said = [found for line in lines if (found := _LINE.match(line)) and found[1] in numbers]
-    return [_bare(found[2]) for found in said if not found[2].startswith(f"[{step}")] if step else []
+    return [_bare(found[2]) for line in lines if (found := _LINE.match(line)) and found[1] in numbers]
 
 
 def _bare(line: str) -> str:

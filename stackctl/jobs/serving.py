@@ -98,6 +98,11 @@ def model_name(name: str) -> str:
     return name
 
 
+def is_service(run: Job) -> bool:
+    """Whether a job is a server of models: it goes on until it is ended, and has no checkpoints."""
+    return run.workload == WORKLOAD
+
+
 def job(
     name: str, model: str, served: str, *, host: str, port: int, more: Sequence[str] = (), gpus: int = 0,
     image: str | None = None,

@@ -90,8 +90,7 @@ def send(cluster: Cluster, ready: Submission, tree: Tree, tell: Tell) -> None:
 def give(exchange: Exchange, tree: Tree) -> tuple[int, int]:
     """Give a tree to the program that takes it; returns how many files it did not have, and their bytes."""
     exchange.put(code_on_claim.receiver().encode())
-    for start in range(0, len(tree.text), code_tree.PART):
-        exchange.put(tree.text[start : start + code_tree.PART])
+    _put(exchange, tree.text)
     missing = msgspec.json.decode(exchange.line(), type=list[str])
     for digest in missing:
         for part in code_tree.chunks(tree, digest):
@@ -110,10 +109,13 @@ def tidied(exchange: Exchange, named: Sequence[str] | None) -> tuple[int, int]:
     """
     if named is None:
         return 0, 0
-    text = msgspec.json.encode([*named]) + b"\n"
+    _put(exchange, msgspec.json.encode([*named]) + b"\n")
+    return msgspec.json.decode(exchange.line(), type=tuple[int, int])
+
+
+def _put(exchange: Exchange, text: bytes) -> None:
     for start in range(0, len(text), code_tree.PART):
         exchange.put(text[start : start + code_tree.PART])
-    return msgspec.json.decode(exchange.line(), type=tuple[int, int])
 
 
 def _named(cluster: Cluster, namespace: str) -> list[str] | None:

@@ -48,7 +48,7 @@ def running(name: str, tell: Tell) -> Service | None:
     if record is None or store.is_of_a_cluster(record):
         return None
     run = backends.load(record.backend).watch(name, record, Where(), tell)
-    if not isinstance(run, StoredRun) or run.settle().state != "running" or run.job.workload != serving.WORKLOAD:
+    if not isinstance(run, StoredRun) or run.settle().state != "running" or not serving.is_service(run.job):
         return None
     return Service(run, run.job)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs.job import Job, check
-from stackctl.jobs.serving import WORKLOAD
+from stackctl.jobs.serving import is_service
 from stackctl.jobs.via import JOB
 from stackctl.runs.states import State
 
@@ -97,7 +97,7 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
         return attempt
     if file.exists():
         hint = "choose another --name or --out, or go on from its last checkpoint with --resume"
-        if job.workload == WORKLOAD:  # which has neither of the two
+        if is_service(job):  # which has neither of the two
             hint = "choose another --name"
         raise NameTaken("this folder holds a run", where=str(folder), hint=hint)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -105,7 +105,7 @@ class StoredRun:
         """Ask a service to end; what else runs here is its shell's."""
         if self.settle().state != "running":
             return f"{self.name} has ended already"
-        if self._job_is_a_service():
+        if serving.is_service(self.job):
             self._way_in(0).stop(self.job)
             return f"{self.name}: asked to end; it answers what it has, and what still comes for a moment"
         raise InvalidInput("runs on this machine: stop it with Ctrl-C in the shell that started it", where=self.name)
@@ -118,9 +118,6 @@ class StoredRun:
         """Within the block, a port of a rank's node can be reached on this machine."""
         where = reach.Port(self.name, rank, port, local)
         return reach.forwarded(where, self._way_in(rank), self.job, self._goes_on, self.tell)
-
-    def _job_is_a_service(self) -> bool:
-        return self.job.workload == serving.WORKLOAD
 
     def _way_in(self, rank: int) -> Inside:
         Lines(rank=rank).nodes(self.job)
@@ -142,7 +139,7 @@ class StoredRun:
             named = self.folder.parent == store.home(os.environ)
             how = f"--name {self.folder.name}" if named else f"--out {self.folder}"
             hint = f"go on from its last checkpoint with `stackctl run --resume {how}`"
-            if self._job_is_a_service():
+            if serving.is_service(self.job):
                 hint = "start it again with `stackctl serve`"
             return (
                 f"{self.name}: has ended, and its stackctl could not write down how; its logs are in "
