@@ -93,6 +93,7 @@ RUN_ELSEWHERE = {
     ),
     "stackctl shell gpt-1122-031500 --rank 3": "test_enter.py::test_containers_are_entered",
     "stackctl forward gpt-1122-031500 6006": "../cluster/test_exec.py::test_a_port_of_the_pods_loopback_is_reached",
+    "stackctl serve run": "serve/test_command.py::test_a_run_is_served_as_a_process",
     "stackctl serve plays": "serve/test_command.py::test_a_run_is_served_as_a_process",
     "stackctl serve plays --on compose --token-file token": "serve/test_command.py::test_a_service_as_a_container",
     "stackctl serve better --name plays --model-name plays": (
