@@ -211,14 +211,16 @@ def _on_cluster(
     job = plan.job(tag, chosen, name=asked.name, nodes=nodes, timeout=asked.timeout or 900, gpus=gpus)
     pods = PodOptions(**{name: placed.pop(name) for name in pod_options.PARAMETERS})
     place_in = {"namespace": namespace or where.namespace, "profile": fabric, "image": tag, "pods": pods, **placed}
-    ready = submission.prepare(job, place(job, **place_in, retries=0, apart=True, kept=3600), None, os.environ)
+    placement = place(job, **place_in, retries=0, apart=True, kept=3600)
     if asked.dry_run:
-        click.echo(kubernetes.to_yaml(ready.manifests), nl=False)
+        click.echo(kubernetes.to_yaml(submission.prepare(job, placement, None, os.environ).manifests), nl=False)
         return None
     from stackctl.engines.kube import Cluster
     from stackctl.suite import cluster
 
-    return cluster.run(Cluster(where.name), ready, check=preflight, skip=skip_check, say=following.tell)
+    there = Cluster(where.name)
+    ready = submission.prepare(job, cluster.together(there, job, placement, following.tell), None, os.environ)
+    return cluster.run(there, ready, check=preflight, skip=skip_check, say=following.tell)
 
 
 def _writable(json_file: str | None, junit_file: str | None) -> None:

@@ -8,9 +8,11 @@ import msgspec
 
 from stackctl.engines.kube import ApiError, Cluster
 from stackctl.errors import JobFailed, MissingHere, StackError
-from stackctl.jobs import quantity
+from stackctl.jobs import gang, quantity
+from stackctl.jobs.job import Job
+from stackctl.jobs.placement import Placement
 from stackctl.jobs.profiles import Profile
-from stackctl.runs import explain, feasibility, submit, watch
+from stackctl.runs import explain, feasibility, gangs, submit, watch
 from stackctl.runs.feasibility import Node
 from stackctl.runs.handle import Lines, Tell
 from stackctl.runs.progress import Progress
@@ -82,6 +84,18 @@ def size(found: Sequence[Node], profile: Profile, *, nodes: int | None, gpus: in
     if nodes is None:
         return Size(len(reasons) - len(closed), gpus, closed)
     return Size(nodes, gpus)
+
+
+def together(cluster: Cluster, job: Job, placement: Placement, say: Tell) -> Placement:
+    """The same place, with all nodes given theirs at once where the cluster does that: none waits with its GPUs for others.
+
+    Args:
+        say: Is given what a person should know of it.
+    """
+    if not gang.fits(job, wish=gang.AUTO, queue=placement.queue, scheduler=placement.pods.scheduler):
+        return placement
+    found = gangs.choose(cluster, job, say, wish=gang.AUTO, via=placement.via, namespace=placement.namespace, api="")
+    return msgspec.structs.replace(placement, gang=found)
 
 
 def run(cluster: Cluster, ready: Submission, *, check: bool, say: Tell, skip: Sequence[str] = ()) -> Report:
