@@ -8,7 +8,12 @@ from stackrt import nvml
 
 def count_visible(env: Mapping[str, str] = os.environ) -> int:
     """Count the GPUs that a CUDA program of this environment can use; 0 without a driver."""
-    return len(visible(env.get("CUDA_VISIBLE_DEVICES"), _uuids()))
+    return len(all_visible(env))
+
+
+def all_visible(env: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the GPUs that a CUDA program of this environment can use, in its order; none without a driver."""
+    return visible(env.get("CUDA_VISIBLE_DEVICES"), _uuids())
 
 
 def visible(selection: str | None, uuids: Sequence[str]) -> list[str]:
@@ -51,7 +56,7 @@ def driver_version() -> str:
 
 def bus_ids(env: Mapping[str, str] = os.environ) -> list[str]:
     """Return the PCI addresses of the visible GPUs, `0000:3b:00.0`, in order; "" for one that NVML does not tell."""
-    chosen = visible(env.get("CUDA_VISIBLE_DEVICES"), _uuids())
+    chosen = all_visible(env)
     try:
         with nvml.opened() as driver:
             return [driver.bus_id(uuid) for uuid in chosen]

@@ -37,6 +37,7 @@ class _Team:
 
     Attributes:
         alive: Process -> when it was started.
+        seats: Process -> its number among the workers, which one that is started in its place gets.
         ready: Those that answer.
         order: What asked for it; None for the first.
         lines: What it has: descriptors, and its folder of metrics.
@@ -47,6 +48,7 @@ class _Team:
     lines: ExitStack
     order: orders.Order | None = None
     alive: dict[int, float] = field(default_factory=dict)
+    seats: dict[int, int] = field(default_factory=dict)
     ready: set[int] = field(default_factory=set)
     failed: int = 0
     said: str = ""
@@ -114,23 +116,24 @@ class Keeper:
         while len(team.alive) < team.task.o.workers:
             # A signal that comes now waits until it can be passed on, or until the worker can hear it.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+            seat = min(set(range(team.task.o.workers)) - {*team.seats.values()})
             process = None if self._stopping else os.fork()
             if process == 0:
-                self._become(team)
+                self._become(team, seat)
             if process:
-                team.alive[process] = time.monotonic()
+                team.alive[process], team.seats[process] = time.monotonic(), seat
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if not process:
                 return
 
-    def _become(self, team: _Team) -> None:
+    def _become(self, team: _Team, seat: int) -> None:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if self._arm:
                 self._arm()
-            code = worker.run(team.task)
+            code = worker.run(team.task, seat)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -177,6 +180,7 @@ class Keeper:
 
     def _ended(self, team: _Team, process: int, code: int) -> None:
         lived = time.monotonic() - team.alive.pop(process)
+        del team.seats[process]
         team.ready.discard(process)
         watch.ended(process, team.task.metrics)
         if team is self._next:

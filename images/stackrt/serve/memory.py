@@ -1,7 +1,7 @@
 """How much memory this machine, container or GPU gives, and whether a model fits into it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -36,20 +36,20 @@ def limit(root: Path = Path("/"), taken: int = 0) -> int:
     return min(found, default=1 << 62)
 
 
-def gpu(device: str, env: Mapping[str, str] = os.environ) -> int | None:
-    """Bytes that are free on the GPU that a server computes on; None where it takes none, or that is not told.
+def of_gpus(device: str, env: Mapping[str, str] = os.environ) -> list[int]:
+    """Bytes that are free on each GPU that a server computes on; none where it takes none, or that is not told.
 
     Args:
         device: As the option.
     """
     if device == "cpu" or not _torch_knows_gpus():
-        return None
+        return []
     try:
         with nvml.opened() as driver:
             chosen = gpus.visible(env.get("CUDA_VISIBLE_DEVICES"), driver.uuids())
-            return driver.free_memory(driver.handle(chosen[0])) if chosen else None
+            return [driver.free_memory(driver.handle(uuid)) for uuid in chosen]
     except (nvml.NoDriver, nvml.GpuGone):
-        return None
+        return []
 
 
 def _torch_knows_gpus() -> bool:
@@ -71,27 +71,30 @@ def fits(model: Model, o: Options, before: tuple[Model, Options] | None = None) 
     Raises:
         BadInputError: It does not.
     """
-    free = gpu(o.device)
-    taken = _main(*before, on_gpu=free is not None) if before else 0
+    free = of_gpus(o.device)
+    taken = _main(*before, on_gpu=bool(free)) if before else 0
     most = max(0, int(o.memory * (1 << 30)) - taken) if o.memory else limit(taken=taken)
     check(model, o, most, free)
 
 
-def check(model: Model, o: Options, most: int, free: int | None = None) -> None:
+def check(model: Model, o: Options, most: int, free: Sequence[int] = ()) -> None:
     """See that a server's workers fit.
 
     Args:
         model: The model.
         o: The server's options.
         most: Bytes of main memory that all of them may take.
-        free: Bytes of the GPU that they compute on; None for none.
+        free: Bytes of each GPU that they compute on, which they take in turn; none for none.
 
     Raises:
         BadInputError: They do not; says what is needed and what would help.
     """
-    _see(model, o, _main(model, o, on_gpu=free is not None), most, "memory")
-    if free is not None:
-        _see(model, o, model.needs_of_gpu(o.dtype, o.context, o.max_batch) * o.workers, free, "the GPU's memory")
+    _see(model, o.workers, _main(model, o, on_gpu=bool(free)), most, "memory")
+    each = model.needs_of_gpu(o.dtype, o.context, o.max_batch) if free else 0
+    for number, there in enumerate(free[: o.workers]):
+        workers = len(range(number, o.workers, len(free)))
+        of = "the GPU's memory" if len(free) == 1 else f"memory of GPU {number}"
+        _see(model, workers, each * workers, there, of)
 
 
 def _main(model: Model, o: Options, *, on_gpu: bool) -> int:
@@ -100,11 +103,11 @@ def _main(model: Model, o: Options, *, on_gpu: bool) -> int:
     return each * o.workers
 
 
-def _see(model: Model, o: Options, needed: int, most: int, kind: str) -> None:
+def _see(model: Model, workers: int, needed: int, most: int, kind: str) -> None:
     if needed <= most:
         return
-    count = f"{o.workers} workers need {gib(needed)}" if o.workers > 1 else f"this model needs {gib(needed)}"
-    less = "fewer --workers, " if o.workers > 1 else ""
+    count = f"{workers} workers need {gib(needed)}" if workers > 1 else f"this model needs {gib(needed)}"
+    less = "fewer --workers, " if workers > 1 else ""
     less += "a smaller --max-batch or --context, --dtype bfloat16, " if model.kind == "language" else ""
     raise BadInputError(f"{model.path}: {count} of {kind}, and there are {gib(most)}; {less}or more memory")
 

@@ -48,7 +48,7 @@ _HELP: dict[str, str] = {
     "host": "the address to listen on",
     "port": "its port; 0 for any that is free",
     "door": "take the socket from the `python -m stackrt.serve.door` of this name, instead of a port",
-    "workers": "processes that answer, each with a copy of the model",
+    "workers": "processes that answer, each with a copy of the model, on the GPUs in turn",
     "device": "auto, cpu or cuda",
     "dtype": "of the weights: auto (as they are saved), float32, bfloat16 or float16",
     "threads": "of each worker on a CPU; 0 for the machine's cores over the workers",

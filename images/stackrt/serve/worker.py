@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from stackrt.launch import cpus
+from stackrt.launch import cpus, gpus
 from stackrt.serve import door, guard
 from stackrt.serve.found import Model
 from stackrt.serve.naming import name_of
@@ -47,10 +47,13 @@ class Task:
         return self.o.name or name_of(self.o.model)
 
 
-def run(task: Task) -> int:
+def run(task: Task, seat: int) -> int:
     """Load, answer until a signal, and return the exit code.
 
     While it loads a signal ends it at once: nobody waits for an answer of it.
+
+    Args:
+        seat: Its number among the workers.
     """
     for number in STOPS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
@@ -58,6 +61,7 @@ def run(task: Task) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     if task.metrics:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = task.metrics
+    _take_gpu(task.o, seat)
     try:
         return _serve(task)
     except TrainerError as error:
@@ -96,6 +100,13 @@ def _tell(task: Task, **more: Any) -> None:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _take_gpu(o: Options, seat: int) -> None:
+    """See one GPU of several: workers take them in turn. A CUDA program looks at the variable when it begins."""
+    found = [] if o.device == "cpu" else gpus.all_visible()
+    if len(found) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = found[seat % len(found)]
 
 
 def _set_up_threads(o: Options) -> None:

@@ -187,11 +187,44 @@ def test_a_model_that_does_not_fit_the_gpu_is_told_before_it_is_loaded(models: P
     (tmp_path / "torch-2.13.0.dist-info").mkdir()
     (tmp_path / "torch-2.13.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.13.0+cu130\n")
 
-    def refused(device: str, seen: str) -> str:
+    def refused(device: str, seen: str, *more_words: str) -> str:
         more = {"PYTHONPATH": f"{ROOT / 'images'}{os.pathsep}{tmp_path}", "CUDA_VISIBLE_DEVICES": seen}
         argv = [sys.executable, "-P", "-m", "stackrt.serve", str(models / "words"), "--port", "0", "--device", device]
+        argv += more_words
         done = subprocess.run(argv, capture_output=True, text=True, env=env | more, timeout=60, check=False)
         return done.stderr
 
     assert "needs 0.68 GiB of the GPU's memory, and there are 0.50 GiB" in refused("auto", "1")
     assert "of the GPU's memory" in refused("cuda", uuids[1][:12])
+    assert "this model needs 0.68 GiB of memory of GPU 1, and there are 0.50 GiB" in refused("auto", "0,1", "--workers", "2")
+
+
+@pytest.mark.needs("compiler", "linux")
+def test_workers_take_the_gpus_in_turn(tmp_path: Path) -> None:
+    """The driver is a stand-in."""
+    import subprocess
+    import sys
+
+    from tests.fakes.driver import FakeDriver, FakeGpu
+    from tests.support.served import ROOT
+
+    uuids = [f"GPU-{letter * 8}-0000-0000-0000-000000000000" for letter in "abc"]
+    env = FakeDriver(gpus=[FakeGpu(uuid) for uuid in uuids]).write(tmp_path) | {"PYTHONPATH": str(ROOT / "images")}
+    script = """if True:
+        import os, sys
+        from pathlib import Path
+        from stackrt.serve import worker
+        from stackrt.serve.options import Options
+        worker._take_gpu(Options(Path("m"), workers=3, device=sys.argv[1]), int(sys.argv[2]))
+        print(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    """
+
+    def seen(device: str, seat: int, visible: str | None = None) -> str:
+        given = env if visible is None else env | {"CUDA_VISIBLE_DEVICES": visible}
+        argv = [sys.executable, "-P", "-c", script, device, str(seat)]
+        return subprocess.run(argv, capture_output=True, text=True, env=given, check=True).stdout.strip()
+
+    assert [seen("auto", seat) for seat in range(4)] == [*uuids, uuids[0]]
+    assert [seen("cuda", seat, "2,0") for seat in range(3)] == [uuids[2], uuids[0], uuids[2]]
+    assert seen("auto", 1, "1") == "1", "one GPU is nothing to choose from"
+    assert seen("cpu", 1) == "None"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import struct
@@ -112,11 +113,16 @@ def test_what_does_not_fit_is_said_before_it_is_loaded(tmp_path: Path) -> None:
 
     main, of_gpu = model.needs_beside_gpu("auto"), model.needs_of_gpu("auto", 128, 16)
     assert main < each < main + of_gpu
-    memory.check(model, o, 2 * main, 2 * of_gpu)
+    memory.check(model, o, 2 * main, [2 * of_gpu])
     with pytest.raises(BadInputError, match=r"2 workers need 1\.\d\d GiB of memory, "):
-        memory.check(model, o, 2 * main - 1, 2 * of_gpu)
+        memory.check(model, o, 2 * main - 1, [2 * of_gpu])
     with pytest.raises(BadInputError, match=r"2 workers need 1\.\d\d GiB of the GPU's memory, and there are 1\.\d\d"):
-        memory.check(model, o, 2 * main, 2 * of_gpu - 1)
+        memory.check(model, o, 2 * main, [2 * of_gpu - 1])
+    memory.check(model, o, 2 * main, [of_gpu, of_gpu, 0])
+    with pytest.raises(BadInputError, match=r"this model needs 0\.\d\d GiB of memory of GPU 1, and there are 0\.\d\d"):
+        memory.check(model, o, 2 * main, [of_gpu, of_gpu - 1])
+    with pytest.raises(BadInputError, match=r"2 workers need .* of memory of GPU 0"):
+        memory.check(model, dataclasses.replace(o, workers=3), 3 * main, [of_gpu, of_gpu])
 
 
 def test_the_limit_is_the_container_s_or_what_is_free(tmp_path: Path) -> None:
