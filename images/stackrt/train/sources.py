@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from stackrt.train.errors import BadInputError
 
@@ -21,6 +21,8 @@ KINDS = {
 SOUGHT = [suffix for suffix in KINDS if suffix != ".json"]  # in folders, where that is mostly something else
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _CHUNK = 1 << 20
+_LONGEST = 1 << 20
+"""Bytes of a line after which a text is cut within it: some have no line ends at all, as text8."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def load(part: Part, *, field: str, split: str, strict: bool) -> Loaded:
             digest.update(b"%d:" % len(text) + text)
         return Loaded(texts, ends=True, sha256=digest.hexdigest())
     try:
-        data, at, size = _lines(part)
+        data, at, size = _lines(part, whole=part.kind == JSONL or split == "line")
     except OSError as error:
         raise BadInputError(f"--data {part.path}: {error.strerror}") from None
     sha256 = hashlib.sha256(data).hexdigest()
@@ -175,7 +177,7 @@ def load(part: Part, *, field: str, split: str, strict: bool) -> Loaded:
                 "convert the file with iconv, or use --tokenizer byte"
             ) from None
     if split == "line":
-        return Loaded([line for line in data.split(b"\n") if line.strip()], ends=True, sha256=sha256)
+        return Loaded([line.removesuffix(b"\r") for line in data.split(b"\n") if line.strip()], ends=True, sha256=sha256)
     return Loaded([data] if data else [], ends=at + len(data) == size, sha256=sha256)
 
 
@@ -205,22 +207,32 @@ def head(parts: Sequence[Part], size: int, *, field: str) -> bytes:
     return b"\n".join(texts)
 
 
-def _lines(part: Part) -> tuple[bytes, int, int]:
+def _lines(part: Part, *, whole: bool) -> tuple[bytes, int, int]:
     """The lines that start within a part, where the first one does, and the file's size.
 
     Lines end in a newline only: other separators are part of a text.
+
+    Args:
+        whole: Whether no line is ever divided; otherwise one longer than `_LONGEST` is cut where the part is.
     """
     with part.path.open("rb") as file:
         size = file.seek(0, 2)
-        at = part.begin
-        if at:  # the line that the byte before is part of belongs to the part before
-            file.seek(at - 1)
-            at += len(file.readline()) - 1
-        if at >= part.end:
-            return b"", at, size
-        file.seek(at)
-        data = file.read(part.end - at)
-        return data if data.endswith(b"\n") else data + file.readline(), at, size
+        begin, end = (_cut(file, at, size, whole=whole) for at in (part.begin, part.end))
+        file.seek(begin)
+        return file.read(max(0, end - begin)), begin, size
+
+
+def _cut(file: BinaryIO, at: int, size: int, *, whole: bool) -> int:
+    """Where a part that is to begin at this byte does: the line that the byte before is part of belongs to the last."""
+    if at == 0 or at >= size:
+        return min(at, size)
+    file.seek(at - 1)
+    rest = at - 1 + len(file.readline(-1 if whole else _LONGEST))
+    file.seek(rest - 1)
+    if whole or rest == size or file.read(1) == b"\n":
+        return rest
+    file.seek(at)
+    return at + next((n for n, byte in enumerate(file.read(4)) if byte & 0xC0 != 0x80), 0)  # divides no character
 
 
 def _from_json(path: Path, data: bytes, at: int, field: str) -> Iterator[bytes]:

@@ -35,6 +35,24 @@ def test_however_a_file_is_cut_its_lines_are_read_once(tmp_path: Path, size: int
     assert ends == [False] * (len(ends) - 1) + [True]
 
 
+@pytest.mark.parametrize("size", [3, 7, 40, 41, 1000])
+def test_text_without_line_ends_is_cut_as_well(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_LONGEST", 16)
+    path = tmp_path / "a.txt"
+    path.write_text("aé漢😀" * 30 + "\n" + "short\n" * 9 + "x" * 50 + "\n" + "é" * 99)
+    found = documents(path, size)
+    assert "".join(found) == path.read_text()
+    assert max(len(text.encode()) for text in found) <= size + 16
+    assert documents(path, size, split="line") == path.read_text().split("\n"), "a document is never divided"
+
+
+def test_lines_may_end_in_a_carriage_return(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\r\n\r\ntwo\r\n")
+    assert documents(path, 1 << 20, split="line") == ["one", "two"]
+    assert documents(path, 1 << 20) == ["one\r\n\r\ntwo\r\n"]
+
+
 def test_other_line_separators_are_text(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"text": "a\u2028b\x0bc\x85d"}, ensure_ascii=False) + "\r\n\n")
