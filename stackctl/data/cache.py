@@ -21,8 +21,6 @@ from stackrt.pictures.known import Debian, Known
 MIRROR = "STACK_DATA_MIRROR"
 """The variable that names an address, or a folder, with a folder NAME for each set; it is tried first."""
 
-DEBIAN = "http://deb.debian.org/debian"
-
 Tell = Callable[[str], None]
 State = Literal["fetched", "partial", "absent", "ships"]
 
@@ -148,7 +146,7 @@ def _sources(one: Known, env: Mapping[str, str], apt_mirror: str) -> Iterator[So
     for address in one.sources:
         yield _plain(one, address)
     if one.debian:
-        yield _package(one, one.debian, apt_mirror or DEBIAN)
+        yield _package(one, one.debian, apt_mirror or known.debian_mirror())
 
 
 def _plain(one: Known, address: str) -> Source:

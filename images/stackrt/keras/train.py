@@ -21,6 +21,7 @@ from stackrt import signals
 from stackrt.keras import devices, feed, figures, networks, saved, steps
 from stackrt.keras.fitting import Fitting, Stopped
 from stackrt.keras.options import Options, describe
+from stackrt.pictures import batches
 from stackrt.pictures import data as sets
 from stackrt.pictures.data import Pictures
 from stackrt.pictures.log import write_weights
@@ -46,9 +47,8 @@ def run(o: Options) -> int:
     strategy = devices.strategy(o)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(o.seed)
+    batches.check(o.batch_size, 1, len(data.train))
     per_epoch = len(data.train) // o.batch_size
-    if not per_epoch:
-        raise BadInputError(f"--batch-size {o.batch_size}: there are {len(data.train)} pictures to train on")
     end = o.steps or o.epochs * per_epoch
     with strategy.scope():
         model = networks.build(o, data.shape, len(data.classes), end)

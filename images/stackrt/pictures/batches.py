@@ -10,15 +10,22 @@ from stackrt.pictures.options import Options
 from stackrt.train.errors import BadInputError
 
 
-def check(o: Options, world_size: int) -> None:
-    """See that the ranks can share a step.
+def check(batch_size: int, world_size: int, count: int) -> None:
+    """See that there are pictures for a step, and that the ranks can share it.
+
+    Args:
+        batch_size: Of one step over all ranks.
+        world_size: Number of ranks.
+        count: Pictures to train on.
 
     Raises:
-        BadInputError: They cannot.
+        BadInputError: There are not, or they cannot.
     """
-    if o.batch_size % world_size:
+    if batch_size > count:
+        raise BadInputError(f"--batch-size {batch_size}: there are {count} pictures to train on")
+    if batch_size % world_size:
         raise BadInputError(
-            f"--batch-size {o.batch_size}: {world_size} ranks cannot share it evenly; choose a multiple of {world_size}"
+            f"--batch-size {batch_size}: {world_size} ranks cannot share it evenly; choose a multiple of {world_size}"
         )
 
 
@@ -33,9 +40,9 @@ def batch(o: Options, step: int, rank: int, world_size: int, count: int) -> Whol
         count: Pictures to choose from.
 
     Raises:
-        BadInputError: The batch cannot be shared out evenly.
+        BadInputError: As `check`.
     """
-    check(o, world_size)
+    check(o.batch_size, world_size, count)
     first = step * o.batch_size
     epochs = range(first // count, (first + o.batch_size - 1) // count + 1)
     order = np.concatenate([_order(o.seed, epoch, count) for epoch in epochs])

@@ -4,7 +4,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 SHIPPED = "digits"
 """The set that is in the payload: nothing is fetched for it."""
@@ -53,9 +53,13 @@ class Known(NamedTuple):
         return sum(file.size for file in self.files)
 
 
+def debian_mirror() -> str:
+    """Where Debian's packages are by default."""
+    return str(_file()["mirrors"]["debian"])
+
+
 def load() -> dict[str, Known]:
     """Every set by name."""
-    rows = tomllib.loads((Path(__file__).parent / "sets.toml").read_text(encoding="utf-8"))
     return {
         name: Known(
             name,
@@ -68,8 +72,12 @@ def load() -> dict[str, Known]:
             tuple(File(file["name"], file["size"], tuple(file["sha256"])) for file in row["files"]),
             Debian(**row["debian"]) if "debian" in row else None,
         )
-        for name, row in rows.items()
+        for name, row in _file()["sets"].items()
     }
+
+
+def _file() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "sets.toml").read_text(encoding="utf-8"))
 
 
 def folder(environment: Mapping[str, str]) -> Path:

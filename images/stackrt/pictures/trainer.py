@@ -73,7 +73,7 @@ def train(o: Options, workload: str, machine: Machine, data: Pictures) -> int:
     Raises:
         TrainerError: The ranks have different pictures or end with different weights, or a checkpoint cannot be used.
     """
-    batches.check(o, machine.world_size)
+    batches.check(o.batch_size, machine.world_size, len(data.train))
     log = Report(o, workload, machine.rank, machine.world_size, machine.device)
     _same_everywhere(machine, data.digest, f"--data {o.data}: nodes have different pictures under that name")
     identity = _identity(o, workload, machine, data)

@@ -107,6 +107,8 @@ def test_a_number_out_of_range_is_refused(tmp_path: Path, words: list[str]) -> N
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="--batch-size 10: 4 ranks cannot share it evenly"):
         batches.batch(read(tmp_path, "--batch-size", "10"), 0, 0, 4, 200)
+    with pytest.raises(BadInputError, match="--batch-size 202: there are 200 pictures to train on"):
+        batches.batch(read(tmp_path, "--batch-size", "202"), 0, 0, 2, 200)
 
 
 def test_the_rate_falls_along_half_a_cosine(tmp_path: Path) -> None:
