@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stackctl.api.answers import Explanation, Node, Outcome, Status
     from stackctl.api.calls import Run, find, run, submit
     from stackctl.api.job import Job
-    from stackctl.errors import InvalidInput, JobFailed, MissingHere, NameTaken, StackError
+    from stackctl.errors import InvalidInput, JobFailed, MissingHere, NameTaken, StackError, StillRunning
     from stackctl.runs.backends.base import ClusterOptions
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Run",
     "StackError",
     "Status",
+    "StillRunning",
     "__version__",
     "find",
     "run",
@@ -39,7 +40,7 @@ _MODULES = {
     "stackctl.api.answers": ("Explanation", "Node", "Outcome", "Status"),
     "stackctl.api.calls": ("Run", "find", "run", "submit"),
     "stackctl.api.job": ("Job",),
-    "stackctl.errors": ("InvalidInput", "JobFailed", "MissingHere", "NameTaken", "StackError"),
+    "stackctl.errors": ("InvalidInput", "JobFailed", "MissingHere", "NameTaken", "StackError", "StillRunning"),
     "stackctl.runs.backends.base": ("ClusterOptions",),
 }
 """Where the public names are: a module is imported when a name of it is used."""

@@ -51,6 +51,12 @@ class NameTaken(StackError):
     exit_code = 4
 
 
+class StillRunning(StackError, TimeoutError):
+    """Somebody waited for a run for as long as they wanted to; the run goes on. Its code is that of timeout(1)."""
+
+    exit_code = 124
+
+
 class CommandFailed(JobFailed):
     """A program that we started ended with an error.
 

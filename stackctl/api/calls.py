@@ -72,22 +72,24 @@ class Run:
             for line in self._handle.logs(Lines(rank, node, attempt), follow=follow):
                 yield line.decode(errors="replace")
 
-    def wait(self, output: Callable[[str], object] | None = None) -> Outcome:
+    def wait(self, output: Callable[[str], object] | None = None, *, timeout: float | None = None) -> Outcome:
         """Wait for its end; a failure is an outcome, and `check` makes an exception of it.
 
         Args:
             output: Is given each line that the ranks print meanwhile.
+            timeout: Seconds to wait; None for as long as it takes.
 
         Raises:
             InvalidInput: It runs on this machine, in another process.
             JobFailed: It was removed meanwhile.
+            StillRunning: It goes on after that time; a `TimeoutError`, too.
         """
 
         def put(line: bytes) -> None:
             if output:
                 output(line.decode(errors="replace"))
 
-        return outcome_of(self._handle.wait(put if output else None))
+        return outcome_of(self._handle.wait(put if output else None, timeout))
 
     def cancel(self) -> str:
         """Stop it, and remove it where it runs; says what was done.

@@ -114,7 +114,7 @@ def cli(debug: bool) -> None:
       stackctl test pytorch                              is the image, and this machine, fit to train?
 
     Exit codes: 0 done; 1 the job, build or check failed; 2 wrong usage; 3 something is missing on this machine;
-    4 the name is taken; 130 interrupted.
+    4 the name is taken; 124 `wait --timeout` is over; 130 interrupted.
     """
 
 

@@ -75,10 +75,16 @@ def explain(name: str, namespace: str | None, context: str | None, as_json: bool
 
 @click.command()
 @RUN
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long to wait. [default: to its end]",
+)
 @options.cluster_options
-def wait(name: str, namespace: str | None, context: str | None) -> None:
-    """Wait until a run has ended; fail if it failed, and say why."""
-    following.until_end(_find(name, namespace, context), follow=False)
+def wait(name: str, timeout: float | None, namespace: str | None, context: str | None) -> None:
+    """Wait until a run has ended; fail if it failed, and say why. Exit code 124: it goes on after --timeout."""
+    following.until_end(_find(name, namespace, context), follow=False, seconds=timeout)
 
 
 @click.command()

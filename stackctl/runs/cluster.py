@@ -30,6 +30,7 @@ from stackctl.runs import (
 from stackctl.runs.claim_reader import Kept, Source
 from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
 from stackctl.runs.observe import View
+from stackctl.runs.patience import Patience
 from stackctl.runs.progress import Progress
 from stackctl.runs.states import ENDED, WAITS
 from stackctl.runs.store import Record
@@ -109,13 +110,19 @@ class ClusterRun:
         if not found:
             self._tell(f"nothing printed; `stackctl status {self.name}` says why")
 
-    def wait(self, put: Callable[[bytes], None] | None = None) -> Outcome:
+    def wait(self, put: Callable[[bytes], None] | None = None, seconds: float | None = None) -> Outcome:
         """Wait for its end, telling what changes."""
-        run, progress = self._run, Progress(self._run, self._tell)
+        run, progress, patience = self._run, Progress(self._run, self._tell), Patience(self.name, seconds)
         if put:
-            for line in self._followed(Lines().nodes(run.job), None, progress.look):
+
+            def seen(view: View) -> None:
+                progress.look(view)
+                if view.state not in ENDED:
+                    patience.see()
+
+            for line in self._followed(Lines().nodes(run.job), None, seen):
                 put(line)
-        now = watch.wait(run, lambda view: None if put else progress.look(view))
+        now = watch.wait(run, lambda view: None if put else progress.look(view), patience.sleep)
         record = remember(self._folder, now, run.uid)
         if now.state != "succeeded":
             kept_until = f"{run.name} is kept until you remove it: stackctl cancel {run.name}"

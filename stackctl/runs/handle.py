@@ -96,15 +96,17 @@ class RunHandle(Protocol):
             InvalidInput: There are no such ranks or attempts, or none of their lines was kept.
         """
 
-    def wait(self, put: Callable[[bytes], None] | None = None) -> Outcome:
+    def wait(self, put: Callable[[bytes], None] | None = None, seconds: float | None = None) -> Outcome:
         """Wait for its end.
 
         Args:
             put: Is given each line that the ranks print meanwhile.
+            seconds: How long to wait; None for as long as it takes.
 
         Raises:
             InvalidInput: Another shell waits for it already.
             JobFailed: It was removed meanwhile.
+            StillRunning: It goes on after that time.
         """
 
     def cancel(self) -> str:

@@ -88,7 +88,7 @@ class LeftRun:
         """There are none."""
         raise InvalidInput(self._sentence([left.noun for left in self._found]), where=self.name)
 
-    def wait(self, put: Callable[[bytes], None] | None = None) -> Outcome:
+    def wait(self, put: Callable[[bytes], None] | None = None, seconds: float | None = None) -> Outcome:
         """It has no end."""
         raise InvalidInput(self._sentence([left.noun for left in self._found]), where=self.name)
 

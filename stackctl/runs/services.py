@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -19,6 +18,7 @@ from stackctl.jobs.service_manifests import ENGINE_NOTE, MODEL_NOTE, SELECTOR, S
 from stackctl.runs import logs, objects, reach, summary
 from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
 from stackctl.runs.objects import Camel, Condition, Metadata, Pod
+from stackctl.runs.patience import Patience
 from stackctl.runs.states import State
 
 KINDS = ("Service", "NetworkPolicy", "PodDisruptionBudget", "HorizontalPodAutoscaler", "Secret")
@@ -237,9 +237,9 @@ class ServiceRun:
     def _ended(self, pod: str) -> bool:
         return not any(row.metadata.name == pod and row.state.running for row in self._pods())
 
-    def wait(self, put: Callable[[bytes], None] | None = None) -> Outcome:
+    def wait(self, put: Callable[[bytes], None] | None = None, seconds: float | None = None) -> Outcome:
         """Wait until all its servers are as was asked for last."""
-        said = ""
+        said, patience = "", Patience(self.name, seconds)
         while True:
             now = self._look()
             if now.rolled_out:
@@ -252,7 +252,7 @@ class ServiceRun:
             if text != said:
                 self._tell(f"{self.name}: {text}")
                 said = text
-            time.sleep(LOOK_SECONDS)
+            patience.sleep(LOOK_SECONDS)
 
     def cancel(self) -> str:
         """Remove it with all that belongs to it."""

@@ -88,7 +88,7 @@ class StoredRun:
             where = str(self.folder / "logs" / f"attempt-{attempt}")
             raise InvalidInput("no such logs were kept", where=where, hint=hint)
 
-    def wait(self, put: Callable[[bytes], None] | None = None) -> Outcome:
+    def wait(self, put: Callable[[bytes], None] | None = None, seconds: float | None = None) -> Outcome:
         """How it ended."""
         record = self.settle()
         if record.state == "running":

@@ -146,8 +146,12 @@ def _placed(run: Run) -> list[holders.Placed]:
     return run.cluster.items("Pod", holders.Placed, run.namespace, fieldSelector=holders.PLACED)
 
 
-def wait(run: Run, seen: Callable[[View], None]) -> View:
-    """Wait for the end of a run; `seen` is called at each look.
+def wait(run: Run, seen: Callable[[View], None], sleep: Callable[[float], None]) -> View:
+    """Wait for the end of a run.
+
+    Args:
+        seen: Is called at each look.
+        sleep: Waits so many seconds, or raises what ends the waiting.
 
     Raises:
         JobFailed: It was removed meanwhile.
@@ -160,7 +164,7 @@ def wait(run: Run, seen: Callable[[View], None]) -> View:
             return now
         if observe.line(now) != before:
             before, pause = observe.line(now), LOOK_SECONDS
-        time.sleep(pause)
+        sleep(pause)
         pause = min(pause * 1.5, LONGEST_LOOK)
 
 

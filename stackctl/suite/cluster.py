@@ -87,7 +87,7 @@ def size(found: Sequence[Node], profile: Profile, *, nodes: int | None, gpus: in
 
 
 def together(cluster: Cluster, job: Job, placement: Placement, say: Tell) -> Placement:
-    """The same place, with all nodes given theirs at once where the cluster does that: none waits with its GPUs for others.
+    """The same place, all nodes given theirs at once where the cluster does that: none waits with its GPUs for others.
 
     Args:
         say: Is given what a person should know of it.

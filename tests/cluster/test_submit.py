@@ -102,6 +102,8 @@ def test_a_job_that_does_not_fit_is_refused_with_the_nodes_that_fall_short(
 ) -> None:
     submitter.submit("holder", "--gpus", "3", "--device", "cpu", "--grace", "0", *SLEEP)
     submitter.wait_for("holder", "running", 60)
+    waited = submitter.stackctl("wait", "holder", "--timeout", "0.2")
+    assert (waited.returncode, "holder: goes on still, after 0.2 s" in waited.stderr) == (124, True), waited.stderr
     words = ["submit", "--image", submitter.image, "--name", "big", *ALL_GPUS]
     refused = submitter.stackctl(*words, *SLEEP)
     assert refused.returncode == 3

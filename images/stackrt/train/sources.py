@@ -177,7 +177,9 @@ def load(part: Part, *, field: str, split: str, strict: bool) -> Loaded:
                 "convert the file with iconv, or use --tokenizer byte"
             ) from None
     if split == "line":
-        return Loaded([line.removesuffix(b"\r") for line in data.split(b"\n") if line.strip()], ends=True, sha256=sha256)
+        return Loaded(
+            [line.removesuffix(b"\r") for line in data.split(b"\n") if line.strip()], ends=True, sha256=sha256
+        )
     return Loaded([data] if data else [], ends=at + len(data) == size, sha256=sha256)
 
 

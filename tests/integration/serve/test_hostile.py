@@ -196,7 +196,9 @@ def test_a_model_that_does_not_fit_the_gpu_is_told_before_it_is_loaded(models: P
 
     assert "needs 0.68 GiB of the GPU's memory, and there are 0.50 GiB" in refused("auto", "1")
     assert "of the GPU's memory" in refused("cuda", uuids[1][:12])
-    assert "this model needs 0.68 GiB of memory of GPU 1, and there are 0.50 GiB" in refused("auto", "0,1", "--workers", "2")
+    assert "this model needs 0.68 GiB of memory of GPU 1, and there are 0.50 GiB" in refused(
+        "auto", "0,1", "--workers", "2"
+    )
 
 
 @pytest.mark.needs("compiler", "linux")

@@ -23,6 +23,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "InvalidInput": 2,
         "MissingHere": 3,
         "NameTaken": 4,
+        "StillRunning": 124,
     }
 
 
