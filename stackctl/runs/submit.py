@@ -14,6 +14,7 @@ from stackctl.engines.kube_paths import kind_of
 from stackctl.errors import InvalidInput, NameTaken, StackError
 from stackctl.jobs import gang, kubernetes, pod_options
 from stackctl.jobs.kubernetes import DIGEST_NOTE, RUN_LABEL
+from stackctl.jobs.via import MANAGERS, TRAINJOB
 from stackctl.runs import leftovers, places, preflight, store, summary
 from stackctl.runs.handle import Tell
 from stackctl.runs.managers import ENDS
@@ -169,12 +170,24 @@ def _create(cluster: Cluster, submission: Submission) -> tuple[str, bool]:
 
 def trial(cluster: Cluster, submission: Submission) -> list[Object]:
     """Have the cluster check every object and fill in what it would, without creating any."""
-    # A manager takes the run only when what it names is there, which in a trial nothing is: that one stays as it is.
-    unseen = submission.run if submission.before else None
-    made = [row if row is unseen else cluster.create(row, dry_run=True)[0] for row in submission.manifests]
+    made = [_tried(cluster, row) for row in submission.manifests]
     for row in made:
         row["metadata"].pop("managedFields", None)  # who has set which field: of no use to a reader
     return made
+
+
+def _tried(cluster: Cluster, manifest: Object) -> Object:
+    """An object as the cluster would have it.
+
+    A TrainJob is taken only where its runtime is, and in a trial that is not there. Trainer's webhook looks for it
+    after all that the API server has to refuse; such a run stays as it is.
+    """
+    try:
+        return cluster.create(manifest, dry_run=True)[0]
+    except ApiError as error:
+        if manifest["kind"] != MANAGERS[TRAINJOB].kind or "runtimeRef" not in error.message:
+            raise
+        return manifest
 
 
 def _create_run(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:

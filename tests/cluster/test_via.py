@@ -181,6 +181,11 @@ def test_each_verb_of_the_role_is_needed(
         left = me.cluster.get(kinds, "--namespace", me.namespace)["items"]
         return all(row["metadata"].get("deletionTimestamp") for row in left if row["metadata"]["name"] == "little")
 
+    account.allow([*ROLE["rules"], *(rule for rule in RULES if rule["resources"] != ["trainjobs"])])
+    dry = stackctl(
+        "submit", "-n", me.namespace, "--image", me.image, "--via", "trainjob", "--dry-run=server", *SLEEP, env=env
+    )
+    assert (dry.returncode, "trainjobs" in dry.stderr) == (3, True), "the cluster is shown the run itself as well"
     for via, rules in [*((via, RULES) for via in MANAGED), *LACKING]:
         assert goes_well(rules, via) == (rules == RULES), (via, rules)
         me.kubectl("delete", kinds, "--field-selector=metadata.name=little", "--timeout=60s")

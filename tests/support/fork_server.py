@@ -12,9 +12,18 @@ import sys
 import time
 from typing import Any
 
-import transformers.models.gpt2.modeling_gpt2  # noqa: F401 - what trainers import when they run
-
 from stackrt.train import gpt
+
+IMPORTED_LATER = (
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "tensorboard.compat.proto.event_pb2",
+    "tensorboard.compat.proto.summary_pb2",
+    "tensorboard.summary.writer.record_writer",
+    "torch._dynamo",
+    "transformers.models.gpt2.modeling_gpt2",
+)
+"""What trainers import when they run."""
 
 
 def start(argv: list[str], env: dict[str, str], log: str) -> int:
@@ -64,6 +73,8 @@ def wait(pid: int, timeout: float) -> int | None:
 
 def main() -> None:
     """Serve until standard input ends."""
+    for name in IMPORTED_LATER:
+        importlib.import_module(name)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         request: dict[str, Any] = json.loads(line)

@@ -16,6 +16,7 @@ from stackrt.checks.meeting import MeetingError
 from stackrt.checks.options import UNKNOWN, Options, UsageError, parse, see_burn
 from stackrt.checks.registry import Check, UnknownNameError
 from stackrt.checks.runner import Interrupted
+from stackrt.launch import cpus
 from stackrt.launch.gpus import count_visible
 
 
@@ -64,6 +65,7 @@ def _prepare(options: Options) -> tuple[list[Check], Context]:
 
 def _run(checks: Sequence[Check], context: Context) -> dict[str, Any]:
     """Run the checks with a scratch folder that is gone afterwards."""
+    os.environ.update(cpus.sleeping_soon())  # for what checks compute on the CPU, beside whatever else runs here
     try:
         scratch = tempfile.mkdtemp(prefix="stack-checks-")
     except FileNotFoundError:

@@ -7,17 +7,20 @@
 Each model is a folder of its own that `stackrt.finished` opens; all but those of integers are also Hugging Face's.
 """
 
+import os
 import sys
 
 from stackrt.compress import options
+from stackrt.launch import cpus
 from stackrt.train import command_line
 
 if __name__ == "__main__":
     command_line.check_early(options.parse, sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
 
+os.environ.update(cpus.sleeping_soon())  # also without a launcher
+
 import copy
 import json
-import os
 import subprocess
 import tempfile
 import time
@@ -34,7 +37,6 @@ from stackrt.compress.options import METHODS, Options
 from stackrt.finished import folder, quantized
 from stackrt.finished.language import LanguageModel, open_model, words_of
 from stackrt.finished.replaced import replaced
-from stackrt.launch import cpus
 from stackrt.train import models, paths, prepared, report
 from stackrt.train import text as texts
 from stackrt.train.errors import BadInputError, TrainerError

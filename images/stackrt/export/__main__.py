@@ -5,13 +5,17 @@ stackctl run export -- --model run --to onnx pt2 safetensors           three for
 stackctl run export -- --model run --verify 1000 --tolerance 1e-5      compared on more text, more strictly
 """
 
+import os
 import sys
 
 from stackrt.export import options
+from stackrt.launch import cpus
 from stackrt.train import command_line
 
 if __name__ == "__main__":
     command_line.check_early(options.parse, sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
+
+os.environ.update(cpus.sleeping_soon())  # also without a launcher
 
 import copy
 import shutil

@@ -1,7 +1,7 @@
 """The CPUs that this node may use, and each rank's share of them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,6 +81,20 @@ def spins(proc: Path = Path("/proc")) -> int:
         about.setdefault(name.strip(), value.strip())
     maker, family = about.get("vendor_id", ""), about.get("cpu family", "")
     return SPINS.get((maker, family)) or SPINS.get((maker, "")) or USUAL_SPINS
+
+
+def sleeping_soon(env: Mapping[str, str] = os.environ, looks: int = 0) -> dict[str, str]:
+    """Return the variable by which OpenMP's threads that wait for their peers sleep soon; none if `env` has its like.
+
+    libgomp reads it as it is loaded: in a process of one's own it is to be set before torch is imported.
+
+    Args:
+        env: of the threads' process.
+        looks: as of `SPINS`; 0 for this machine's.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}.isdisjoint(env):
+        return {}
+    return {"GOMP_SPINCOUNT": str(looks or spins())}
 
 
 def _smallest_quota(proc: Path) -> tuple[float | None, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from stackrt.frameworks import FRAMEWORKS
+from stackrt.launch import cpus
 from stackrt.launch.environment import is_loopback
 from stackrt.launch.layout import Layout, NodeLayout
 from stackrt.launch.nccl import ANY
@@ -24,8 +25,7 @@ def rank_env(base: Mapping[str, str], layout: Layout, node: int, local_rank: int
     env.setdefault("PYTHONUNBUFFERED", "1")
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         env.setdefault(name, env.get("OMP_NUM_THREADS") or str(layout.nodes[node].threads))
-    if "OMP_WAIT_POLICY" not in env:
-        env.setdefault("GOMP_SPINCOUNT", str(layout.spins))
+    env |= cpus.sleeping_soon(env, layout.spins)
     if layout.interface:
         env.setdefault("GLOO_SOCKET_IFNAME", layout.interface)
         if layout.device == "cuda" and not is_loopback(layout.address):

@@ -110,6 +110,7 @@ def _take_gpu(o: Options, seat: int) -> None:
 
 
 def _set_up_threads(o: Options) -> None:
+    os.environ.update(cpus.sleeping_soon())
     import torch
 
     torch.set_num_threads(o.threads or max(1, cpus.usable().at_once // o.workers))

@@ -12,12 +12,14 @@ The same seed and number of ranks give the same weights, bit for bit, however th
 import os
 import sys
 
+from stackrt.launch import cpus
 from stackrt.train import command_line
 from stackrt.train import options as gpt_options
 
 if __name__ == "__main__":
     command_line.check_early(gpt_options.parse, sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
 
+os.environ.update(cpus.sleeping_soon())  # also without a launcher
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything here is local; a look at the network would only delay
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
@@ -38,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stackrt.networks import gpt2
-from stackrt.train import checkpoint, models, prepared, report, resume, tracking, weights
+from stackrt.train import checkpoint, models, prepared, report, resume, tracking
 from stackrt.train import text as texts
 from stackrt.train.command_line import DEFAULT_TEXT, describe, flag
 from stackrt.train.errors import INTERRUPTED, TrainerError
@@ -185,6 +187,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     if resumed:
         model.load_state_dict(resumed.state["model"])
     elif o.init:
+        from stackrt.train import weights  # as below: a run that needs it not starts half a second earlier
+
         with ranks.together():
             weights.load(model, Path(o.init))
     ddp = DistributedDataParallel(model, process_group=ranks.gradients, gradient_as_bucket_view=True)
@@ -305,6 +309,8 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     if len(set(ranks.gather(digest := report.params_sha256(model.state_dict())))) > 1:
         raise TrainerError("the ranks end with different weights; the machine or its network computes wrongly")
     if o.export and not signal_number:
+        from stackrt.train import weights
+
         weights.export(model, Path(o.export), tokenizer_from, ranks)
     dist.destroy_process_group()
 

@@ -13,11 +13,13 @@ mesh gives the same but for rounding.
 import os
 import sys
 
+from stackrt.launch import cpus
 from stackrt.train import command_line, lm_options
 
 if __name__ == "__main__":
     command_line.check_early(lm_options.parse, sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
 
+os.environ.update(cpus.sleeping_soon())  # also without a launcher
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's own log
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic

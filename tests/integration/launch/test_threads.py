@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from stackrt.launch import cpus
+from tests.commands import ROOT
 from tests.support.launchers import Job
 
 pytestmark = pytest.mark.needs("linux")
@@ -54,3 +56,26 @@ def test_a_containers_quota_counts(image: str, options: list[str], expected: int
     argv = ["docker", *argv, "python", "-P", "-m", "stackrt.launch", "--", "python", "-c", code]
     said = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout
     assert json.loads(said.partition("] ")[2]) == [str(expected), expected]
+
+
+PROGRAMS = ("train.gpt", "train.lm", "train.pipeline", "compress.__main__", "export.__main__")
+ALONE = """
+import importlib, os, sys
+for name in sys.argv[1:]:
+    os.environ.pop("GOMP_SPINCOUNT", None)
+    importlib.import_module(f"stackrt.{name}")
+    print(os.environ["GOMP_SPINCOUNT"])
+from stackrt.serve import options, worker
+os.environ.pop("GOMP_SPINCOUNT")
+worker._set_up_threads(options.parse(["model"]))
+print(os.environ["GOMP_SPINCOUNT"])
+"""
+
+
+@pytest.mark.needs("torch")
+def test_programs_without_a_launcher_do_not_spin_either() -> None:
+    """Beside other work their threads would keep the CPUs from one another: training was ten times slower."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "images")}
+    argv = [sys.executable, "-P", "-c", ALONE, *PROGRAMS]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == [str(cpus.spins())] * (len(PROGRAMS) + 1), done.stderr
