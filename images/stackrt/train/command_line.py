@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -59,10 +60,20 @@ class Training(Protocol):
     def val_fraction(self) -> float: ...  # noqa: D102
 
 
-def check_early(parse: Callable[[Sequence[str]], object], argv: Sequence[str]) -> None:
-    """Check a command line and end the process if it is wrong; for a script, before its slow imports."""
+def check_early(parse: Callable[[Sequence[str]], object], argv: Sequence[str], needs: Sequence[str] = ()) -> None:
+    """Check a command line and end the process if it is wrong; for a script, before its slow imports.
+
+    Args:
+        parse: Raises BadInputError.
+        argv: The command line.
+        needs: Packages that the script imports, which must be there.
+    """
     try:
         parse(argv)
+        if missing := [name for name in needs if find_spec(name) is None]:
+            raise BadInputError(
+                f"{sys.executable} has no {', '.join(missing)}; use the image, or `make train-env` in a checkout"
+            )
     except BadInputError as error:
         sys.exit(complain(error))
 

@@ -17,7 +17,9 @@ from stackrt.launch import cpus
 from stackrt.train import command_line, lm_options
 
 if __name__ == "__main__":
-    command_line.check_early(lm_options.parse, sys.argv[1:])  # a wrong option costs 0.1 s, not the import of torch
+    command_line.check_early(
+        lm_options.parse, sys.argv[1:], ["torch", "transformers"]
+    )  # costs 0.1 s, not the import of torch
 
 os.environ.update(cpus.sleeping_soon())  # also without a launcher
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
