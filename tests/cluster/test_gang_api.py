@@ -96,6 +96,32 @@ def test_a_job_says_that_it_is_a_gang(me: Submitter) -> None:
     until(lambda: groups(me) == [], 60, lambda: groups(me))
 
 
+def test_nodes_that_are_tested_are_placed_together(me: Submitter) -> None:
+    """The suite holds no GPUs of one node while it waits for another."""
+    me.submit("large", *NODE, *SLEEP)
+    me.wait_for("large", "running", 90)
+    words = ["--on", "kubernetes", "--nodes", "2", "--gpus", "8", "--skip-check", "room", "--only", "lock-match"]
+    with me.background("test", me.image, *words) as running:
+        until(lambda: len(suite_pods(me)) == 2, 60)
+        until(lambda: all(unplaced(pod) for pod in suite_pods(me)), 60)
+        me.cancel("large")
+        _, said = running.communicate(timeout=180)
+    assert "note: the cluster places all 2 nodes at once, or none: by the Job's spec.scheduling" in said
+    assert "required failed on node-" in said, "it has run; the GPUs are there in name only"
+
+
+def suite_pods(me: Submitter) -> list[dict[str, Any]]:
+    """Pods of the suite."""
+    rows: list[dict[str, Any]] = me.cluster.get("pods", "-n", me.namespace)["items"]
+    return [row for row in rows if row["metadata"]["name"].startswith("stackctl-test-")]
+
+
+def unplaced(pod: dict[str, Any]) -> bool:
+    """Whether the scheduler has looked at a pod and given it no node."""
+    said = {row["type"]: row["status"] for row in pod["status"].get("conditions") or []}
+    return said.get("PodScheduled") == "False" and "nodeName" not in pod["spec"]
+
+
 def test_a_run_has_a_group_where_jobs_cannot_say_it(grouped: OwnCluster, me: Submitter) -> None:
     waits(me, "--", "true")
     me.cancel("large")
