@@ -47,7 +47,9 @@ def of_gpus(device: str, env: Mapping[str, str] = os.environ) -> list[int]:
     try:
         with nvml.opened() as driver:
             chosen = gpus.visible(env.get("CUDA_VISIBLE_DEVICES"), driver.uuids())
-            return [driver.free_memory(driver.handle(uuid)) for uuid in chosen]
+            told = [driver.free_memory(driver.handle(uuid)) for uuid in chosen]
+            free = [size for size in told if size is not None]
+            return free if len(free) == len(told) else []
     except (nvml.NoDriver, nvml.GpuGone):
         return []
 
