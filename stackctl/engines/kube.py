@@ -21,7 +21,7 @@ import urllib3
 
 from stackctl import __version__
 from stackctl.engines import kube_headers
-from stackctl.engines.kube_login import Login
+from stackctl.engines.kube_login import Login, login
 from stackctl.engines.kube_paths import address, kind_of
 from stackctl.errors import InvalidInput, StackError
 
@@ -109,7 +109,7 @@ class Cluster:
         """
         self.context = context
         self._patience = _seconds(os.environ)
-        self._login, self._renewing = Login(context), threading.Lock()
+        self._login, self._renewing = login(context), threading.Lock()
         self.host = self._login.host
         self._answered = False
         self._served: tuple[dict[str, str], float] = {}, 0.0
@@ -278,26 +278,26 @@ class Cluster:
         extra: Mapping[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """One request; if it is refused for its credentials, once more with new ones: they may have been rotated."""
-        login = self._login
-        response = self._sent(login, method, path, query, body, read, accept, extra)
+        used = self._login
+        response = self._sent(used, method, path, query, body, read, accept, extra)
         if response.status != 401:
             return response
         response.close()
-        return self._sent(self._renewed(login), method, path, query, body, read, accept, extra)
+        return self._sent(self._renewed(used), method, path, query, body, read, accept, extra)
 
     def _renewed(self, refused: Login) -> Login:
         """The credentials read anew, by the first of several requests that are refused at once."""
         with self._renewing:
             if self._login is refused:
                 try:
-                    self._login = Login(self.context)
+                    self._login = login(self.context)
                 except StackError as error:
                     raise ApiError(error.message, status=401, where=error.where, hint=error.hint) from None
             return self._login
 
     def _sent(
         self,
-        login: Login,
+        used: Login,
         method: str,
         path: str,
         query: Mapping[str, str] | Sequence[tuple[str, str]],
@@ -307,14 +307,14 @@ class Cluster:
         extra: Mapping[str, str] | None,
     ) -> urllib3.BaseHTTPResponse:
         headers = {"User-Agent": f"stackctl/{__version__}", "Accept": accept, **(extra or {})}
-        token = login.token()
+        token = used.token()
         if token:
             headers["Authorization"] = token
         if body is not None:
             headers.setdefault("Content-Type", JSON)
         self.calls += 1
         url = f"{self.host}/{path}" + (f"?{urlencode(query)}" if query else "")
-        return login.pool.request(
+        return used.pool.request(
             method,
             url,
             body=None if body is None else msgspec.json.encode(body),

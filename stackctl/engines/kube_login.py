@@ -1,106 +1,177 @@
-"""Credentials for a cluster and the connections that are opened with them, as the official client reads and opens them.
+"""Credentials for a cluster, and the connections that are opened with them.
 
-It knows the kubeconfig's certificates, tokens, exec plugins and proxies. Nothing else of it is used.
+Those that stand in the kubeconfig as they are, or in a pod, are read here in milliseconds. For all others, and through
+a proxy, there is the official client (`kube_client`), whose import alone takes longer than most requests.
 """
 
 from __future__ import annotations
 
-import logging
+import base64
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import tempfile
+import time
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import urllib3
 
 from stackctl.engines import kubeconfig
-from stackctl.errors import MissingHere
 
-# Where kubernetes-validate is installed the client imports it, for what we do not use: that takes two seconds.
-_validator = sys.modules.setdefault("kubernetes_validate", None)  # type: ignore[arg-type]
-try:
-    from kubernetes.client.configuration import Configuration
-    from kubernetes.client.rest import RESTClientObject
-    from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
-finally:
-    if _validator is None:
-        del sys.modules["kubernetes_validate"]
+CONNECTIONS = 32
+"""To one cluster at once."""
+
+_TOKEN_SECONDS = 60.0
+"""After which a file with a token is read anew: a pod's is replaced now and then."""
+
+_CLUSTER = {
+    "server",
+    "certificate-authority",
+    "certificate-authority-data",
+    "tls-server-name",
+    "disable-compression",
+    "extensions",
+}
+_USER = {"token", "tokenFile", "client-certificate", "client-certificate-data", "client-key", "client-key-data"}
+"""What can be used as it stands; a key that is not among these is for the official client."""
 
 
-class Login:
+class Login(Protocol):
     """Credentials as they were read, and the connections that are opened with them.
+
+    `host` is the API server's address, and `proxy` that of the proxy before it, without the password that it may hold.
+    """
+
+    host: str
+    pool: urllib3.PoolManager
+    proxy: str
+
+    def token(self) -> str | None:
+        """What goes into the header `Authorization`; had anew where it has expired."""
+
+
+def login(context: str) -> Login:
+    """The credentials of a context of the kubeconfig, of the current one for "", or inside a pod its own.
 
     Raises:
         MissingHere: There is no kubeconfig, or its credentials cannot be had.
     """
+    found = static(context, os.environ)
+    if found is not None:
+        return found
+    from stackctl.engines import kube_client
 
-    def __init__(self, context: str) -> None:
-        self._configuration = _configuration(context)
-        self._configuration.connection_pool_maxsize = 32
-        self.host = str(self._configuration.host).rstrip("/")
-        proxy = str(self._configuration.proxy or "")
-        if proxy and "://" not in proxy:  # as Go's programs have it, kubectl among them
-            self._configuration.proxy = f"http://{proxy}"
-        try:
-            self.pool = RESTClientObject(self._configuration).pool_manager
-        except (urllib3.exceptions.HTTPError, ImportError) as error:
-            needs = "it needs the Python package pysocks" if isinstance(error, ImportError) else str(error)
-            hint = "HTTPS_PROXY, or `proxy-url` in the kubeconfig, names it; NO_PROXY names what needs none"
-            raise MissingHere(f"the proxy {self.proxy} cannot be used: {needs}", hint=hint) from None
+    return kube_client.Login(context)
+
+
+def static(context: str, env: Mapping[str, str]) -> Static | None:
+    """Credentials that can be used as they stand; None where only the official client can, or can say what is wrong."""
+    try:
+        files = kubeconfig.filled(env)
+        given = _of_files(files, context) if files else _of_pod(env)
+        if given is None or _by_proxy(given.host):
+            return None
+        return Static(given)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None
+
+
+class _Given(NamedTuple):
+    """What was found. PEM texts; `certificate` with its key."""
+
+    host: str
+    authority: str = ""
+    certificate: str = ""
+    server_name: str = ""
+    token: str = ""
+    token_file: Path | None = None
+
+
+class Static:
+    """A token, a file with one, or a certificate."""
+
+    proxy = ""
+
+    def __init__(self, given: _Given) -> None:
+        self.host = given.host.rstrip("/")
+        # With urllib3's own settings, as those of the official client.
+        context = urllib3.util.ssl_.create_urllib3_context()
+        if given.authority:
+            context.load_verify_locations(cadata=given.authority)
+        else:
+            context.load_default_certs()
+        if given.certificate:
+            with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # only its user can read it
+                file.write(given.certificate)
+                file.flush()
+                context.load_cert_chain(file.name)
+        named: dict[str, Any] = {"server_hostname": given.server_name} if given.server_name else {}
+        self.pool = urllib3.PoolManager(maxsize=CONNECTIONS, ssl_context=context, **named)
+        self._token, self._file, self._read = given.token, given.token_file, time.monotonic()
 
     def token(self) -> str | None:
-        """What goes into the header `Authorization`; an exec plugin is asked again when its token has expired."""
-        found: str | None = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        return found
-
-    @property
-    def proxy(self) -> str:
-        """The proxy's address, without the password that it may hold."""
-        address = urlsplit(str(self._configuration.proxy or ""))
-        return f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
+        """It is read again each minute."""
+        if self._file and time.monotonic() > self._read + _TOKEN_SECONDS:
+            with suppress(OSError):  # that which was read stays good for a while
+                self._token = self._file.read_text().strip() or self._token
+            self._read = time.monotonic()
+        return f"Bearer {self._token}" if self._token else None
 
 
-def _configuration(context: str) -> Any:
-    found: list[str] = []
-    configuration = Configuration()
-    with _logged(found):
-        try:
-            paths = kubeconfig.filled(os.environ)
-            if paths and not (context or kubeconfig.current(os.environ).name):
-                hint = "`kubectl config use-context NAME` sets it, or name one with --context"
-                raise MissingHere("the kubeconfig has no current context", hint=hint)
-            if paths:
-                path = os.pathsep.join(map(str, paths))
-                load_kube_config(path, context=context or None, client_configuration=configuration)  # type: ignore[no-untyped-call]
-            elif kubeconfig.SERVICE_ACCOUNT.is_dir():
-                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            else:
-                raise MissingHere(
-                    f"there is no kubeconfig: {kubeconfig.lacking(os.environ)}",
-                    hint="get one from your cluster's provider, or set KUBECONFIG; `stackctl run` needs no cluster",
-                )
-        except ConfigException as error:
-            raise MissingHere(
-                f"the kubeconfig cannot be used: {error}", hint="`kubectl config view` shows it"
-            ) from None
-    if found:  # the client only logs that an exec plugin failed, and would go on as nobody
-        raise MissingHere(f"the kubeconfig's credentials cannot be had: {found[-1]}", hint="log in again")
-    return configuration
+_Documents = list[tuple[Path, dict[Any, Any]]]
 
 
-@contextmanager
-def _logged(found: list[str]) -> Iterator[None]:
-    """Within the block, take errors that are logged, instead of printing them."""
+def _of_files(files: list[Path], context: str) -> _Given | None:
+    documents = [(path.parent, kubeconfig.document(path)) for path in files]
+    name = context or next((row["current-context"] for _, row in documents if row.get("current-context")), "")
+    _, place = _first(documents, "contexts", "context", name)
+    above, cluster = _first(documents, "clusters", "cluster", place["cluster"])
+    beside, user = _first(documents, "users", "user", place["user"])
+    if not cluster.keys() <= _CLUSTER or not user.keys() <= _USER:
+        return None
+    certificate, key = _pem(user, "client-certificate", beside), _pem(user, "client-key", beside)
+    file = beside / user["tokenFile"] if user.get("tokenFile") and not user.get("token") else None
+    return _Given(
+        str(cluster["server"]),
+        authority=_pem(cluster, "certificate-authority", above),
+        certificate=f"{certificate}\n{key}" if certificate else "",
+        server_name=str(cluster.get("tls-server-name") or ""),
+        token=str(user.get("token") or (file.read_text().strip() if file else "")),
+        token_file=file,
+    )
 
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(record.getMessage())
 
-    handler, root = Handler(logging.ERROR), logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
+def _first(documents: _Documents, kind: str, what: str, name: object) -> tuple[Path, dict[str, Any]]:
+    """The first entry of a name, and the folder that its paths are relative to."""
+    for folder, document in documents:
+        for row in document.get(kind) or []:
+            if str(row["name"]) == str(name):
+                return folder, row[what]
+    raise ValueError(f"no {what} {name}")
+
+
+def _pem(row: Mapping[str, Any], name: str, folder: Path) -> str:
+    """A text in a kubeconfig, or of a file that it names; what is in it goes first."""
+    if data := row.get(f"{name}-data"):
+        return base64.b64decode("".join(data.split()), validate=True).decode()
+    return (folder / row[name]).read_text() if row.get(name) else ""
+
+
+def _of_pod(env: Mapping[str, str]) -> _Given | None:
+    host, port = env.get("KUBERNETES_SERVICE_HOST"), env.get("KUBERNETES_SERVICE_PORT")
+    file = kubeconfig.SERVICE_ACCOUNT / "token"
+    if not (host and port and file.is_file()):
+        return None
+    address = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    token, authority = file.read_text().strip(), (kubeconfig.SERVICE_ACCOUNT / "ca.crt").read_text()
+    return _Given(address, authority=authority, token=token, token_file=file) if token and authority else None
+
+
+def _by_proxy(host: str) -> bool:
+    """Whether the environment has a proxy for an address. What it exempts by subnets the official client knows."""
+    address = urlsplit(host)
+    known = urllib.request.getproxies()
+    return bool({address.scheme, "all"} & known.keys()) and not urllib.request.proxy_bypass(address.netloc)

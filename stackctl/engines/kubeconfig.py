@@ -127,16 +127,30 @@ class _File(msgspec.Struct, frozen=True, rename="kebab"):
     users: list[_Row] | None = None
 
 
+def document(path: Path) -> dict[Any, Any]:
+    """All that a kubeconfig says.
+
+    Raises:
+        InvalidInput: It cannot be read, or has another shape.
+    """
+    found, _ = _parsed(path)
+    return found or {}
+
+
 def _read(path: Path) -> _File:
+    return _parsed(path)[1]
+
+
+def _parsed(path: Path) -> tuple[Any, _File]:
     import yaml
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        document = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - a safe loader
+        found = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - a safe loader
     except (OSError, yaml.YAMLError) as error:
         reason = str(getattr(error, "problem", None) or getattr(error, "strerror", None) or error)
         raise InvalidInput(f"is no kubeconfig: {reason}", where=str(path)) from None
     try:
-        return _File() if document is None else msgspec.convert(document, _File)
+        return found, _File() if found is None else msgspec.convert(found, _File)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"is no kubeconfig: {error}", where=str(path)) from None

@@ -29,7 +29,7 @@ def test_a_warning_is_read_whole(rows: list[str], texts: list[str]) -> None:
 def test_a_group_that_is_installed_meanwhile_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """And those that are there are asked for once in a submission."""
     answers = [_groups(), _groups(queues="queues/v1beta1", jobs="jobs/v1"), _groups(queues="queues/v1")]
-    monkeypatch.setattr(kube, "Login", lambda context: SimpleNamespace(host=context))
+    monkeypatch.setattr(kube, "login", lambda context: SimpleNamespace(host=context))
     monkeypatch.setattr(kube.Cluster, "read", lambda *_: answers.pop(0))
     cluster = kube.Cluster()
     assert [cluster.served("queues") for _ in range(3)] == ["", "queues/v1beta1", "queues/v1beta1"]

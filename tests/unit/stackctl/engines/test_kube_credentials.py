@@ -47,7 +47,7 @@ class Logins:
 @pytest.fixture
 def logins(monkeypatch: pytest.MonkeyPatch) -> Logins:
     made = Logins()
-    monkeypatch.setattr(kube, "Login", made)
+    monkeypatch.setattr(kube, "login", made)
     return made
 
 
@@ -88,7 +88,7 @@ def test_credentials_that_cannot_be_read_anew_are_an_error_of_the_request(
     def fail(_context: str) -> None:
         raise MissingHere("the kubeconfig's credentials cannot be had: gone", hint="log in again")
 
-    monkeypatch.setattr(kube, "Login", fail)
+    monkeypatch.setattr(kube, "login", fail)
     with pytest.raises(ApiError, match="cannot be had: gone") as error:
         cluster.get("Job", "a", "team")
     assert (error.value.status, error.value.hint) == (401, "log in again")

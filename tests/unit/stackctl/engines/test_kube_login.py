@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.engines.kube_login import Login
+from stackctl.engines import kubeconfig
+from stackctl.engines.kube_client import Login as ClientLogin
+from stackctl.engines.kube_login import Static, login
 from stackctl.errors import MissingHere
 
 KUBECONFIG = """\
@@ -12,6 +14,19 @@ current-context: here
 clusters: [{name: c, cluster: {server: "https://127.0.0.1:1/"}}]
 contexts: [{name: here, context: {cluster: c, user: u}}]
 users: [{name: u, user: {token: t}}]
+"""
+
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBdjCCARugAwIBAgIUcubB2mZrbOgiy6l/75dBohS052IwCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMzAxNjM5NTlaGA8yMTI2MTEwNjE2Mzk1
+OVowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABLEp
++B5Bjom1ChajkwOn5IojvsLLPI1SJV7PnODJqYcrluteJ034mOokbKSvMVNVhnjO
+EHvSKtekPvRs6P8JHIOjUzBRMB0GA1UdDgQWBBRYGuE2eyAwuR7lZHwpMauqjK+P
+TTAfBgNVHSMEGDAWgBRYGuE2eyAwuR7lZHwpMauqjK+PTTAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0kAMEYCIQCSysOtjyS7ZoTarf9WspwI31TaG1L+XbQ3
+vY5wH2v1aAIhALtLChNQk2Wh0jpU/fWV8rpQlRdaBFD62FjtFROL82fp
+-----END CERTIFICATE-----
 """
 
 
@@ -27,8 +42,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_credentials_are_found_beside_an_empty_file(config: Path) -> None:
-    login = Login("")
-    assert (login.host, login.token()) == ("https://127.0.0.1:1", "Bearer t")
+    found = login("")
+    assert (found.host, found.token()) == ("https://127.0.0.1:1", "Bearer t")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +54,7 @@ def test_a_proxy_is_shown_without_its_password(
     proxy: str, shown: str, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    assert Login("").proxy == shown
+    assert login("").proxy == shown
 
 
 @pytest.mark.filterwarnings("ignore:SOCKS support")
@@ -49,7 +64,7 @@ def test_a_proxy_that_cannot_be_used_is_one_clear_error(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(MissingHere, match=f"the proxy {proxy} cannot be used: ") as error:
-        Login("")
+        login("")
     assert "NO_PROXY" in error.value.hint
 
 
@@ -57,5 +72,72 @@ def test_a_proxy_that_cannot_be_used_is_one_clear_error(
 def test_a_kubeconfig_without_a_current_context_wants_one(line: str, config: Path) -> None:
     config.write_text(KUBECONFIG.replace("current-context: here", line))
     with pytest.raises(MissingHere, match="the kubeconfig has no current context"):
-        Login("")
-    assert Login("here").host == "https://127.0.0.1:1"
+        login("")
+    assert login("here").host == "https://127.0.0.1:1"
+
+
+def user(words: str) -> str:
+    return KUBECONFIG.replace("{token: t}", words)
+
+
+def test_what_stands_there_as_it_is_needs_no_client(config: Path, tmp_path: Path) -> None:
+    assert isinstance(login(""), Static)
+    (tmp_path / "token").write_text(" from-a-file\n")
+    config.write_text(user("{tokenFile: token}"))
+    found = login("")
+    assert (type(found), found.token()) == (Static, "Bearer from-a-file")
+    config.write_text(user("{}"))
+    assert login("").token() is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["{exec: {command: x, apiVersion: client.authentication.k8s.io/v1}}", "{auth-provider: {name: oidc}}",
+     "{username: me, password: secret}", "{tokenFile: absent}", "{client-certificate-data: '???'}",
+     "{client-certificate: absent, client-key: absent}"],
+)  # fmt: skip
+def test_all_else_is_for_the_client_which_says_what_is_wrong(words: str, config: Path) -> None:
+    config.write_text(user(words))
+    try:
+        found = login("")
+    except MissingHere as error:
+        said = str(error)
+    else:
+        said = "" if isinstance(found, ClientLogin) else "used as it is"
+    assert said.startswith("the kubeconfig") or not said
+
+
+def test_a_proxy_is_for_the_client_unless_the_cluster_is_exempt(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://10.0.0.1:3128")
+    assert isinstance(login(""), ClientLogin)
+    monkeypatch.setenv("NO_PROXY", "example.com,127.0.0.1")
+    assert isinstance(login(""), Static)
+    config.write_text(KUBECONFIG.replace("cluster: {server", "cluster: {proxy-url: 'http://10.0.0.1:3128', server"))
+    assert login("").proxy == "http://10.0.0.1:3128"
+
+
+def test_of_two_files_the_first_that_has_a_name_counts(config: Path, tmp_path: Path) -> None:
+    config.write_text(
+        KUBECONFIG.replace("name: here", "name: 7").replace("current-context: here", "current-context: 7")
+    )
+    (tmp_path / "empty").write_text("users: [{name: u, user: {token: first}}]\n")
+    assert login("").token() == "Bearer first"
+    assert login("7").token() == "Bearer first"
+
+
+def test_a_pod_s_token_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", tmp_path)
+    (tmp_path / "token").write_text("one")
+    (tmp_path / "ca.crt").write_text(CERTIFICATE)
+    found = login("")
+    assert (type(found), found.host, found.token()) == (Static, "https://[fd00::1]:443", "Bearer one")
+    (tmp_path / "token").write_text("two")
+    assert found.token() == "Bearer one"
+    monkeypatch.setattr("time.monotonic", lambda: 1e9)
+    assert found.token() == "Bearer two"
+    (tmp_path / "token").unlink()
+    monkeypatch.setattr("time.monotonic", lambda: 2e9)
+    assert found.token() == "Bearer two"

@@ -1,0 +1,127 @@
+"""Credentials of a kubeconfig against a real TLS server that wants a certificate: as we read them, and as the client does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stackctl.engines import kube, kube_client, kube_login
+from stackctl.engines.kube import ApiError, Cluster
+
+NAME = "kubernetes.test"
+"""What the server's certificate is for, and no address of its own."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Tells who asks."""
+
+    def do_GET(self) -> None:
+        certificate: Any = self.connection.getpeercert()
+        about = {"subject": dict(row[0] for row in certificate["subject"]) if certificate else {}}
+        body = json.dumps({**about, "token": self.headers.get("Authorization")}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A server's and a person's certificate, each signed by itself, and another server's."""
+    made = tmp_path_factory.mktemp("tls")
+    for name, subject in (("server", NAME), ("person", "me"), ("other", NAME)):
+        argv = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        argv += ["-subj", f"/CN={subject}", "-addext", f"subjectAltName=DNS:{subject}"]
+        argv += ["-keyout", str(made / f"{name}.key"), "-out", str(made / f"{name}.crt")]
+        subprocess.run(argv, check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    """The address of a server on this machine that takes certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(folder / "person.crt")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
+        serving.socket = context.wrap_socket(serving.socket, server_side=True)
+        thread = threading.Thread(target=serving.serve_forever, daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{serving.server_address[1]}"
+        serving.shutdown()
+
+
+@pytest.fixture(params=["as it stands", "by the client"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "by the client":
+        monkeypatch.setattr(kube, "login", kube_client.Login)
+    return str(request.param)
+
+
+def ask(server: str, path: Path, cluster: dict[str, str], user: dict[str, str]) -> Any:
+    """What the server is told of somebody with this kubeconfig."""
+    rows = {
+        "clusters": [{"name": "c", "cluster": {"server": server, "tls-server-name": NAME, **cluster}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+    }
+    path.write_text(yaml.safe_dump({"current-context": "here", **rows}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(path))
+        patch.setenv("STACK_KUBE_TIMEOUT", "5")
+        return Cluster().read("version", dict[str, Any])
+
+
+def data(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def test_a_certificate_is_shown_and_one_is_checked(way: str, server: str, folder: Path) -> None:
+    """Paths are relative to the kubeconfig, whatever folder is the current one."""
+    config = folder / "config"
+    authority = {"certificate-authority": "server.crt"}
+    by_path = ask(server, config, authority, {"client-certificate": "person.crt", "client-key": "person.key"})
+    assert by_path == {"subject": {"commonName": "me"}, "token": None}
+    held = {"client-certificate-data": data(folder / "person.crt"), "client-key-data": data(folder / "person.key")}
+    assert ask(server, config, {"certificate-authority-data": data(folder / "server.crt")}, held) == by_path
+    assert ask(server, config, authority, {"token": "t"}) == {"subject": {}, "token": "Bearer t"}
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        {"certificate-authority": "other.crt"},
+        {},
+        {"certificate-authority": "server.crt", "tls-server-name": "else.test"},
+    ],
+)
+def test_a_server_that_is_not_the_one_is_not_told_anything(
+    way: str, server: str, folder: Path, cluster: dict[str, str]
+) -> None:
+    with pytest.raises(ApiError, match=r"does not answer: .*(certificate|match|IP address|Hostname)"):
+        ask(server, folder / "config", cluster, {"token": "t"})
+
+
+def test_keys_do_not_stay_on_the_disk(
+    server: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    held = {"client-certificate-data": data(folder / "person.crt"), "client-key-data": data(folder / "person.key")}
+    found = ask(server, folder / "config", {"certificate-authority": "server.crt"}, held)
+    assert (found["subject"], list(tmp_path.iterdir())) == ({"commonName": "me"}, [])
+    monkeypatch.setenv("KUBECONFIG", str(folder / "config"))
+    assert isinstance(kube_login.login(""), kube_login.Static)
