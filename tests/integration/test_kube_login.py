@@ -1,4 +1,4 @@
-"""Credentials of a kubeconfig against a real TLS server that wants a certificate: as we read them, and as the client does."""
+"""Credentials of a kubeconfig against a real TLS server that wants a certificate: as read here, and by the client."""
 
 from __future__ import annotations
 
