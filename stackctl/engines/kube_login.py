@@ -36,7 +36,7 @@ _CLUSTER = {
     "extensions",
 }
 _USER = {"token", "tokenFile", "client-certificate", "client-certificate-data", "client-key", "client-key-data"}
-"""What can be used as it stands; a key that is not among these is for the official client."""
+"""What can be used as it stands; a key with a value that is not among these is for the official client."""
 
 
 class Login(Protocol):
@@ -130,7 +130,9 @@ def _of_files(files: list[Path], context: str) -> _Given | None:
     _, place = _first(documents, "contexts", "context", name)
     above, cluster = _first(documents, "clusters", "cluster", place["cluster"])
     beside, user = _first(documents, "users", "user", place["user"])
-    if not cluster.keys() <= _CLUSTER or not user.keys() <= _USER:
+    if any(value for key, value in cluster.items() if key not in _CLUSTER):
+        return None
+    if any(value for key, value in user.items() if key not in _USER):
         return None
     certificate, key = _pem(user, "client-certificate", beside), _pem(user, "client-key", beside)
     file = beside / user["tokenFile"] if user.get("tokenFile") and not user.get("token") else None

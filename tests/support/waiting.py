@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+LONGEST_PAUSE = 0.5
+"""Seconds between two looks, at the most."""
+
 
 def until(condition: Callable[[], object], seconds: float = 15, otherwise: Callable[[], object] = lambda: "") -> float:
     """Wait for a condition; returns how long that took.
@@ -17,8 +20,11 @@ def until(condition: Callable[[], object], seconds: float = 15, otherwise: Calla
     Raises:
         AssertionError: It has not come true in time.
     """
-    begun = time.monotonic()
+    begun = asked = time.monotonic()
     while not condition():
-        assert time.monotonic() - begun < seconds, f"it did not come about in {seconds} s: {otherwise()}"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now - begun < seconds, f"it did not come about in {seconds} s: {otherwise()}"
+        # What takes a process or a request to ask is asked less often: it would slow down what is waited for.
+        time.sleep(min(max(0.02, 2 * (now - asked)), LONGEST_PAUSE))
+        asked = time.monotonic()
     return time.monotonic() - begun

@@ -88,6 +88,10 @@ def test_what_stands_there_as_it_is_needs_no_client(config: Path, tmp_path: Path
     assert (type(found), found.token()) == (Static, "Bearer from-a-file")
     config.write_text(user("{}"))
     assert login("").token() is None
+    config.write_text(user("{token: t, exec: null}").replace("server:", "insecure-skip-tls-verify: false, server:"))
+    assert isinstance(login(""), Static)
+    config.write_text(config.read_text().replace("verify: false", "verify: true"))
+    assert isinstance(login(""), ClientLogin)
 
 
 @pytest.mark.parametrize(
