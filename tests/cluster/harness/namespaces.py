@@ -12,7 +12,7 @@ from typing import Any
 from tests.cluster.harness.site import BRIDGE, BRIDGE_ADDRESS, NODES, SLOTS, Site
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOGC": "400"}
-"""What the cluster's programs get: nothing of the environment of the tests, and less work for their garbage collectors."""
+"""What the cluster's programs get: nothing of the environment of the tests, and less work for garbage collectors."""
 
 
 class Namespaces:
