@@ -170,6 +170,7 @@ def _hear_no_more() -> None:
 
 
 def _say(text: str, code: int) -> int:
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    plain = bool(os.environ.get("NO_COLOR"))  # https://no-color.org
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if plain else None)
     click.echo(text, err=True)
     return code

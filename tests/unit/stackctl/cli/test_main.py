@@ -136,6 +136,18 @@ def test_a_fault_of_ours_is_told_without_a_traceback_unless_asked(
         entry.main()
 
 
+def test_errors_are_red_at_a_terminal_that_wants_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda stream, color: color is False)  # as at a terminal
+    run(monkeypatch, "run", "nosuch")
+    assert "\x1b[31m" in capsys.readouterr().err
+    monkeypatch.setenv("NO_COLOR", "1")
+    run(monkeypatch, "run", "nosuch")
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_ctrl_c_while_a_class_is_made_is_an_interrupt(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
