@@ -4,7 +4,6 @@ Python imports a module of this name by itself, if it is on PYTHONPATH.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 if "TF_CONFIG" in os.environ:
@@ -13,9 +12,9 @@ if "TF_CONFIG" in os.environ:
 
     def load_data(path: str = "mnist.npz") -> Any:  # noqa: ARG001 - TensorFlow's signature
         """What `tf.keras.datasets.mnist.load_data` gives."""
-        from stackrt.pictures import data
+        from stackrt.pictures import data, known
 
-        found = data.load(os.environ["TUTORIAL_DATA"], Path(os.environ["STACK_DATA"]))
+        found = data.load(os.environ["TUTORIAL_DATA"], known.folder(os.environ))
         pictures = np.concatenate([found.train.pictures, found.validation.pictures])[..., 0]
         labels = np.concatenate([found.train.labels, found.validation.labels])
         return (pictures, labels.astype(np.uint8)), (found.test.pictures[..., 0], found.test.labels.astype(np.uint8))

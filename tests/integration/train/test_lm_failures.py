@@ -101,14 +101,14 @@ def test_an_asynchronous_save_stops_training_for_a_fifth_of_the_time(trainers: T
     for how in ("sync", "async"):
         out = tmp_path / how
         argv = [*lm.SETTINGS, "--model", str(folder), "--steps", "15", "--batch-size", "4", "--eval-tokens", "64",
-                "--eval-every", "60", "--checkpoint-every", "5", "--keep", "1", "--save", how]  # fmt: skip
+                "--eval-every", "60", "--checkpoint-every", "2", "--keep", "1", "--save", how]  # fmt: skip
         lm.run(trainers, 2, [*argv, "--out", str(out)], tmp_path / f"{how}.logs")
         stalls[how] = lm.result(out)["save_stalls"]
         digests.add(lm.result(out)["params_sha256"])
         shutil.rmtree(out / "checkpoints")
     print(f"a save stops training for {stalls} s")
-    assert len(stalls["sync"]) == len(stalls["async"]) == 3
-    # The best of three: the first allocates, and a busy machine adds to each.
+    assert len(stalls["sync"]) == len(stalls["async"]) == 7
+    # The best of them: the first allocates, and a busy machine adds to each.
     assert min(stalls["async"]) <= 0.2 * min(stalls["sync"])
     assert len(digests) == 1
 
