@@ -16,7 +16,7 @@ import pytest
 
 from tests.commands import STACKCTL, environment, hear_signals
 from tests.support.entering import SERVE, served, try_a_shell
-from tests.support.ports import free_port
+from tests.support.ports import free_ports
 from tests.support.processes import background
 from tests.support.terminal import terminal
 from tests.support.waiting import until
@@ -58,7 +58,7 @@ class Serving:
 @contextmanager
 def serving(folder: Path, *words: str, python: str = "python") -> Iterator[Serving]:
     folder.chmod(0o755)  # containers run as another user than root
-    run = Serving(folder, free_port())
+    run = Serving(folder, free_ports(2))
     log = folder / "log"
     argv = [STACKCTL, "run", "--name", run.name, "--nodes", "2", *words, "--", python, "-c", SERVE, str(run.port)]
     with log.open("w") as said, subprocess.Popen(
