@@ -15,7 +15,7 @@ import msgspec
 
 from stackctl.api.answers import Explanation, Outcome, Status, outcome_of, status_of
 from stackctl.api.job import Job, as_arguments, checked, made
-from stackctl.errors import InvalidInput, StackError
+from stackctl.errors import InvalidInput, NameTaken, StackError
 from stackctl.runs import backends, known, store
 from stackctl.runs.backends.base import ClusterOptions, Request, Where
 from stackctl.runs.handle import Lines, RunHandle
@@ -155,12 +155,16 @@ def run(
         raise InvalidInput("a job is run in the main thread, as only that hears Ctrl-C", where="run")
     if on not in _PLACES:
         raise InvalidInput(f"must be {' or '.join(map(repr, _PLACES))}", where=f"on={on!r}")
-    with as_arguments():
-        asked_job = made(job, _log.info, containers=backends.row(on).containers, for_cluster=False)
-        place = Path(folder).absolute() if folder is not None else store.home(os.environ) / asked_job.name
-        with _taken(output) as into:
+    with as_arguments(), _taken(output) as into:
+        while True:
+            asked_job = made(job, _log.info, containers=backends.row(on).containers, for_cluster=False)
+            place = Path(folder).absolute() if folder is not None else store.home(os.environ) / asked_job.name
             asked = Request(job=asked_job, folder=place, workdir=Path.cwd(), into=into)
-            return Run(backends.load(on).start(asked, _log.info))
+            try:
+                return Run(backends.load(on).start(asked, _log.info))
+            except NameTaken:
+                if job.name or folder is not None:
+                    raise  # else another run has taken the name that was made up, within this second
 
 
 def submit(job: Job, options: ClusterOptions | None = None) -> Run:

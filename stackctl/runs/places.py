@@ -49,7 +49,9 @@ def on_clusters(home: Path, name: str) -> list[Record]:
     Raises:
         InvalidInput: The record of one cannot be read.
     """
-    found = [store.find_record(path) for path in _folders(home, name)]
+    # A run of this machine that begins at this moment has no record yet.
+    begun = [path for path in _folders(home, name) if path.name != name or os.path.lexists(path / "run.json")]
+    found = [store.find_record(path) for path in begun]
     return [store.named(record, name) for record in found if record is not None and is_of_a_cluster(record)]
 
 

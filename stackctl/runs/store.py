@@ -95,12 +95,13 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
         attempt = _newest_attempt(folder) + 1
         _put_aside(folder, attempt - 1)
         return attempt
-    if file.exists():
+    strange = _strange(folder)
+    if file.exists():  # looked for last: another run may be about to take the folder
         hint = "choose another --name or --out, or go on from its last checkpoint with --resume"
         if is_service(job):  # which has neither of the two
             hint = "choose another --name"
         raise NameTaken("this folder holds a run", where=str(folder), hint=hint)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if strange:
         raise InvalidInput("is there already, and is no run's folder", where=str(folder), hint="choose another --out")
     _make(folder)
     try:
@@ -111,6 +112,13 @@ def create(folder: Path, job: Job, *, resume: bool) -> int:
         hint = "make room, or choose another --out; nothing was started"
         raise MissingHere(f"cannot be written: {error.strerror}", where=str(file), hint=hint) from None
     return 1
+
+
+def _strange(folder: Path) -> bool:
+    """Whether there is something that is neither an empty folder nor one in which a run's job.json is being written."""
+    if not folder.is_dir():
+        return os.path.lexists(folder)
+    return any(not path.name.startswith(".job.json.") for path in folder.iterdir())
 
 
 def _newest_attempt(folder: Path) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.errors import MissingHere, NameTaken
+from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs import job as jobs
 from stackctl.runs import places, store
 from stackctl.runs.store import Record
@@ -80,3 +80,12 @@ def test_a_store_that_cannot_be_read_says_how_to_have_another(tmp_path: Path) ->
     (tmp_path / "runs").write_text("no folder")
     with pytest.raises(MissingHere, match=r"runs: cannot be read: Not a directory\n  STACK_RUNS names another folder"):
         places.taken(tmp_path / "runs", "a")
+
+
+def test_a_run_that_begins_here_is_on_no_cluster(tmp_path: Path) -> None:
+    store.create(tmp_path / "a", jobs.make(name="a", workload="gpt"), resume=False)
+    assert places.on_clusters(tmp_path, "a") == []
+    assert places.taken(tmp_path, "a")
+    (tmp_path / "a" / "run.json").write_text("{")
+    with pytest.raises(InvalidInput, match="is damaged"):
+        places.on_clusters(tmp_path, "a")

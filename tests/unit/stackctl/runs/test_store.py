@@ -37,6 +37,27 @@ def test_a_folder_with_a_run_is_taken_unless_it_is_resumed(tmp_path: Path) -> No
     assert (tmp_path / "logs" / "attempt-1" / "result.json").exists()
 
 
+def test_of_two_that_take_a_folder_at_once_one_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".job.json.4321").touch()  # the other is at it, or was killed
+    listed = Path.iterdir
+
+    def between(folder: Path) -> object:
+        found = list(listed(folder))
+        (tmp_path / "job.json").write_text("{}")  # now it has it
+        (tmp_path / "logs").mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "iterdir", between)
+    with pytest.raises(NameTaken):
+        store.create(tmp_path, JOB, resume=False)
+    with pytest.raises(NameTaken, match="--resume"):
+        store.create(tmp_path, JOB, resume=False)
+    monkeypatch.undo()
+    (tmp_path / "job.json").unlink()
+    (tmp_path / "logs").rmdir()
+    assert store.create(tmp_path, JOB, resume=False) == 1, "what a killed one left is in nobody's way"
+
+
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(InvalidInput, match="is no run's folder"):
