@@ -100,7 +100,7 @@ def test_an_asynchronous_save_stops_training_for_a_fifth_of_the_time(trainers: T
     stalls, digests = {}, set()
     for how in ("sync", "async"):
         out = tmp_path / how
-        argv = [*lm.SETTINGS, "--model", str(folder), "--steps", "15", "--batch-size", "4", "--eval-tokens", "64",
+        argv = [*lm.SETTINGS, "--model", str(folder), "--steps", "14", "--batch-size", "4", "--eval-tokens", "64",
                 "--eval-every", "60", "--checkpoint-every", "2", "--keep", "1", "--save", how]  # fmt: skip
         lm.run(trainers, 2, [*argv, "--out", str(out)], tmp_path / f"{how}.logs")
         stalls[how] = lm.result(out)["save_stalls"]
