@@ -21,15 +21,14 @@ def put(line: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def until_end(run: RunHandle, *, follow: bool, seconds: float | None = None) -> None:
+def until_end(run: RunHandle, *, follow: bool) -> None:
     """Wait for the end of a run, and say how it ended.
 
     Raises:
         JobFailed: It did not succeed; says why.
-        StillRunning: It goes on after so many seconds.
     """
     try:
-        outcome = run.wait(put if follow else None, seconds)
+        outcome = run.wait(put if follow else None)
     except KeyboardInterrupt:
         tell(f"\n{run.name} goes on; stop it with: stackctl cancel {run.name}")
         sys.exit(130)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 from typing import Any
@@ -169,8 +170,11 @@ def _hear_no_more() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
 def _say(text: str, code: int) -> int:
     plain = bool(os.environ.get("NO_COLOR"))  # https://no-color.org
     click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if plain else None)
-    click.echo(text, err=True)
+    click.echo(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text), err=True)  # what others have said may hold some
     return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +83,10 @@ def serve(words: tuple[str, ...], where: str, engine: str, as_json: bool, dry_ru
 
 
 def _here(word: str, where: str, engine: str, given: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
-    from stackctl.runs import replacing
+    from stackctl.runs import asking, replacing
 
     model = services.find(word, given["model_name"], engine)
-    name = given["name"] or store.new_name("serve", datetime.now())
+    name = given["name"] or asking.free_name("serve", ())
     port = given["port"] or serving.server(engine).port
     if engine != "stack":
         told = services.other(model, engine, name=name, port=port, image=given["image"], gpus=given["gpus"])

@@ -9,6 +9,7 @@ from stackctl.errors import InvalidInput
 from stackctl.runs import known, store, summary
 from stackctl.runs.backends.base import Where
 from stackctl.runs.handle import Lines, RunHandle, Told
+from stackctl.runs.patience import bounded
 
 RUN = click.argument("name", metavar="RUN", shell_complete=complete.runs)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -84,7 +85,8 @@ def explain(name: str, namespace: str | None, context: str | None, as_json: bool
 @options.cluster_options
 def wait(name: str, timeout: float | None, namespace: str | None, context: str | None) -> None:
     """Wait until a run has ended; fail if it failed, and say why. Exit code 124: it goes on after --timeout."""
-    following.until_end(_find(name, namespace, context), follow=False, seconds=timeout)
+    with bounded(name, timeout):
+        following.until_end(_find(name, namespace, context), follow=False)
 
 
 @click.command()

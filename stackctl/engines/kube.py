@@ -19,8 +19,7 @@ from urllib.parse import urlencode
 import msgspec
 import urllib3
 
-from stackctl import __version__
-from stackctl.engines import kube_headers
+from stackctl.engines import kube_headers, kubeconfig
 from stackctl.engines.kube_login import Login, login
 from stackctl.engines.kube_paths import address, kind_of
 from stackctl.errors import InvalidInput, StackError
@@ -111,6 +110,7 @@ class Cluster:
         self._patience = _seconds(os.environ)
         self._login, self._renewing = login(context), threading.Lock()
         self.host = self._login.host
+        self._as = kubeconfig.acting_as(os.environ, context)
         self._answered = False
         self._served: tuple[dict[str, str], float] = {}, 0.0
         self.calls = 0
@@ -306,12 +306,9 @@ class Cluster:
         accept: str,
         extra: Mapping[str, str] | None,
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"User-Agent": f"stackctl/{__version__}", "Accept": accept, **(extra or {})}
-        token = used.token()
-        if token:
-            headers["Authorization"] = token
-        if body is not None:
-            headers.setdefault("Content-Type", JSON)
+        headers = kube_headers.of_request(accept, extra or {}, self._as, used.token())
+        if body is not None and "Content-Type" not in headers:
+            headers["Content-Type"] = JSON
         self.calls += 1
         url = f"{self.host}/{path}" + (f"?{urlencode(query)}" if query else "")
         return used.pool.request(

@@ -17,7 +17,7 @@ import urllib3
 
 from stackctl.engines import kubeconfig
 from stackctl.engines.kube_login import CONNECTIONS
-from stackctl.errors import MissingHere
+from stackctl.errors import MissingHere, StackError
 
 # Where kubernetes-validate is installed the client imports it, for what we do not use: that takes two seconds.
 _validator = sys.modules.setdefault("kubernetes_validate", None)  # type: ignore[arg-type]
@@ -46,6 +46,8 @@ class Login:
             self._configuration.proxy = f"http://{proxy}"
         address = urlsplit(str(self._configuration.proxy or ""))
         self.proxy = f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
+        if not self._configuration.verify_ssl:  # as the kubeconfig wants it
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         try:
             self.pool = RESTClientObject(self._configuration).pool_manager
         except (urllib3.exceptions.HTTPError, ImportError) as error:
@@ -78,9 +80,14 @@ def _configuration(context: str) -> Any:
                     f"there is no kubeconfig: {kubeconfig.lacking(os.environ)}",
                     hint="get one from your cluster's provider, or set KUBECONFIG; `stackctl run` needs no cluster",
                 )
+        except StackError:
+            raise
         except (ConfigException, OSError) as error:
-            why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
             raise MissingHere(f"the kubeconfig cannot be used: {why}", hint="`kubectl config view` shows it") from None
+        except Exception as error:  # of an auth provider that is not there any more, or whose issuer does not answer
+            why = f"{type(error).__name__}: {error}"
+            raise MissingHere(f"the kubeconfig's credentials cannot be had: {why}", hint="log in again") from None
     if found:  # the client only logs that an exec plugin failed, and would go on as nobody
         raise MissingHere(f"the kubeconfig's credentials cannot be had: {found[-1]}", hint="log in again")
     return configuration

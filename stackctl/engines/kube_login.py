@@ -35,7 +35,15 @@ _CLUSTER = {
     "disable-compression",
     "extensions",
 }
-_USER = {"token", "tokenFile", "client-certificate", "client-certificate-data", "client-key", "client-key-data"}
+_USER = {
+    "token",
+    "tokenFile",
+    "client-certificate",
+    "client-certificate-data",
+    "client-key",
+    "client-key-data",
+    *kubeconfig.IMPERSONATION,
+}
 """What can be used as it stands; a key with a value that is not among these is for the official client."""
 
 
@@ -107,7 +115,7 @@ class Static:
             with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # only its user can read it
                 file.write(given.certificate)
                 file.flush()
-                context.load_cert_chain(file.name)
+                context.load_cert_chain(file.name, password="")  # of one that wants another nobody is asked for it
         named: dict[str, Any] = {"server_hostname": given.server_name} if given.server_name else {}
         self.pool = urllib3.PoolManager(maxsize=CONNECTIONS, ssl_context=context, **named)
         self._token, self._file, self._read = given.token, given.token_file, time.monotonic()
@@ -135,13 +143,13 @@ def _of_files(files: list[Path], context: str) -> _Given | None:
     if any(value for key, value in user.items() if key not in _USER):
         return None
     certificate, key = _pem(user, "client-certificate", beside), _pem(user, "client-key", beside)
-    file = beside / user["tokenFile"] if user.get("tokenFile") and not user.get("token") else None
+    file = beside / user["tokenFile"] if user.get("tokenFile") else None  # as for kubectl, it goes before a token
     return _Given(
         str(cluster["server"]),
         authority=_pem(cluster, "certificate-authority", above),
         certificate=f"{certificate}\n{key}" if certificate else "",
         server_name=str(cluster.get("tls-server-name") or ""),
-        token=str(user.get("token") or (file.read_text().strip() if file else "")),
+        token=file.read_text().strip() if file else str(user.get("token") or "").strip(),
         token_file=file,
     )
 
@@ -173,7 +181,12 @@ def _of_pod(env: Mapping[str, str]) -> _Given | None:
 
 
 def _by_proxy(host: str) -> bool:
-    """Whether the environment has a proxy for an address. What it exempts by subnets the official client knows."""
+    """Whether the environment has a proxy for an address. What it exempts by subnets the official client knows.
+
+    As for kubectl, none is for this machine.
+    """
     address = urlsplit(host)
-    known = urllib.request.getproxies()
-    return bool({address.scheme, "all"} & known.keys()) and not urllib.request.proxy_bypass(address.netloc)
+    name = address.hostname or ""
+    if name == "localhost" or name.startswith("127.") or name == "::1":
+        return False
+    return address.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(address.netloc)

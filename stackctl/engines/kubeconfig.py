@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -29,8 +30,8 @@ class Context(msgspec.Struct, frozen=True):
 def files(env: Mapping[str, str]) -> list[Path]:
     """The kubeconfig files that there are: those of KUBECONFIG, else ~/.kube/config."""
     named = env.get("KUBECONFIG") or "~/.kube/config"
-    paths = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
-    return [path for path in paths if path.is_file()]
+    paths = [os.path.expanduser(part) for part in named.split(os.pathsep) if part]  # noqa: PTH111 - Path raises for no user
+    return [Path(path) for path in paths if os.path.isfile(path)]  # noqa: PTH113 - and this where we may not look
 
 
 def filled(env: Mapping[str, str]) -> list[Path]:
@@ -81,6 +82,32 @@ def contexts(env: Mapping[str, str]) -> dict[str, Context]:
     return _contexts([_read(path) for path in files(env)])
 
 
+IMPERSONATION = ("as", "as-uid", "as-groups", "as-user-extra")
+"""Of a user: who they act as. The API server is told with each request."""
+
+
+def acting_as(env: Mapping[str, str], context: str) -> list[tuple[str, str]]:
+    """The headers of requests by which a context's user acts as another; the first of several files counts.
+
+    Raises:
+        InvalidInput: A file cannot be read.
+
+    Source: https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/
+    """
+    documents = [_read(path) for path in files(env)]
+    name = context or next((str(row.current_context) for row in documents if row.current_context), "")
+    rows = [row for document in documents for row in document.contexts or [] if str(row.name) == name]
+    named = str(rows[0].context.user) if rows and rows[0].context else ""
+    users = [row.user for document in documents for row in document.users or [] if str(row.name) == named]
+    user = (users[0] if users else None) or {}
+    found = [("Impersonate-User", str(user["as"]))] if user.get("as") else []
+    found += [("Impersonate-Uid", str(user["as-uid"]))] if user.get("as-uid") else []
+    found += [("Impersonate-Group", str(group)) for group in user.get("as-groups") or []]
+    for key, values in (user.get("as-user-extra") or {}).items():
+        found += [(f"Impersonate-Extra-{quote(str(key), safe='')}", str(value)) for value in values]
+    return found
+
+
 def _contexts(documents: Sequence[_File]) -> dict[str, Context]:
     """Of several files the first that has something of a name counts."""
     servers: dict[str, str] = {}
@@ -108,6 +135,7 @@ _Word = str | int | float | None
 class _Details(msgspec.Struct, frozen=True):
     namespace: _Word = None
     cluster: _Word = None
+    user: _Word = None
     server: str | None = None
 
 
@@ -147,7 +175,7 @@ def _parsed(path: Path) -> tuple[Any, _File]:
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         found = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - a safe loader
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: of a date that cannot be
         reason = str(getattr(error, "problem", None) or getattr(error, "strerror", None) or error)
         raise InvalidInput(f"is no kubeconfig: {reason}", where=str(path)) from None
     try:

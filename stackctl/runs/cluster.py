@@ -25,6 +25,7 @@ from stackctl.runs import (
     reach,
     store,
     summary,
+    waiting,
     watch,
 )
 from stackctl.runs.claim_reader import Kept, Source
@@ -122,7 +123,7 @@ class ClusterRun:
 
             for line in self._followed(Lines().nodes(run.job), None, seen):
                 put(line)
-        now = watch.wait(run, lambda view: None if put else progress.look(view), patience.sleep)
+        now = waiting.wait(run, lambda view: None if put else progress.look(view), patience.sleep, self._tell)
         record = remember(self._folder, now, run.uid)
         if now.state != "succeeded":
             kept_until = f"{run.name} is kept until you remove it: stackctl cancel {run.name}"

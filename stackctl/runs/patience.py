@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from stackctl.errors import StillRunning
+from stackctl.errors import InvalidInput, StillRunning
+
+
+@contextmanager
+def bounded(name: str, seconds: float | None) -> Iterator[None]:
+    """End the block after so many seconds, whatever it waits for; only in the main thread.
+
+    Raises:
+        StillRunning: It took longer.
+    """
+    if seconds is None:
+        yield
+        return
+    if not 0 <= seconds < _LONGEST:
+        raise InvalidInput("must be a number of seconds", where=f"--timeout {seconds:g}")
+
+    def over(_number: int, _frame: object) -> None:
+        raise _still_running(name, seconds)
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+_LONGEST = 1e9
+
+
+def _still_running(name: str, seconds: float) -> StillRunning:
+    hint = f"see how it fares: stackctl status {name}"
+    return StillRunning(f"goes on still, after {seconds:g} s", where=name, hint=hint)
 
 
 class Patience:
@@ -36,5 +72,4 @@ class Patience:
             StillRunning: There is none.
         """
         if self._end is not None and time.monotonic() >= self._end:
-            hint = f"see how it fares: stackctl status {self._name}"
-            raise StillRunning(f"goes on still, after {self._seconds:g} s", where=self._name, hint=hint)
+            raise _still_running(self._name, self._seconds or 0)

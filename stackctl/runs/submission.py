@@ -105,14 +105,14 @@ def _key(home: Path) -> bytes:
     except FileNotFoundError:
         home.mkdir(parents=True, exist_ok=True)
         part = home / f".token-key.{os.getpid()}"
-        part.touch(mode=0o600)
-        part.write_bytes(os.urandom(_KEY_BYTES))
         try:
+            part.touch(mode=0o600)
+            part.write_bytes(os.urandom(_KEY_BYTES))
             os.link(part, path)  # unlike a rename, never over another's
         except FileExistsError:
             pass
         finally:
-            part.unlink()
+            part.unlink(missing_ok=True)
         key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise InvalidInput("is damaged", where=str(path), hint="remove it")

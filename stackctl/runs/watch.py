@@ -146,28 +146,6 @@ def _placed(run: Run) -> list[holders.Placed]:
     return run.cluster.items("Pod", holders.Placed, run.namespace, fieldSelector=holders.PLACED)
 
 
-def wait(run: Run, seen: Callable[[View], None], sleep: Callable[[float], None]) -> View:
-    """Wait for the end of a run.
-
-    Args:
-        seen: Is called at each look.
-        sleep: Waits so many seconds, or raises what ends the waiting.
-
-    Raises:
-        JobFailed: It was removed meanwhile.
-    """
-    before, pause = "", LOOK_SECONDS
-    while True:
-        now = view(run)
-        seen(now)
-        if now.state in ENDED:
-            return now
-        if observe.line(now) != before:
-            before, pause = observe.line(now), LOOK_SECONDS
-        sleep(pause)
-        pause = min(pause * 1.5, LONGEST_LOOK)
-
-
 def cancel(run: Run) -> None:
     """Remove a run with its pods and everything that belongs to it."""
     run.cluster.delete(managers.kind(run.cluster, run.via), run.name, run.namespace, uid=run.uid)

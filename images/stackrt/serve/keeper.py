@@ -210,8 +210,15 @@ class Keeper:
             self._answer(order, "refused", str(error))
             return
         self._answer(order, "loading")
-        self._next = self._team(o, model, time.monotonic(), order)
-        self._start(self._next)
+        try:
+            self._next = self._team(o, model, time.monotonic(), order)
+            self._start(self._next)
+        except OSError as error:  # no folder for its metrics, no pipe, no process
+            self._answer(order, "refused", f"its workers cannot be started: {error.strerror}")
+            begun, self._next = self._next, None
+            if begun:
+                self._leaving.append(begun)
+                _signal(begun, signal.SIGKILL)
 
     def _checked(self, order: orders.Order) -> tuple[Options, models.Model]:
         """An order's options and model.

@@ -58,6 +58,12 @@ class Training(Protocol):
     def weight_decay(self) -> float: ...  # noqa: D102
     @property
     def val_fraction(self) -> float: ...  # noqa: D102
+    @property
+    def threads(self) -> int: ...  # noqa: D102
+
+
+MOST_THREADS = 1024
+"""Of a rank: far beyond what they are good for, OpenMP ends the process."""
 
 
 def check_early(parse: Callable[[Sequence[str]], object], argv: Sequence[str], needs: Sequence[str] = ()) -> None:
@@ -95,6 +101,7 @@ def shared_rules(o: Training, counts: Iterable[str], amounts: Iterable[str]) -> 
         ("warmup", o.warmup < o.steps, f"must be fewer than --steps ({o.steps})"),
         ("val_fraction", 0 < o.val_fraction < 1, "must be between 0 and 1, such as 0.05"),
         ("seed", o.seed < 2**32, "must be below 4294967296"),
+        ("threads", o.threads <= MOST_THREADS, f"must be {MOST_THREADS} or fewer"),
     ]
 
 

@@ -45,11 +45,15 @@ ADVICE = "free some space and start again: the shards that are there are whole, 
 def recipe(o: Options, parts: Sequence[sources.Part]) -> dict[str, Any]:
     """All that the bytes depend on, but for the tokenizer: what a folder must agree in to be gone on with."""
     learning = {"vocab_size": o.vocab_size} if o.tokenizer == vocabulary.LEARNED else {}
-    ends = {part.path: part.end for part in parts}
+    ends: list[tuple[Path, int]] = []
+    for part in parts:  # a file may have been named twice
+        if ends and part.begin and ends[-1][0] == part.path:
+            ends.pop()
+        ends.append((part.path, part.end))
     return {
         "format": shard_files.FORMAT,
         "options": {"field": o.field, "split": o.split, "shard_bytes": o.shard_bytes, **learning},
-        "input": [[path.name, end] for path, end in ends.items()],
+        "input": [[path.name, end] for path, end in ends],
     }
 
 

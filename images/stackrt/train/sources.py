@@ -260,6 +260,8 @@ def not_json(line: bytes, error: Exception) -> str:
         return f"is not UTF-8 (byte {error.start + 1} of the line); convert the file with iconv"
     if isinstance(error, RecursionError):
         return "is JSON that is nested too deeply; mend or remove the line"
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+        return "holds a number of more digits than can be read; mend or remove the line"
     return ""
 
 

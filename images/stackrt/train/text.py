@@ -123,6 +123,8 @@ def read_text(files: Iterable[Path]) -> bytes:
     parts = []
     for path in files:
         try:
+            if not (path.is_file() or path.is_dir()) and path.exists():
+                raise BadInputError(f"--data {path}: is a pipe or a device; write it to a file first")
             parts.append(path.read_bytes())
         except OSError as error:
             raise BadInputError(f"--data {path}: {error.strerror}; give a readable text file") from None

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from stackctl.engines import kubeconfig
+from stackctl.engines.kube import Cluster
 from stackctl.engines.kube_client import Login as ClientLogin
 from stackctl.engines.kube_login import Static, login
 from stackctl.errors import MissingHere
 
 KUBECONFIG = """\
 current-context: here
-clusters: [{name: c, cluster: {server: "https://127.0.0.1:1/"}}]
+clusters: [{name: c, cluster: {server: "https://10.9.9.9:1/"}}]
 contexts: [{name: here, context: {cluster: c, user: u}}]
 users: [{name: u, user: {token: t}}]
 """
@@ -43,7 +45,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_credentials_are_found_beside_an_empty_file(config: Path) -> None:
     found = login("")
-    assert (found.host, found.token()) == ("https://127.0.0.1:1", "Bearer t")
+    assert (found.host, found.token()) == ("https://10.9.9.9:1", "Bearer t")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_a_kubeconfig_without_a_current_context_wants_one(line: str, config: Pat
     config.write_text(KUBECONFIG.replace("current-context: here", line))
     with pytest.raises(MissingHere, match="the kubeconfig has no current context"):
         login("")
-    assert login("here").host == "https://127.0.0.1:1"
+    assert login("here").host == "https://10.9.9.9:1"
 
 
 def user(words: str) -> str:
@@ -114,10 +116,51 @@ def test_all_else_is_for_the_client_which_says_what_is_wrong(words: str, config:
 def test_a_proxy_is_for_the_client_unless_the_cluster_is_exempt(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://10.0.0.1:3128")
     assert isinstance(login(""), ClientLogin)
-    monkeypatch.setenv("NO_PROXY", "example.com,127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "example.com,10.9.9.9")
     assert isinstance(login(""), Static)
     config.write_text(KUBECONFIG.replace("cluster: {server", "cluster: {proxy-url: 'http://10.0.0.1:3128', server"))
     assert login("").proxy == "http://10.0.0.1:3128"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]"])
+def test_no_proxy_is_for_this_machine(host: str, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://10.0.0.1:3128")
+    config.write_text(KUBECONFIG.replace("10.9.9.9", host))
+    assert isinstance(login(""), Static)
+
+
+def test_a_file_with_a_token_goes_before_a_token(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("newer")
+    config.write_text(user("{token: older, tokenFile: token}"))
+    assert login("").token() == "Bearer newer"
+
+
+def test_who_a_user_acts_as_is_told_with_each_request(config: Path) -> None:
+    assert kubeconfig.acting_as(os.environ, "") == []
+    config.write_text(user("{token: t, as: jane, as-uid: 7, as-groups: [a, b], as-user-extra: {scope/x: [view]}}"))
+    assert isinstance(login(""), Static)
+    assert kubeconfig.acting_as(os.environ, "here") == [
+        ("Impersonate-User", "jane"),
+        ("Impersonate-Uid", "7"),
+        ("Impersonate-Group", "a"),
+        ("Impersonate-Group", "b"),
+        ("Impersonate-Extra-scope%2Fx", "view"),
+    ]
+
+
+@pytest.mark.parametrize("token", ["'a\n\n  b'", '"a\u2192"'])
+def test_a_token_that_no_header_holds_is_not_printed(token: str, config: Path) -> None:
+    config.write_text(user(f"{{token: {token}}}"))
+    with pytest.raises(MissingHere, match="the kubeconfig's token is none") as error:
+        Cluster().read("version", dict)
+    assert "Bearer" not in str(error.value)
+
+
+@pytest.mark.parametrize("words", ["{auth-provider: {name: gcp}}", "{auth-provider: {name: gcp, config: {}}}"])
+def test_an_auth_provider_that_is_no_more_is_one_error(words: str, config: Path) -> None:
+    config.write_text(user(words))
+    with pytest.raises(MissingHere, match="the kubeconfig's credentials cannot be had"):
+        login("")
 
 
 def test_of_two_files_the_first_that_has_a_name_counts(config: Path, tmp_path: Path) -> None:
