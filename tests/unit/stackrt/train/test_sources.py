@@ -90,6 +90,7 @@ def test_folders_are_searched_in_order(tmp_path: Path) -> None:
         ('{"text": "\\ud800"}', "a.jsonl:4: 'text' holds half of a surrogate pair"),
         (b'{"text": "\xff"}', "a.jsonl:4: is not UTF-8"),
         ("[" * 100_000, "a.jsonl:4: "),
+        ('{"text": "a", "id": ' + "1" * 5000 + "}", "a.jsonl:4: holds a number of more digits than can be read"),
     ],
 )
 @pytest.mark.parametrize("size", [20, 1 << 20])
