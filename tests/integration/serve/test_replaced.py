@@ -63,6 +63,23 @@ def test_another_model_takes_over_and_what_cannot_be_served_does_not(models: Pat
 
 
 @pytest.mark.needs("linux")
+def test_an_order_for_which_there_is_no_temporary_folder_is_refused(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several workers count together in one; the server that answers goes on."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        with served(models / "words", tmp_path / "log", "--orders", str(tmp_path / "next")) as server:
+            temporary.rmdir()
+            code, said = order(server, str(models / "words"), "--workers", "2")
+            assert (code, "its workers cannot be started: No such file or directory" in said) == (78, True), said
+            assert server.get("/health/ready")
+            assert server.stop() == 0
+
+
+@pytest.mark.needs("linux")
 def test_a_server_that_still_loads_ends_at_once(models: Path) -> None:
     argv = [sys.executable, "-P", "-m", "stackrt.serve", str(models / "words"), "--port", "0"]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "images")}

@@ -147,3 +147,14 @@ def test_a_wrong_option_leaves_nothing_behind(
     assert ("not UTF-8" if is_text else "has no 'txt'; it has body: name one with --field") in capsys.readouterr().err
     assert not (tmp_path / "shards").exists()
     assert prepare.main([*words, *right]) == 0
+
+
+def test_a_file_that_is_named_twice_is_part_of_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"x\n" * 5000)
+    o = parse(f"--data {tmp_path}/a.txt --shard-bytes 4096")
+
+    def given(*names: str) -> object:
+        return prepare.recipe(o, sources.plan([tmp_path / name for name in names], o.shard_bytes))["input"]
+
+    assert given("a.txt") == [["a.txt", 10_000]]
+    assert given("a.txt", "a.txt") == [["a.txt", 10_000]] * 2
