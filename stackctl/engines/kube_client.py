@@ -89,7 +89,9 @@ def _configuration(context: str) -> Any:
             why = f"{type(error).__name__}: {error}"
             raise MissingHere(f"the kubeconfig's credentials cannot be had: {why}", hint="log in again") from None
     if found:  # the client only logs that an exec plugin failed, and would go on as nobody
-        raise MissingHere(f"the kubeconfig's credentials cannot be had: {found[-1]}", hint="log in again")
+        absent = any(text in found[-1] for text in ("No such file", "Permission denied"))
+        hint = "install the program that the kubeconfig's user names, so that PATH has it" if absent else "log in again"
+        raise MissingHere(f"the kubeconfig's credentials cannot be had: {found[-1]}", hint=hint)
     return configuration
 
 

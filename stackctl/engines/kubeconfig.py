@@ -54,6 +54,8 @@ def lacking(env: Mapping[str, str]) -> str:
     named = env.get("KUBECONFIG")
     if files(env):
         return f"{named or '~/.kube/config'} is empty"
+    if named and os.path.exists(named):  # noqa: PTH110 - pathlib's raises where we may not look
+        return f"{named} is no regular file"
     return f"KUBECONFIG names no file: {named}" if named else "no ~/.kube/config"
 
 

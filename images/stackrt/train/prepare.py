@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.train import paths, report, shard_files, sources, vocabulary
-from stackrt.train.errors import INTERRUPTED, BadInputError, PeersGoneError, TrainerError, complain
+from stackrt.train.errors import HEAD_START, INTERRUPTED, BadInputError, PeersGoneError, TrainerError, complain
 from stackrt.train.prepare_options import Options
 from stackrt.train.shard_files import Damaged, Shard, Source, shard_name, write_json, write_text
 from stackrt.train.vocabulary import Vocabulary
@@ -138,7 +138,14 @@ def run(o: Options, rank: int, world_size: int) -> int:
     """Prepare, and return the exit code."""
     began = time.monotonic()
     parts = sources.plan(sources.find(o.data), o.shard_bytes)
-    tokenizer, made = agree(o, parts, first=rank == 0)
+    try:
+        tokenizer, made = agree(o, parts, first=rank == 0)
+    except BadInputError as error:
+        if rank == 0:
+            raise
+        time.sleep(2 * HEAD_START)  # what rank 0 finds as well it says, and ends all others
+        print(f"error: rank {rank}: {error}; does it see what rank 0 sees, and does no file grow?", file=sys.stderr)
+        return error.exit_code
     progress = Progress(o.to, parts, shard_files.sha256_of(made))
     if rank == 0:
         files, size = len({part.path for part in parts}), sum(part.bytes for part in parts)

@@ -156,6 +156,16 @@ def test_a_token_that_no_header_holds_is_not_printed(token: str, config: Path) -
     assert "Bearer" not in str(error.value)
 
 
+def test_a_plugin_that_is_not_there_is_to_be_installed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text(user("{exec: {command: nosuchplugin, apiVersion: client.authentication.k8s.io/v1}}"))
+    with pytest.raises(MissingHere, match="'nosuchplugin'") as error:
+        login("")
+    assert "install the program" in error.value.hint
+    monkeypatch.setenv("KUBECONFIG", str(config.parent))
+    with pytest.raises(MissingHere, match="is no regular file"):
+        login("")
+
+
 @pytest.mark.parametrize("words", ["{auth-provider: {name: gcp}}", "{auth-provider: {name: gcp, config: {}}}"])
 def test_an_auth_provider_that_is_no_more_is_one_error(words: str, config: Path) -> None:
     config.write_text(user(words))
