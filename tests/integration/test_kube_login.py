@@ -17,6 +17,7 @@ import yaml
 
 from stackctl.engines import kube, kube_client, kube_login
 from stackctl.engines.kube import ApiError, Cluster
+from stackctl.errors import MissingHere, StackError
 
 NAME = "kubernetes.test"
 """What the server's certificate is for, and no address of its own."""
@@ -27,7 +28,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         certificate: Any = self.connection.getpeercert()
-        about = {"subject": dict(row[0] for row in certificate["subject"]) if certificate else {}}
+        about: dict[str, Any] = {"subject": dict(row[0] for row in certificate["subject"]) if certificate else {}}
+        acting = [self.headers.get("Impersonate-User"), *self.headers.get_all("Impersonate-Group", [])]
+        about |= {"acting": acting} if acting[0] else {}
         body = json.dumps({**about, "token": self.headers.get("Authorization")}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -125,3 +128,25 @@ def test_keys_do_not_stay_on_the_disk(
     assert (found["subject"], list(tmp_path.iterdir())) == ({"commonName": "me"}, [])
     monkeypatch.setenv("KUBECONFIG", str(folder / "config"))
     assert isinstance(kube_login.login(""), kube_login.Static)
+
+
+def test_a_plugin_that_is_not_there_is_to_be_installed(server: str, folder: Path) -> None:
+    plugin: Any = {"exec": {"command": "nosuchplugin", "apiVersion": "client.authentication.k8s.io/v1"}}
+    with pytest.raises(MissingHere, match="'nosuchplugin'") as error:
+        ask(server, folder / "config", {}, plugin)
+    assert "install the program" in error.value.hint
+
+
+def test_a_locked_key_asks_for_nothing(server: str, folder: Path) -> None:
+    locked = folder / "locked.key"
+    argv = ["openssl", "ec", "-in", str(folder / "person.key"), "-aes256", "-passout", "pass:x", "-out", str(locked)]
+    subprocess.run(argv, check=True, capture_output=True)
+    user = {"client-certificate": "person.crt", "client-key": "locked.key"}
+    with pytest.raises(StackError, match="encrypted"):
+        ask(server, folder / "config", {"certificate-authority": "server.crt"}, user)
+
+
+def test_who_somebody_acts_as_is_told(way: str, server: str, folder: Path) -> None:
+    user: Any = {"token": "t", "as": "jane", "as-groups": ["a", "b"]}
+    found = ask(server, folder / "config", {"certificate-authority": "server.crt"}, user)
+    assert found["acting"] == ["jane", "a", "b"]

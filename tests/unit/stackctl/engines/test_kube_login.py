@@ -156,11 +156,7 @@ def test_a_token_that_no_header_holds_is_not_printed(token: str, config: Path) -
     assert "Bearer" not in str(error.value)
 
 
-def test_a_plugin_that_is_not_there_is_to_be_installed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.write_text(user("{exec: {command: nosuchplugin, apiVersion: client.authentication.k8s.io/v1}}"))
-    with pytest.raises(MissingHere, match="'nosuchplugin'") as error:
-        login("")
-    assert "install the program" in error.value.hint
+def test_a_folder_is_no_kubeconfig(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(config.parent))
     with pytest.raises(MissingHere, match="is no regular file"):
         login("")
