@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 INSTALL = "install Docker Engine with buildx and compose, or use `--on local`"
 
+_LAST_WORDS = 2.0
+"""Seconds for a client that has let go of its connection to say why."""
+
 _QUESTION_SECONDS = 60
 """How long the engine may take to answer what is no work."""
 
@@ -242,6 +245,9 @@ def _address(found: Host) -> Iterator[tuple[str, Callable[[], str]]]:
                     running.append(dialling)
 
         def heard() -> str:
+            for dialling in running:  # it says why when it has let go of the connection
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    dialling.wait(_LAST_WORDS)
             words = (os.pread(said.fileno(), 4096, 0).decode(errors="replace").strip().splitlines() or [""])[-1]
             # Where ssh ends before the question is written, the client tells of its pipe only, and not what ssh said.
             return (_said_by_client() or words) if "stdin to stream" in words else words
