@@ -42,6 +42,13 @@ ADVICE = "free some space and start again: the shards that are there are whole, 
 # What is made
 
 
+OTHER_FILES = "from other files, or files of another size"
+
+
+class OtherInputError(BadInputError):
+    """This rank sees other input than the folder was begun with."""
+
+
 def recipe(o: Options, parts: Sequence[sources.Part]) -> dict[str, Any]:
     """All that the bytes depend on, but for the tokenizer: what a folder must agree in to be gone on with."""
     learning = {"vocab_size": o.vocab_size} if o.tokenizer == vocabulary.LEARNED else {}
@@ -80,9 +87,8 @@ def agree(o: Options, parts: Sequence[sources.Part], *, first: bool) -> tuple[Vo
             write_text(o.to / shard_files.TOKENIZER, chosen.definition, ADVICE)
         write_json(o.to / shard_files.RECIPE, made, ADVICE)
     if differ := _difference(made, wanted, chosen):
-        raise BadInputError(
-            f"--to {o.to}: was made {differ}; go on with the same input and options, or choose another folder"
-        )
+        kind = OtherInputError if differ == OTHER_FILES else BadInputError
+        raise kind(f"--to {o.to}: was made {differ}; go on with the same input and options, or choose another folder")
     return chosen or vocabulary.kept(o.to, made["tokenizer"]), made
 
 
@@ -140,7 +146,7 @@ def run(o: Options, rank: int, world_size: int) -> int:
     parts = sources.plan(sources.find(o.data), o.shard_bytes)
     try:
         tokenizer, made = agree(o, parts, first=rank == 0)
-    except BadInputError as error:
+    except OtherInputError as error:
         if rank == 0:
             raise
         time.sleep(2 * HEAD_START)  # what rank 0 finds as well it says, and ends all others
@@ -289,7 +295,7 @@ def _difference(made: dict[str, Any], wanted: dict[str, Any], chosen: Vocabulary
         is_now = chosen.describe()["name"] if chosen else vocabulary.LEARNED
         return f"with another tokenizer: {described.get('name')}, not {is_now}"
     if made.get("input") != wanted["input"]:
-        return "from other files, or files of another size"
+        return OTHER_FILES
     return "" if made.get("format") == wanted["format"] else f"in format {made.get('format')}"
 
 
