@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from stackctl.engines import kubeconfig
+from stackrt.launch.environment import is_loopback
 
 CONNECTIONS = 32
 """To one cluster at once."""
@@ -186,7 +187,6 @@ def _by_proxy(host: str) -> bool:
     As for kubectl, none is for this machine.
     """
     address = urlsplit(host)
-    name = address.hostname or ""
-    if name == "localhost" or name.startswith("127.") or name == "::1":
+    if is_loopback(address.hostname or ""):
         return False
     return address.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(address.netloc)
