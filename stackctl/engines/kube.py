@@ -119,7 +119,7 @@ class Cluster:
     def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
         """An object, or None if there is none."""
         try:
-            return self._json("GET", address(kind, namespace, name))
+            return _object(self._json("GET", address(kind, namespace, name)))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -144,7 +144,7 @@ class Cluster:
         try:
             with _DECODING:
                 return msgspec.json.decode(data, type=of)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             raise _no_object() from None
 
     def create(self, manifest: Object, *, dry_run: bool = False) -> tuple[Object, list[str]]:
@@ -156,7 +156,7 @@ class Cluster:
         warnings: list[str] = []
         query = {"fieldManager": "stackctl", "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
         path = address(kind_of(manifest), manifest["metadata"].get("namespace", ""))
-        return self._json("POST", path, query, manifest, warnings), warnings
+        return _object(self._json("POST", path, query, manifest, warnings)), warnings
 
     def apply(self, manifest: Object) -> Object:
         """Create an object, or make the one that is there as it says; return it as it is then."""
@@ -164,7 +164,7 @@ class Cluster:
         path = address(kind_of(manifest), metadata["namespace"], metadata["name"])
         query = {"fieldManager": "stackctl", "fieldValidation": "Strict", "force": "true"}
         kind = {"Content-Type": "application/apply-patch+yaml"}  # of which JSON is a part
-        return _decode(self._request("PATCH", path, query, manifest, extra=kind))
+        return _object(_decode(self._request("PATCH", path, query, manifest, extra=kind)))
 
     def delete(self, kind: str, name: str, namespace: str, *, uid: str = "") -> bool:
         """Delete an object and, in the background, what it owns; False if there is none.
@@ -172,9 +172,7 @@ class Cluster:
         Args:
             uid: Only if it is this one.
         """
-        options: Object = {"propagationPolicy": "Background"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        options: Object = {"propagationPolicy": "Background", **({"preconditions": {"uid": uid}} if uid else {})}
         try:
             self._json("DELETE", address(kind, namespace, name), {}, options)
         except ApiError as error:
@@ -254,11 +252,8 @@ class Cluster:
                     if warnings is not None:
                         warnings += kube_headers.warnings(response.headers)
                     return data
-                failure, wait, tries = (
-                    self._error(response.status, data),
-                    kube_headers.retry_after(response.headers),
-                    TRIES,
-                )
+                failure, tries = self._error(response.status, data), TRIES
+                wait = kube_headers.retry_after(response.headers)
                 if response.status not in _WORTH_A_RETRY and failure.reason != "Conflict":
                     raise failure
             wait = min(max(wait, pause * random.uniform(0.8, 1.2)), _LONGEST_PAUSE)  # noqa: S311 - only spreads load
@@ -307,8 +302,8 @@ class Cluster:
         extra: Mapping[str, str] | None,
     ) -> urllib3.BaseHTTPResponse:
         headers = kube_headers.of_request(accept, extra or {}, self._as, used.token())
-        if body is not None and "Content-Type" not in headers:
-            headers["Content-Type"] = JSON
+        if body is not None:
+            headers.setdefault("Content-Type", JSON)
         self.calls += 1
         url = f"{self.host}/{path}" + (f"?{urlencode(query)}" if query else "")
         return used.pool.request(
@@ -338,8 +333,8 @@ class Cluster:
 
     def _error(self, number: int, data: bytes) -> ApiError:
         status = _decode(data, fallback=True)
-        reason, message = str(status.get("reason") or ""), str(status.get("message") or "").strip()
-        message = message or f"HTTP {number}"
+        reason = str(status.get("reason") or "")
+        message = str(status.get("message") or "").strip() or f"HTTP {number}"
         if number == 401:
             hint = "log in again: the token or certificate in the kubeconfig has expired or is not of this cluster"
             return ApiError("the cluster does not accept your credentials", status=401, reason=reason, hint=hint)
@@ -384,12 +379,19 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 def _decode(data: bytes, *, fallback: bool = False) -> Object:
     try:
         found = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         found = None
     if isinstance(found, dict):
         return found
     if fallback:
         return {"message": " ".join(data[:200].decode(errors="replace").split())}
+    raise _no_object()
+
+
+def _object(found: Object) -> Object:
+    """What was answered, if it is an object of the cluster's."""
+    if isinstance(found.get("metadata"), dict):
+        return found
     raise _no_object()
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import os
+import ssl
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from stackctl.engines import kubeconfig
-from stackrt.launch.environment import is_loopback
+from stackctl.errors import InvalidInput, MissingHere
 
 CONNECTIONS = 32
 """To one cluster at once."""
@@ -67,13 +68,18 @@ def login(context: str) -> Login:
 
     Raises:
         MissingHere: There is no kubeconfig, or its credentials cannot be had.
+        InvalidInput: The cluster's address is none.
     """
-    found = static(context, os.environ)
-    if found is not None:
-        return found
-    from stackctl.engines import kube_client
+    found: Login | None = static(context, os.environ)
+    if found is None:
+        from stackctl.engines import kube_client
 
-    return kube_client.Login(context)
+        found = kube_client.Login(context)
+    if not found.host.startswith(("https://", "http://")):
+        hint = "it is the cluster's `server`, and looks like https://HOST:6443"
+        where = f"kubeconfig: {found.host or '(empty)'}"
+        raise InvalidInput("is no address of an API server", where=where, hint=hint)
+    return found
 
 
 def static(context: str, env: Mapping[str, str]) -> Static | None:
@@ -109,12 +115,13 @@ class Static:
         # With urllib3's own settings, as those of the official client.
         context = urllib3.util.ssl_.create_urllib3_context()
         if given.authority:
-            context.load_verify_locations(cadata=given.authority)
+            with _usable("certificate-authority"):
+                context.load_verify_locations(cadata=given.authority)
         else:
             context.load_default_certs()
         if given.certificate:
-            with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # only its user can read it
-                file.write(given.certificate)
+            with tempfile.NamedTemporaryFile("w", suffix=".pem") as file, _usable("client-certificate or client-key"):
+                file.write(given.certificate)  # only its user can read it
                 file.flush()
                 context.load_cert_chain(file.name, password="")  # of one that wants another nobody is asked for it
         named: dict[str, Any] = {"server_hostname": given.server_name} if given.server_name else {}
@@ -128,6 +135,17 @@ class Static:
                 self._token = self._file.read_text().strip() or self._token
             self._read = time.monotonic()
         return f"Bearer {self._token}" if self._token else None
+
+
+@contextmanager
+def _usable(what: str) -> Iterator[None]:
+    """Within the block, an error of OpenSSL is one of the kubeconfig's."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        why = (error.reason or str(error)).replace("_", " ").lower()
+        hint = "get a new kubeconfig from your cluster's provider; `kubectl config view --raw` shows this one"
+        raise MissingHere(f"the kubeconfig's {what} cannot be used: {why}", hint=hint) from None
 
 
 _Documents = list[tuple[Path, dict[Any, Any]]]
@@ -186,7 +204,7 @@ def _by_proxy(host: str) -> bool:
 
     As for kubectl, none is for this machine.
     """
-    address = urlsplit(host)
-    if is_loopback(address.hostname or ""):
+    if kubeconfig.of_this_machine(host):
         return False
+    address = urlsplit(host)
     return address.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(address.netloc)

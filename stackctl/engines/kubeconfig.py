@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from stackctl.errors import InvalidInput, did_you_mean
+from stackrt.launch.environment import is_loopback
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its own credentials."""
@@ -68,10 +70,14 @@ def current(env: Mapping[str, str], wanted: str = "") -> Context:
     documents = [_read(path) for path in files(env)]
     name = wanted or next((str(row.current_context) for row in documents if row.current_context), "")
     found = _contexts(documents)
-    if wanted and wanted not in found:
+    if name and name not in found:
         reason = lacking(env)
         message = "the kubeconfig has no such context" + (f": {reason}" if reason else "")
-        raise InvalidInput(message, where=f"--context {wanted}", hint=did_you_mean(wanted, found))
+        hint = did_you_mean(name, found)
+        if wanted:
+            raise InvalidInput(message, where=f"--context {name}", hint=hint)
+        others = "`kubectl config use-context NAME` sets another, and --context names one"
+        raise InvalidInput(message, where=f"current-context: {name}", hint=f"{hint} {others}".strip())
     return found.get(name, Context("", _own_namespace()))
 
 
@@ -110,6 +116,14 @@ def acting_as(env: Mapping[str, str], context: str) -> list[tuple[str, str]]:
     return found
 
 
+def of_this_machine(server: str) -> bool:
+    """Whether the address of an API server is one that each machine has for itself."""
+    try:
+        return is_loopback(urlsplit(server).hostname or "")
+    except ValueError:
+        return False
+
+
 def _contexts(documents: Sequence[_File]) -> dict[str, Context]:
     """Of several files the first that has something of a name counts."""
     servers: dict[str, str] = {}
@@ -130,8 +144,7 @@ def _own_namespace() -> str:
         return "default"
 
 
-_Word = str | int | float | None
-"""YAML takes a name such as 7 for a number."""
+_Word = str | None
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -172,15 +185,43 @@ def _read(path: Path) -> _File:
 
 
 def _parsed(path: Path) -> tuple[Any, _File]:
+    """A file's content, parsed once for as long as it stays the same."""
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise _no_kubeconfig(path, str(error.strerror)) from None
+    return _parsed_at(path, about.st_mtime_ns, about.st_size, about.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed_at(path: Path, *_version: int) -> tuple[Any, _File]:
     import yaml
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        found = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - a safe loader
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: of a date that cannot be
+        found = yaml.load(path.read_bytes(), Loader=_loader())  # noqa: S506 - a safe loader
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(getattr(error, "problem", None) or getattr(error, "strerror", None) or error)
-        raise InvalidInput(f"is no kubeconfig: {reason}", where=str(path)) from None
+        raise _no_kubeconfig(path, reason) from None
     try:
         return found, _File() if found is None else msgspec.convert(found, _File)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"is no kubeconfig: {error}", where=str(path)) from None
+        raise _no_kubeconfig(path, str(error)) from None
+
+
+@functools.cache
+def _loader() -> Any:
+    """A safe loader that leaves 7 and 2026-01-31 the words that they are: names."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    names = ("int", "float", "timestamp")
+    for first, rows in list(Loader.yaml_implicit_resolvers.items()):
+        kept = [row for row in rows if row[0].rpartition(":")[2] not in names]
+        Loader.yaml_implicit_resolvers = {**Loader.yaml_implicit_resolvers, first: kept}
+    return Loader
+
+
+def _no_kubeconfig(path: Path, why: str) -> InvalidInput:
+    return InvalidInput(f"is no kubeconfig: {why}", where=str(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -189,11 +188,8 @@ def _same_place(record: Record, asked: Record) -> bool:
 
     An address of this machine is no cluster's own: one after another may have it.
     """
-    alike = record.server == asked.server and not _OF_THIS_MACHINE.match(asked.server)
+    alike = asked.server and record.server == asked.server and not kubeconfig.of_this_machine(asked.server)
     return store.same_place(msgspec.structs.replace(record, context=asked.context) if alike else record, asked)
-
-
-_OF_THIS_MACHINE = re.compile(r"$|https?://(localhost|127\.|\[::1\])")
 
 
 def _as_last_seen(record: Record) -> Record:

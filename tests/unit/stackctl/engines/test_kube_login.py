@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from stackctl.engines import kubeconfig
 from stackctl.engines.kube import Cluster
 from stackctl.engines.kube_client import Login as ClientLogin
 from stackctl.engines.kube_login import Static, login
-from stackctl.errors import MissingHere
+from stackctl.errors import InvalidInput, MissingHere
 
 KUBECONFIG = """\
 current-context: here
@@ -70,12 +71,40 @@ def test_a_proxy_that_cannot_be_used_is_one_clear_error(
     assert "NO_PROXY" in error.value.hint
 
 
-@pytest.mark.parametrize("line", ["", "current-context: other", 'current-context: ""'])
+@pytest.mark.parametrize("line", ["", 'current-context: ""'])
 def test_a_kubeconfig_without_a_current_context_wants_one(line: str, config: Path) -> None:
     config.write_text(KUBECONFIG.replace("current-context: here", line))
     with pytest.raises(MissingHere, match="the kubeconfig has no current context"):
         login("")
     assert login("here").host == "https://10.9.9.9:1"
+
+
+def test_a_current_context_that_is_not_there_is_named(config: Path) -> None:
+    config.write_text(KUBECONFIG.replace("current-context: here", "current-context: other"))
+    with pytest.raises(InvalidInput, match="no such context"):
+        login("")
+
+
+@pytest.mark.parametrize("server", ["10.9.9.9:6443", '""', "ftp://10.9.9.9"])
+def test_an_address_that_is_none_is_named(server: str, config: Path) -> None:
+    config.write_text(KUBECONFIG.replace('"https://10.9.9.9:1/"', server))
+    with pytest.raises(InvalidInput, match="is no address of an API server") as error:
+        login("")
+    assert "https://HOST:6443" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "what"),
+    [("server", "certificate-authority-data", "certificate-authority"), ("token", "client-key-data", "client-key")],
+)
+def test_a_certificate_or_key_that_is_none_is_the_kubeconfigs_error(
+    where: str, key: str, what: str, config: Path
+) -> None:
+    wrong = base64.b64encode(CERTIFICATE.replace("MIIB", "AAAA").encode()).decode()
+    pair = f"client-certificate-data: {base64.b64encode(CERTIFICATE.encode()).decode()}, " if where == "token" else ""
+    config.write_text(KUBECONFIG.replace(f"{{{where}:", f"{{{pair}{key}: {wrong}, {where}:"))
+    with pytest.raises(MissingHere, match=f"the kubeconfig's .*{what} cannot be used: "):
+        login("")
 
 
 def user(words: str) -> str:

@@ -38,11 +38,30 @@ def test_an_unknown_context_names_the_nearest(env: dict[str, str]) -> None:
         kubeconfig.current(env, "clout")
 
 
-def test_names_that_yaml_takes_for_numbers_and_empty_parts_are_fine(tmp_path: Path) -> None:
-    text = "current-context: 7\ncontexts: [{name: 7, context: {namespace: 8}}, {name: 9}]\nusers: null\n"
-    (tmp_path / "config").write_text(text)
-    assert kubeconfig.current({"KUBECONFIG": str(tmp_path / "config")}) == Context("7", "8")
-    assert kubeconfig.current({"KUBECONFIG": str(tmp_path / "config")}, "9") == Context("9", "default")
+def test_names_that_yaml_takes_for_something_else_and_empty_parts_are_fine(tmp_path: Path) -> None:
+    names = "[{name: 007, context: {namespace: 8}}, {name: 2026-02-31}, {name: 1e3}]"
+    (tmp_path / "config").write_text(f"current-context: 007\ncontexts: {names}\nusers: null\n")
+    env = {"KUBECONFIG": str(tmp_path / "config")}
+    assert kubeconfig.current(env) == Context("007", "8")
+    assert kubeconfig.current(env, "2026-02-31") == Context("2026-02-31", "default")
+    assert kubeconfig.current(env, "1e3").name == "1e3"
+
+
+def test_a_current_context_that_is_not_there_is_an_error(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "a").write_text(FIRST.replace("current-context: lab", "current-context: labs"))
+    with pytest.raises(InvalidInput, match="no such context") as error:
+        kubeconfig.current(env)
+    assert error.value.where == "current-context: labs"
+    assert error.value.hint == (
+        "did you mean 'lab'? `kubectl config use-context NAME` sets another, and --context names one"
+    )
+    assert kubeconfig.current(env, "cloud").name == "cloud"
+
+
+def test_a_file_that_has_changed_is_read_again(env: dict[str, str], tmp_path: Path) -> None:
+    assert kubeconfig.current(env).namespace == "research"
+    (tmp_path / "a").write_text(FIRST.replace("research", "other"))
+    assert kubeconfig.current(env).namespace == "other"
 
 
 def test_an_empty_file_among_several_says_nothing(env: dict[str, str], tmp_path: Path) -> None:
@@ -82,7 +101,7 @@ def test_no_kubeconfig_is_the_default_namespace(tmp_path: Path) -> None:
     "text",
     [
         "a: [", "just text", "- a", "contexts: 3", "contexts: [null]", "contexts: {lab: {}}", "users: [3]",
-        "contexts: [{name: lab, context: research}]", "clusters: [{name: lab, cluster: {server: 5}}]",
+        "contexts: [{name: lab, context: research}]", "clusters: [{name: lab, cluster: {server: [5]}}]",
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_kubeconfig_is_named(text: str, tmp_path: Path) -> None:
