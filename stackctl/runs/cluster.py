@@ -178,7 +178,7 @@ class ClusterRun:
             first = f"the first {watch.MOST_STREAMS} of {len(nodes)} nodes"
             self._tell(f"note: {first}; --node or --rank chooses others")
         try:
-            for line in watch.followed(self._run, nodes, seen):
+            for line in watch.followed(self._run, nodes, seen, self._tell):
                 if keeper:
                     keeper.keep(line)
                 if rank is None or line.rank == rank:

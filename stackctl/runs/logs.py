@@ -11,12 +11,16 @@ from datetime import UTC, datetime, timedelta
 from stackctl.engines.kube import ApiError, BrokenOff, Cluster, Silent
 from stackctl.engines.kube_paths import address
 from stackctl.jobs.kubernetes import CONTAINER
+from stackctl.runs.outage import Outage
 
 _RANK = re.compile(rb"\[ *([0-9]+)\] ")
 
 PAUSE, MOST_BREAKS, MOST_LAST_BREAKS = 1.0, 60, 2
-"""Seconds before a stream is taken up again, and how often in a row without a new line: while its container runs, and
-once nothing more comes."""
+"""Seconds before a stream is taken up again, and how often in a row without a new line while the pod's machine does not
+answer: while its container runs, and once nothing more comes. For a cluster that does not answer, see `Outage`."""
+
+HELD_SECONDS = 10.0
+"""A stream that was open for longer broke for being idle, as proxies do it, whatever it carried."""
 
 _KUBELET = re.compile(rb"unable to retrieve container logs for |failed (to|with err) |rpc error: ")
 """How the kubelet's own words begin, where it writes in a log's place why there is none; a log's lines have times."""
@@ -53,14 +57,17 @@ def read(
         ApiError: The log cannot be had; with status 500 and above, since the pod's machine does not answer.
     """
     seen = _Seen()
-    breaks = 0
+    breaks, outage = 0, Outage()
     while True:
         last = not follow or ended()
         query = {"container": CONTAINER, "timestamps": "true", **({} if last else {"follow": "true"}), **seen.since()}
+        opened = None
         try:
             with cluster.lines(address("Pod", namespace, pod, "log"), query) as rows:
+                opened = time.monotonic()
                 for row in seen.new(rows):
                     breaks = 0
+                    outage.over()
                     yield row
             if last:
                 return
@@ -68,11 +75,12 @@ def read(
             breaks = breaks + 1 if last else 0  # while it runs, it may print nothing for hours
             if breaks > MOST_LAST_BREAKS:
                 raise
-        except BrokenOff:
-            breaks += 1
-            if breaks > MOST_BREAKS:
-                raise
+        except BrokenOff as error:
+            if opened is not None and time.monotonic() - opened > HELD_SECONDS:
+                outage.over()
+            outage.bear(error)
         except ApiError as error:
+            outage.over()
             if error.status == 404 or (error.status == 400 and last):
                 return  # the pod has gone, or never started
             most = MOST_LAST_BREAKS if last else MOST_BREAKS

@@ -19,9 +19,10 @@ from stackctl.jobs.kubernetes import RUN_LABEL, SELECTOR
 from stackctl.jobs.via import JOB
 from stackctl.runs import gangs, holders, logs, managers, node_failures, objects, observe, queue_reader, rejoin
 from stackctl.runs.evidence import Facts
-from stackctl.runs.handle import NoSuchRun
+from stackctl.runs.handle import NoSuchRun, Tell
 from stackctl.runs.node_failures import NodeFailure
 from stackctl.runs.observe import View
+from stackctl.runs.outage import Outage
 from stackctl.runs.states import ENDED
 
 LOOK_SECONDS, LONGEST_LOOK = 1.0, 5.0
@@ -164,12 +165,16 @@ class Line(msgspec.Struct, frozen=True):
     problem: bool = False
 
 
-def followed(run: Run, nodes: set[int], seen: Callable[[View], None]) -> Iterator[Line]:
+def followed(run: Run, nodes: set[int], seen: Callable[[View], None], tell: Tell) -> Iterator[Line]:
     """The logs of some nodes as they come, of the newest attempt and later ones, until the run has ended.
 
-    Lines of one node keep their order. `seen` is called at each look at the run.
+    Lines of one node keep their order. A cluster that does not answer meanwhile is asked again (`Outage`).
+
+    Args:
+        seen: Is called at each look at the run.
+        tell: Is given what a person should know meanwhile.
     """
-    yield from _Follower(run, nodes, seen).lines()
+    yield from _Follower(run, nodes, seen, Outage(tell)).lines()
 
 
 def gone(
@@ -224,8 +229,9 @@ def _unreadable(pod: objects.Pod, attempt: int, error: ApiError) -> Line:
 class _Follower:
     """Reads the logs of many pods at once, a thread each, and hands out their lines in one stream."""
 
-    def __init__(self, run: Run, nodes: set[int], seen: Callable[[View], None]) -> None:
+    def __init__(self, run: Run, nodes: set[int], seen: Callable[[View], None], outage: Outage) -> None:
         self._run, self._nodes, self._seen = run, set(sorted(nodes)[:MOST_STREAMS]), seen
+        self._outage = outage
         self._lines: queue.Queue[Line | None] = queue.Queue(_WAITING_LINES)
         self._ended: set[str] = set()
         self._readers: dict[str, threading.Thread] = {}
@@ -262,7 +268,12 @@ class _Follower:
 
     def _look(self) -> bool:
         """Start to read what has started; tell whether the run has ended."""
-        found, pods = look(self._run)
+        try:
+            found, pods = look(self._run)
+        except ApiError as error:
+            self._outage.bear(error)
+            return False
+        self._outage.over()
         newest = max((pod.attempt for pod in pods), default=1)
         for pod in pods:
             name, state = pod.metadata.name, pod.state

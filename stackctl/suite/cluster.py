@@ -129,7 +129,7 @@ def run(cluster: Cluster, ready: Submission, *, check: bool, say: Tell, skip: Se
 def _gather(run: Run, say: Tell) -> Report:
     """The report, from node 0's log; what else the nodes print is said."""
     unpacked = Unpacked()
-    for line in watch.followed(run, Lines().nodes(run.job), Progress(run, say).look):
+    for line in watch.followed(run, Lines().nodes(run.job), Progress(run, say).look, say):
         text = line.text.decode(errors="replace")
         if not unpacked.take(text[max(0, text.find(MARK)) :]):
             say(text)

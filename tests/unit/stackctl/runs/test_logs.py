@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -43,6 +44,12 @@ def read(server: Server, **given: Any) -> list[bytes]:
     return list(logs.read(cast(Cluster, server), "team", "a-0-x", **given))
 
 
+def clock(monkeypatch: pytest.MonkeyPatch, *, step: float) -> None:
+    """A clock that goes on by so many seconds each time it is looked at."""
+    ticks = itertools.count()
+    monkeypatch.setattr("time.monotonic", lambda: next(ticks) * step)
+
+
 @pytest.mark.parametrize("breaks", [[], [7], [1, 2, 3], [5, 5, 5, 30], [39, 12, 40]])
 def test_a_log_is_read_once_however_often_it_breaks(breaks: list[int]) -> None:
     server = Server(*breaks)
@@ -74,9 +81,25 @@ def test_a_machine_that_does_not_answer_is_not_waited_for_once_its_pod_has_ended
         read(Server(*[20] * 200, silent=True))
 
 
-def test_a_stream_that_always_breaks_is_given_up() -> None:
+def test_a_stream_that_always_breaks_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, step=3.0)
     with pytest.raises(BrokenOff):
-        read(Server(*[20] * 200), follow=True, ended=lambda: False)
+        read(Server(*[20] * 400), follow=True, ended=lambda: False)
+
+
+def test_a_cluster_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, step=1.0)
+    away = [BrokenOff("the cluster at x does not answer: refused")] * 200
+    server = Server(20, *away, 30, *away)
+    assert read(server, follow=True, ended=lambda: not server.breaks) == LINES, "it was away for 200 s, twice"
+    with pytest.raises(BrokenOff, match="refused"):
+        read(Server(20, *away * 4), follow=True, ended=lambda: False)
+
+
+def test_a_proxy_may_break_idle_streams_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, step=60.0)
+    server = Server(*[20] * 200)
+    assert read(server, follow=True, ended=lambda: not server.breaks) == LINES
 
 
 def test_a_pod_that_has_gone_or_never_started_has_no_lines() -> None:
