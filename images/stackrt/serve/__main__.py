@@ -25,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             model = models.find(o.model)
             memory.fits(model, o)
             with keeper.listening(o) as listening:
-                return keeper.Keeper(o, model, listening, began, stopped).run()
+                try:
+                    kept = keeper.Keeper(o, model, listening, began, stopped)
+                except OSError as error:
+                    raise TrainerError(f"the workers cannot be started: {error.strerror}") from None
+                return kept.run()
     except TrainerError as error:
         return complain(error)
 

@@ -4,18 +4,57 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from stackrt.train.errors import TrainerError
+
+MEMORY = "/dev/shm"  # noqa: S108 - shared memory; a folder of its own is made there
+"""Where workers count together if there is room: it is never cleaned, and a full disk does not matter."""
+
+FILE_BYTES = 65_536
+FILES = ("counter", "histogram", "gauge_livesum")
+"""Of each worker, as prometheus_client names and first sizes them."""
 
 
 @contextmanager
 def shared(workers: int) -> Iterator[str]:
-    """Around all that is counted: the folder that the workers share, where there are several; else nothing."""
+    """Around all that is counted: the folder that the workers share, where there are several; else nothing.
+
+    Raises:
+        OSError: No such folder can be made.
+    """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # another program's, which may have gone
     if workers == 1:
         yield ""
         return
-    with tempfile.TemporaryDirectory(prefix="serve-metrics-") as folder:
+    with tempfile.TemporaryDirectory(prefix="serve-metrics-", dir=_place(workers)) as folder:
         yield folder
+
+
+def _place(workers: int) -> str | None:
+    """Where the folder goes; None for where temporary files usually go."""
+    try:
+        about = os.statvfs(MEMORY)
+    except OSError:
+        return None
+    enough = about.f_bavail * about.f_frsize >= 2 * workers * len(FILES) * FILE_BYTES
+    return MEMORY if enough and os.access(MEMORY, os.W_OK) else None
+
+
+def join(folder: str) -> None:
+    """Have this process count in a folder with others. Its files are written whole: the library maps them into memory,
+    and a page of such a file that the disk has no room for ends a process with SIGBUS.
+
+    Raises:
+        TrainerError: There is no room for them.
+    """
+    try:
+        for name in FILES:
+            (Path(folder) / f"{name}_{os.getpid()}.db").write_bytes(bytes(FILE_BYTES))
+    except OSError as error:
+        raise TrainerError(f"{folder}: has no room for what several workers count: {error.strerror}") from None
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
 
 
 class Watch:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackrt.launch import cpus, gpus
-from stackrt.serve import door, guard
+from stackrt.serve import door, guard, watch
 from stackrt.serve.found import Model
 from stackrt.serve.naming import name_of
 from stackrt.serve.options import Options
@@ -59,10 +59,10 @@ def run(task: Task, seat: int) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-    if task.metrics:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = task.metrics
     _take_gpu(task.o, seat)
     try:
+        if task.metrics:
+            watch.join(task.metrics)
         return _serve(task)
     except TrainerError as error:
         _tell(task, error=str(error)[:LONGEST])

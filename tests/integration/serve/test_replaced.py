@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import resource
+import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -63,20 +67,33 @@ def test_another_model_takes_over_and_what_cannot_be_served_does_not(models: Pat
 
 
 @pytest.mark.needs("linux")
-def test_an_order_for_which_there_is_no_temporary_folder_is_refused(
+def test_an_order_whose_workers_cannot_be_started_is_refused(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several workers count together in one; the server that answers goes on."""
+    """The server that answers goes on; that what is temporary has been cleaned away changes nothing."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
+    orders = str(tmp_path / "next")
     with monkeypatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
-        with served(models / "words", tmp_path / "log", "--orders", str(tmp_path / "next")) as server:
-            temporary.rmdir()
-            code, said = order(server, str(models / "words"), "--workers", "2")
-            assert (code, "its workers cannot be started: No such file or directory" in said) == (78, True), said
+        with served(models / "words", tmp_path / "log", "--workers", "2", "--orders", orders) as server:
+            shutil.rmtree(temporary)
+            with urllib.request.urlopen(server.address + "/metrics", timeout=60) as answer:
+                assert b"stack_serve_waiting" in answer.read()
+            with_one_descriptor_left(server.process.pid)
+            code, said = order(server, str(models / "words"))
+            assert (code, "its workers cannot be started: Too many open files" in said) == (78, True), said
             assert server.get("/health/ready")
             assert server.stop() == 0
+
+
+def with_one_descriptor_left(pid: int) -> None:
+    """Allow a process to open one file more, and no pipe."""
+    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    first, second = itertools.islice((number for number in itertools.count() if number not in used), 2)
+    assert first < second
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (second, hard))
 
 
 @pytest.mark.needs("linux")
