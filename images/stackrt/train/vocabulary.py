@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from stackrt.train.shard_files import TOKENIZER, Tokens
 BYTE, LEARNED = "byte", "bpe"
 PIECE = 1 << 20  # bytes; longer documents are encoded in pieces, as a tokenizer takes some 100 bytes for each token
 LINES = 1 << 12  # characters that are encoded at once where it makes no difference; more leave a CPU's cache
+LONGEST_RUN, LONGEST_TOKEN = 256, 64  # characters, of which no word has so many: genomes, base64
+_RUN = re.compile(rf"\S{{{LONGEST_RUN}}}")
 _NEWLINE = b"\n"
 _BETWEEN_LINES = re.compile(r"(?<=\S)\n(?=\S)")
 
@@ -203,7 +206,11 @@ def kept(folder: Path, description: dict[str, Any]) -> Vocabulary:
 
 
 def train_bpe(text: bytes, vocab_size: int) -> str:
-    """Learn a byte-level BPE of at most `vocab_size` tokens and return its JSON; the same text gives the same JSON."""
+    """Learn a byte-level BPE of at most `vocab_size` tokens and return its JSON; the same text gives the same JSON.
+
+    A token has at most `LONGEST_TOKEN` characters, and of longer runs without a blank each `LONGEST_RUN` are learned
+    from by themselves: the library takes time by the square of a run's length, and would make a token of all of it.
+    """
     from tokenizers import Tokenizer as Library
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -211,9 +218,21 @@ def train_bpe(text: bytes, vocab_size: int) -> str:
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
-    library.train_from_iterator(text.decode("utf-8", errors="replace").splitlines(keepends=True), trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False, max_token_length=LONGEST_TOKEN
+    )
+    library.train_from_iterator(_short_runs(text.decode("utf-8", errors="replace")), trainer)
     return str(library.to_str())
+
+
+def _short_runs(text: str) -> Iterator[str]:
+    """The lines of a text, cut where a run without a blank gets too long."""
+    for line in text.splitlines(keepends=True):
+        at = 0
+        for run in _RUN.finditer(line) if len(line) > LONGEST_RUN else ():
+            yield line[at : run.end()]
+            at = run.end()
+        yield line[at:]
 
 
 def _end_token(folder: Path) -> str:

@@ -1,6 +1,8 @@
 """Tokenizers without torch: bytes, learned here, or from a Hugging Face folder."""
 
 import json
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,31 @@ def test_a_learned_one_is_gpt_s(definition: str) -> None:
     assert BpeTokenizer(definition).decode(ids) == TEXT
     assert learned.size == BpeTokenizer(definition).size <= 300
     assert learned.describe()["name"] == "bpe-" + learned.sha256[:16]
+
+
+def test_runs_without_a_blank_are_learned_from_in_pieces() -> None:
+    """A genome in one line: at once, it would take time by the square of its length, and become a token."""
+    genome = "".join(random.Random(1).choices("ACGT", k=200_000))
+    began = time.process_time()
+    learned = vocabulary.learned((TEXT + genome).encode(), 1000)
+    assert time.process_time() - began < 5  # 0.3 s; in one piece 12 s
+    ids = learned.encode(genome.encode())
+    assert len(ids) > len(genome) / vocabulary.LONGEST_TOKEN
+    assert BpeTokenizer(learned.definition).decode(ids.tolist()).rstrip() == genome
+    assert vocabulary.train_bpe(TEXT.encode(), 300) == plainly_learned(300), "words are learned from as before"
+
+
+def plainly_learned(size: int) -> str:
+    """From whole lines, with tokens of any length."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    library = Tokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    library.train_from_iterator(TEXT.splitlines(keepends=True), trainer)
+    return str(library.to_str())
 
 
 BLANKS = "a\n\n\nb\n c \nd\u3000\ne\u00a0\n\u2003f\r\ng's\n'tis.\n\n\t\n(x)\n1\n日\n本\n"
