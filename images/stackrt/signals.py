@@ -1,6 +1,7 @@
 """Which signals a job hears, when two are one request, and how a program hears them: one rule for all of ours."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
@@ -53,3 +54,15 @@ def handled(pass_on: Callable[[int], None], numbers: Sequence[int] = STOPS) -> I
 def undisturbed() -> AbstractContextManager[None]:
     """Within the block STOPS do nothing: a second Ctrl-C must not spoil a clean-up."""
     return handled(lambda _number: None)
+
+
+def end_at_once() -> None:
+    """Have Ctrl-C end this process from here on: while it imports, a traceback would tell nobody anything."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def end_in_order() -> None:
+    """Undo it: a Ctrl-C raises KeyboardInterrupt, and what was begun is put in order."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)

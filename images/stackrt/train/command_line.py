@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+from stackrt import signals
 from stackrt.train.errors import BadInputError, complain, say_once
 
 DEFAULT_TEXT = Path(__file__).parent / "data" / "shakespeare.txt"
@@ -69,6 +70,8 @@ MOST_THREADS = 1024
 def check_early(parse: Callable[[Sequence[str]], object], argv: Sequence[str], needs: Sequence[str] = ()) -> None:
     """Check a command line and end the process if it is wrong; for a script, before its slow imports.
 
+    A Ctrl-C during those ends the process at once, until `ended` runs what the script is for.
+
     Args:
         parse: Raises BadInputError.
         argv: The command line.
@@ -82,6 +85,7 @@ def check_early(parse: Callable[[Sequence[str]], object], argv: Sequence[str], n
             )
     except BadInputError as error:
         sys.exit(complain(error))
+    signals.end_at_once()
 
 
 def shared_rules(o: Training, counts: Iterable[str], amounts: Iterable[str]) -> list[Rule]:

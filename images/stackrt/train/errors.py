@@ -1,10 +1,13 @@
 """The failures a trainer expects, each with the exit code that the launcher reads."""
 
+import errno
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 
+from stackrt import signals
 from stackrt.contract import CONFIG, PEERS
 
 INTERRUPTED = 128  # plus the signal's number: stopped on request, with a checkpoint
@@ -35,6 +38,9 @@ class PeersGoneError(TrainerError):
 ERRORS: dict[int, type[TrainerError]] = {kind.exit_code: kind for kind in (TrainerError, BadInputError, PeersGoneError)}
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a write fails with where there is no room, or none for us."""
+
 HEAD_START = 1.0
 """Seconds that other ranks leave rank 0, which alone says what all of them know, to be the first that fails: the
 launcher reports the first failed rank and its last lines."""
@@ -55,14 +61,25 @@ def complain(error: TrainerError) -> int:
 
 
 def ended(run: Callable[[], int]) -> int:
-    """Run a program to its exit code; an expected failure becomes one line.
+    """Run a program to its exit code; an expected failure becomes one line, and so does a full disk.
 
     Raises:
         TrainerError: With STACK_DEBUG=1.
+        OSError: The same; any other than of a full disk always.
     """
+    signals.end_in_order()
+    debug = os.environ.get("STACK_DEBUG") == "1"
     try:
         return run()
     except TrainerError as error:
-        if os.environ.get("STACK_DEBUG") == "1":
+        if debug:
             raise
         return complain(error)
+    except OSError as error:
+        if debug or error.errno not in FULL:
+            raise
+        if not error.filename:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it must not fail again
+        return complain(TrainerError(f"{error.filename or 'standard output'}: {error.strerror}"))
+    except KeyboardInterrupt:
+        return INTERRUPTED + signal.SIGINT

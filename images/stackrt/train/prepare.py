@@ -20,7 +20,6 @@ if __name__ == "__main__":
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the ranks are what runs in parallel
 
 import shutil
-import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.train import paths, report, shard_files, sources, vocabulary
-from stackrt.train.errors import HEAD_START, INTERRUPTED, BadInputError, PeersGoneError, TrainerError, complain
+from stackrt.train.errors import HEAD_START, BadInputError, PeersGoneError, TrainerError, ended
 from stackrt.train.prepare_options import Options
 from stackrt.train.shard_files import Damaged, Shard, Source, shard_name, write_json, write_text
 from stackrt.train.vocabulary import Vocabulary
@@ -309,21 +308,20 @@ def _place() -> tuple[int, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; expected failures become one line and an exit code."""
-    rank = 0
-    try:
+
+    def prepared() -> int:
         rank, world_size = _place()
         o = prepare_options.parse(sys.argv[1:] if argv is None else argv)
-        if o.verify:
-            return verify(o) if rank == 0 else 0
-        return run(o, rank, world_size)
-    except TrainerError as error:
-        if os.environ.get("STACK_DEBUG") == "1":
+        try:
+            if o.verify:
+                return verify(o) if rank == 0 else 0
+            return run(o, rank, world_size)
+        except KeyboardInterrupt:
+            if rank == 0:
+                say("stopped; the shards that are there are whole, and the same command goes on")
             raise
-        return complain(error)
-    except KeyboardInterrupt:
-        if rank == 0:
-            say("stopped; the shards that are there are whole, and the same command goes on")
-        return INTERRUPTED + signal.SIGINT
+
+    return ended(prepared)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -121,6 +122,7 @@ def leave(exit_code: int) -> NoReturn:
     Not by sys.exit: where a rank leaves with an error, the process groups' C++ threads still run, and the interpreter's
     own end aborts over them now and then; the launcher would then name that abort in place of the error.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # of a full disk `ended` has told
+            stream.flush()
     os._exit(exit_code)

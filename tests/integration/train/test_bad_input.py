@@ -2,13 +2,16 @@
 
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.processes import background
 from tests.support.trainers import Trainers, environment
 from tests.timing import fastest
 
@@ -126,6 +129,29 @@ def test_the_real_program_is_quiet_and_debugs_on_demand(tmp_path: Path) -> None:
         command, env=environment(STACK_DEBUG="1"), capture_output=True, text=True, timeout=120, check=False
     )
     assert "Traceback" in done.stderr
+
+
+def test_output_to_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "stackrt.train.gpt", *MODEL, "--out", str(tmp_path / "out")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            argv, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
+    assert (done.returncode, one_line(done.stderr)) == (1, "error: standard output: No space left on device")
+
+
+def test_ctrl_c_while_it_imports_ends_it_without_a_traceback() -> None:
+    """That takes seconds; one during the run is a vote of the ranks."""
+    argv = [sys.executable, "-v", "-m", "stackrt.train.gpt"]  # tells on standard error what it has imported
+    heard: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with background(argv, env=environment(), **streams, **heard) as trainer:
+        assert trainer.stderr
+        assert any(line.startswith("import 'torch._C'") for line in trainer.stderr)
+        trainer.send_signal(signal.SIGINT)
+        rest = trainer.stderr.read()
+        assert trainer.wait(30) == -signal.SIGINT
+    assert "Traceback" not in rest
 
 
 def test_a_disk_that_fills_keeps_the_last_good_checkpoint(trainers: Trainers, tmp_path: Path, small_disk: Path) -> None:
