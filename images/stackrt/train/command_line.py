@@ -44,6 +44,8 @@ class Training(Protocol):
     """The options of every trainer of a language model."""
 
     @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
     def context(self) -> int: ...  # noqa: D102
     @property
     def steps(self) -> int: ...  # noqa: D102
@@ -62,6 +64,9 @@ class Training(Protocol):
     @property
     def threads(self) -> int: ...  # noqa: D102
 
+
+MOST_SEQUENCES = 1 << 20
+"""In a batch: more than any memory holds, and a list of them is made before anything can say so."""
 
 MOST_THREADS = 1024
 """Of a rank: far beyond what they are good for, OpenMP ends the process."""
@@ -100,6 +105,7 @@ def shared_rules(o: Training, counts: Iterable[str], amounts: Iterable[str]) -> 
         *((name, getattr(o, name) >= 1, "must be 1 or more") for name in counts),
         *((name, 0 <= getattr(o, name) < math.inf, "must be 0 or more") for name in amounts),
         ("context", o.context >= 2, "must be 2 or more"),
+        ("batch_size", o.batch_size <= MOST_SEQUENCES, f"must be {MOST_SEQUENCES} or fewer"),
         ("lr", o.lr > 0, "must be more than 0"),
         ("min_lr", o.min_lr <= o.lr, f"must not exceed --lr ({o.lr:g})"),
         ("warmup", o.warmup < o.steps, f"must be fewer than --steps ({o.steps})"),

@@ -54,6 +54,7 @@ def test_out_comes_from_the_option_then_the_environment(monkeypatch: pytest.Monk
         ("--steps 0", "--steps 0: must be 1 or more"),
         ("--steps -5", "--steps -5"),
         ("--batch-size 0", "--batch-size 0"),
+        ("--batch-size 99999999999", "--batch-size 99999999999: must be 1048576 or fewer"),
         ("--grad-accum 0", "--grad-accum 0"),
         ("--keep 0", "--keep 0"),
         ("--checkpoint-every 0", "--checkpoint-every 0"),
