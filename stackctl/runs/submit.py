@@ -23,8 +23,8 @@ from stackctl.runs.submission import Submission
 from stackctl.runs.watch import Run
 from stackrt.signals import undisturbed
 
-GOING_SECONDS, LOOK_SECONDS = 60.0, 1.0
-"""How long to wait for an earlier run of the name to go, and between two looks."""
+GOING_SECONDS, KNOWN_SECONDS, LOOK_SECONDS = 60.0, 20.0, 1.0
+"""How long to wait for an earlier run of the name to go, for a manager to know what was made, between two looks."""
 
 _TRIES = 5
 
@@ -185,9 +185,26 @@ def _tried(cluster: Cluster, manifest: Object) -> Object:
     try:
         return cluster.create(manifest, dry_run=True)[0]
     except ApiError as error:
-        if manifest["kind"] != MANAGERS[TRAINJOB].kind or "runtimeRef" not in error.message:
+        if not _lacks_runtime(manifest, error):
             raise
         return manifest
+
+
+def _lacks_runtime(manifest: Object, error: ApiError) -> bool:
+    """Whether an object is refused for a runtime that Trainer does not know."""
+    return manifest["kind"] == MANAGERS[TRAINJOB].kind and "runtimeRef" in error.message
+
+
+def _created(cluster: Cluster, manifest: Object) -> Object:
+    """An object that was created now. A busy Trainer learns of the runtime that was made before it some time later."""
+    deadline = time.monotonic() + KNOWN_SECONDS
+    while True:
+        try:
+            return cluster.create(manifest)[0]
+        except ApiError as error:
+            if not _lacks_runtime(manifest, error) or time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_SECONDS)
 
 
 def _create_run(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:
@@ -198,7 +215,7 @@ def _create_run(cluster: Cluster, manifest: Object) -> tuple[Object, bool]:
     for _ in range(_TRIES):
         before = cluster.calls
         try:
-            return cluster.create(manifest)[0], False
+            return _created(cluster, manifest), False
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise

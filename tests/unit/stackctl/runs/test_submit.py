@@ -83,6 +83,36 @@ def test_what_a_train_job_names_is_there_before_and_goes_with_what_could_not_be_
     assert cut.kinds == ["TrainingRuntime", "TrainJob", "no trainer.kubeflow.org/v9/TrainingRuntime u"]
 
 
+class Busy(Taking):
+    """A cluster whose Trainer does not know yet of what was made a moment ago."""
+
+    def __init__(self, refusals: int) -> None:
+        super().__init__()
+        self.left = refusals
+
+    def create(self, manifest: Any) -> tuple[Any, list[str]]:
+        if manifest["kind"] == "TrainJob" and self.left:
+            self.left -= 1
+            raise ApiError('spec.runtimeRef: Invalid value: TrainingRuntime "a" not found', status=403)
+        return super().create(manifest)
+
+
+def test_a_trainer_that_learns_late_of_a_runtime_is_asked_again(
+    ready: Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "LOOK_SECONDS", 0.0)
+    placement = msgspec.structs.replace(ready.placement, via="trainjob", api="trainer.kubeflow.org/v9")
+    through = submission.prepare(ready.job, placement, None, {"STACK_RUNS": str(tmp_path)})
+    cluster = Busy(3)
+    submit.create(cast(Cluster, cluster), through)
+    assert cluster.kinds == ["TrainingRuntime", "TrainJob", "Secret", "NetworkPolicy"]
+    monkeypatch.setattr(submit, "KNOWN_SECONDS", 0.05)
+    never = Busy(10**9)
+    with pytest.raises(ApiError, match="runtimeRef"):
+        submit.create(cast(Cluster, never), through)
+    assert never.kinds == ["TrainingRuntime", "no trainer.kubeflow.org/v9/TrainingRuntime u"]
+
+
 def test_what_is_not_checked_is_told(ready: Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "check", lambda _cluster, _ready, _skip: [])
     told: list[str] = []
