@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import msgspec
 import urllib3
 
 from stackctl.engines import kube_headers, kubeconfig
+from stackctl.engines.kube_errors import ApiError, BrokenOff, Silent, no_object, refused, unreachable
 from stackctl.engines.kube_login import Login, login
 from stackctl.engines.kube_paths import address, kind_of
 from stackctl.errors import InvalidInput, StackError
@@ -42,36 +42,6 @@ SERVED_SECONDS = 10.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _WORTH_A_RETRY = (429, 500, 502, 503, 504)
-
-
-class ApiError(StackError):
-    """The API server refused a request, or does not answer (`status` 0)."""
-
-    exit_code = 3
-
-    def __init__(self, message: str, *, status: int = 0, reason: str = "", where: str = "", hint: str = "") -> None:
-        super().__init__(message, where=where, hint=hint)
-        self.status, self.reason = status, reason
-        if status in (400, 422):
-            self.exit_code = 2
-
-
-@contextmanager
-def where_allowed() -> Iterator[None]:
-    """End the block quietly where a person may not do what it asks for: what it would have found is then not known."""
-    try:
-        yield
-    except ApiError as error:
-        if error.status != 403:
-            raise
-
-
-class BrokenOff(ApiError):
-    """A stream ended before its end, perhaps within a line; whoever reads it asks for the rest again."""
-
-
-class Silent(BrokenOff):
-    """A stream is open, and nothing has come for SILENT_SECONDS."""
 
 
 T = TypeVar("T")
@@ -145,7 +115,7 @@ class Cluster:
             with _DECODING:
                 return msgspec.json.decode(data, type=of)
         except (msgspec.DecodeError, RecursionError):
-            raise _no_object() from None
+            raise no_object() from None
 
     def create(self, manifest: Object, *, dry_run: bool = False) -> tuple[Object, list[str]]:
         """Create an object; return it, and what the cluster warns of.
@@ -192,10 +162,10 @@ class Cluster:
         try:
             response = self._send("GET", path, query, None, SILENT_SECONDS)
         except urllib3.exceptions.HTTPError as error:
-            raise BrokenOff(self._unreachable(error).message) from error
+            raise BrokenOff(unreachable(self.host, self._login.proxy, error).message) from error
         try:
             if response.status >= 400:
-                raise self._error(response.status, response.data)
+                raise refused(self.host, response.status, response.data)
             yield _lines(response)
         finally:
             response.close()
@@ -212,9 +182,9 @@ class Cluster:
         try:
             response = self._send("GET", path, query, None, self._patience, "*/*", headers)
             if response.status >= 400:
-                raise self._error(response.status, response.data)
+                raise refused(self.host, response.status, response.data)
         except urllib3.exceptions.HTTPError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self.host, self._login.proxy, error) from error
         return response
 
     def _json(
@@ -245,14 +215,17 @@ class Cluster:
                 response = self._send(method, path, query or {}, body, self._patience, accept, extra)
                 data = response.data
             except urllib3.exceptions.HTTPError as error:
-                failure, tries = self._unreachable(error), TRIES if self._answered else FIRST_TRIES
+                failure, tries = (
+                    unreachable(self.host, self._login.proxy, error),
+                    TRIES if self._answered else FIRST_TRIES,
+                )
             else:
                 self._answered = True
                 if response.status < 400:
                     if warnings is not None:
                         warnings += kube_headers.warnings(response.headers)
                     return data
-                failure, tries = self._error(response.status, data), TRIES
+                failure, tries = refused(self.host, response.status, data), TRIES
                 wait = kube_headers.retry_after(response.headers)
                 if response.status not in _WORTH_A_RETRY and failure.reason != "Conflict":
                     raise failure
@@ -317,39 +290,6 @@ class Cluster:
             preload_content=False,
         )
 
-    def _unreachable(self, error: Exception) -> ApiError:
-        proxy = self._login.proxy if isinstance(error, urllib3.exceptions.ProxyError) else ""
-        if isinstance(error, urllib3.exceptions.ProxyError):
-            error = error.original_error
-        text = re.sub(r"^.*: |\[Errno -?\d+\] ", "", str(getattr(error, "reason", None) or error))
-        refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # of which urllib3 makes a time-out, too
-        if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
-            text = "no answer in time"
-        if proxy:
-            hint = "it is that of HTTPS_PROXY, or of `proxy-url` in the kubeconfig; NO_PROXY names what needs none"
-            return ApiError(f"the proxy {proxy} on the way to {self.host} does not let us through: {text}", hint=hint)
-        hint = "is it the right one? `kubectl config get-contexts` lists them, and --context chooses"
-        return ApiError(f"the cluster at {self.host} does not answer: {text}", hint=hint)
-
-    def _error(self, number: int, data: bytes) -> ApiError:
-        status = _decode(data, fallback=True)
-        reason = str(status.get("reason") or "")
-        message = str(status.get("message") or "").strip() or f"HTTP {number}"
-        if number == 401:
-            hint = "log in again: the token or certificate in the kubeconfig has expired or is not of this cluster"
-            return ApiError("the cluster does not accept your credentials", status=401, reason=reason, hint=hint)
-        if number == 403 and "is forbidden: User" in message:
-            hint = "ask for the role in k8s/base/rbac.yaml, or choose another --namespace"
-            return ApiError(f"the cluster does not allow this: {message}", status=403, reason="RBAC", hint=hint)
-        if message.startswith("admission webhook"):  # with status 400 if it does not choose one
-            hint = "ask who runs the webhook: the rule is the cluster's own"
-            return ApiError(f"the cluster does not admit this: {message}", status=403, reason="Webhook", hint=hint)
-        if number >= 500 or number == 429:
-            message = f"the cluster at {self.host} is in trouble: {message}"
-        else:
-            message = f"the cluster refuses this: {message}"
-        return ApiError(message, status=number, reason=reason)
-
 
 def _seconds(env: Mapping[str, str]) -> float:
     text = env.get("STACK_KUBE_TIMEOUT") or str(READ_SECONDS)
@@ -376,24 +316,18 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield rest
 
 
-def _decode(data: bytes, *, fallback: bool = False) -> Object:
+def _decode(data: bytes) -> Object:
     try:
         found = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError):
         found = None
     if isinstance(found, dict):
         return found
-    if fallback:
-        return {"message": " ".join(data[:200].decode(errors="replace").split())}
-    raise _no_object()
+    raise no_object()
 
 
 def _object(found: Object) -> Object:
     """What was answered, if it is an object of the cluster's."""
     if isinstance(found.get("metadata"), dict):
         return found
-    raise _no_object()
-
-
-def _no_object() -> ApiError:
-    return ApiError("the cluster answered with what is no object", hint="is the address that of an API server?")
+    raise no_object()

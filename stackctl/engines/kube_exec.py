@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import urllib3
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.engines.kube_paths import address
 from stackctl.engines.wire import Session, Wire
 from stackctl.errors import JobFailed, MissingHere

@@ -119,11 +119,16 @@ class Static:
                 context.load_verify_locations(cadata=given.authority)
         else:
             context.load_default_certs()
+        if "ENCRYPTED" in given.certificate:
+            hint = "decrypt it with `openssl pkey`, or have your cluster's provider make another"
+            raise MissingHere(
+                "the kubeconfig's client-key is encrypted, and nobody is asked for its password", hint=hint
+            )
         if given.certificate:
             with tempfile.NamedTemporaryFile("w", suffix=".pem") as file, _usable("client-certificate or client-key"):
                 file.write(given.certificate)  # only its user can read it
                 file.flush()
-                context.load_cert_chain(file.name, password="")  # of one that wants another nobody is asked for it
+                context.load_cert_chain(file.name)
         named: dict[str, Any] = {"server_hostname": given.server_name} if given.server_name else {}
         self.pool = urllib3.PoolManager(maxsize=CONNECTIONS, ssl_context=context, **named)
         self._token, self._file, self._read = given.token, given.token_file, time.monotonic()
@@ -143,7 +148,7 @@ def _usable(what: str) -> Iterator[None]:
     try:
         yield
     except ssl.SSLError as error:
-        why = (error.reason or str(error)).replace("_", " ").lower()
+        why = (error.reason or "this is none that OpenSSL can read").replace("_", " ").lower()
         hint = "get a new kubeconfig from your cluster's provider; `kubectl config view --raw` shows this one"
         raise MissingHere(f"the kubeconfig's {what} cannot be used: {why}", hint=hint) from None
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from stackctl.engines.kube import Cluster, where_allowed
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import where_allowed
 from stackctl.errors import MissingHere, StackError
 from stackctl.jobs import claim_reader, pod_options
 from stackctl.jobs.placement import OUT

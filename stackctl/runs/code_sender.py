@@ -12,7 +12,8 @@ import msgspec
 from stackctl.engines import code_tree
 from stackctl.engines.code_tree import Tree
 from stackctl.engines.exchange import Exchange
-from stackctl.engines.kube import Cluster, where_allowed
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import where_allowed
 from stackctl.engines.kube_exec import Executed
 from stackctl.engines.kube_paths import address
 from stackctl.errors import JobFailed, MissingHere, StackError

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster, Object, where_allowed
+from stackctl.engines.kube import Cluster, Object
+from stackctl.engines.kube_errors import ApiError, where_allowed
 from stackctl.errors import MissingHere
 from stackctl.jobs import gang
 from stackctl.jobs import via as vias

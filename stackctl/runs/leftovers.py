@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster, where_allowed
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError, where_allowed
 from stackctl.errors import InvalidInput
 from stackctl.jobs.kubernetes import MANAGED, RUN_LABEL, Manifest
 from stackctl.runs import gangs, managers

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from stackctl.engines.kube import Cluster, where_allowed
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import where_allowed
 from stackctl.engines.kube_paths import address
 from stackctl.errors import JobFailed
 from stackctl.jobs.kubernetes import SELECTOR

@@ -8,7 +8,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from stackctl.engines.kube import ApiError, BrokenOff, Cluster, Silent
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError, BrokenOff, Silent
 from stackctl.engines.kube_paths import address
 from stackctl.jobs.kubernetes import CONTAINER
 from stackctl.runs.outage import Outage

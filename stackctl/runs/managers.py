@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from stackctl.engines.kube import Cluster, Object, where_allowed
+from stackctl.engines.kube import Cluster, Object
+from stackctl.engines.kube_errors import where_allowed
 from stackctl.errors import MissingHere
 from stackctl.jobs import via as vias
 from stackctl.jobs.kubernetes import RUN_LABEL

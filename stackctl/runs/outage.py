@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from stackctl.engines.kube import ApiError
+from stackctl.engines.kube_errors import ApiError
 from stackctl.runs.handle import Tell
 
 LOST_SECONDS = 600.0

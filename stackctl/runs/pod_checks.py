@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from stackctl.engines.kube import ApiError, Cluster, where_allowed
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError, where_allowed
 from stackctl.errors import InvalidInput, MissingHere, did_you_mean
 from stackctl.jobs.pod_options import PodSettings
 from stackctl.jobs.profiles import Toleration

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster, Object, where_allowed
+from stackctl.engines.kube import Cluster, Object
+from stackctl.engines.kube_errors import ApiError, where_allowed
 from stackctl.engines.kube_paths import address
 from stackctl.errors import InvalidInput, MissingHere, did_you_mean
 from stackctl.jobs import kubernetes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from stackctl.engines.kube import ApiError, Cluster, where_allowed
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError, where_allowed
 from stackctl.runs import queues
 from stackctl.runs.objects import KubeJob
 from stackctl.runs.queue_objects import ClusterQueue, Kueue, LocalQueue, Workload

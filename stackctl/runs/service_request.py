@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from stackctl.engines import kubeconfig
-from stackctl.engines.kube import Cluster, where_allowed
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import where_allowed
 from stackctl.errors import InvalidInput, NameTaken
 from stackctl.jobs import kubernetes, profiles, quantity, serving
 from stackctl.jobs import service_manifests as manifests

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster, where_allowed
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError, where_allowed
 from stackctl.errors import InvalidInput, JobFailed
 from stackctl.jobs import serving
 from stackctl.jobs.kubernetes import MANAGED

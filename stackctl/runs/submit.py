@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster, Object
+from stackctl.engines.kube import Cluster, Object
+from stackctl.engines.kube_errors import ApiError
 from stackctl.engines.kube_paths import kind_of
 from stackctl.errors import InvalidInput, NameTaken, StackError
 from stackctl.jobs import gang, kubernetes, pod_options

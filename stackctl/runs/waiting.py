@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stackctl.engines.kube import ApiError
+from stackctl.engines.kube_errors import ApiError
 from stackctl.runs import observe, watch
 from stackctl.runs.handle import Tell
 from stackctl.runs.observe import View

@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster, Silent, where_allowed
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError, Silent, where_allowed
 from stackctl.errors import JobFailed
 from stackctl.jobs.job import Job
 from stackctl.jobs.kubernetes import RUN_LABEL, SELECTOR

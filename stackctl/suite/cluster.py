@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.errors import JobFailed, MissingHere, StackError
 from stackctl.jobs import gang, quantity
 from stackctl.jobs.job import Job

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from stackctl.engines.kube import ApiError
 from stackctl.engines.kube import Cluster as Client
+from stackctl.engines.kube_errors import ApiError
 from stackctl.runs import admission, preflight, refused
 from stackctl.runs.bounds import LimitRange, PodSpec, Quota
 from tests.cluster.harness.cluster import Cluster

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.engines import kube
-from stackctl.engines.kube import ApiError
+from stackctl.engines.kube_errors import ApiError
 from stackctl.jobs import job as jobs
 from stackctl.jobs import kubernetes, profiles
 from stackctl.jobs.placement import place

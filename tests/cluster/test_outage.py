@@ -37,7 +37,8 @@ def way(config: dict[str, Any]) -> Iterator[Way]:
 @pytest.fixture
 def beyond(submitter: Submitter, config: dict[str, Any], way: Way, tmp_path: Path) -> Submitter:
     """The submitter, who reaches the cluster through that way only."""
-    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{way.port}"
+    through = {"server": f"https://127.0.0.1:{way.port}", "tls-server-name": "kubernetes.default.svc"}
+    config["clusters"][0]["cluster"] |= through
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(config))
     return dataclasses.replace(submitter, kubeconfig=path)
@@ -50,7 +51,7 @@ def test_who_follows_or_waits_outlives_an_api_server_that_is_away(
     submitter.wait_for("counts", "running", 60)
     with beyond.background("logs", "counts", "--follow") as follows, beyond.background("wait", "counts") as waits:
         assert follows.stdout
-        assert follows.stdout.readline() == "[0] line 1\n"
+        assert follows.stdout.readline() == "[0] line 1\n", follows.communicate()
         waited_for(waits, "running")
         way.shut()
         for process in (follows, waits):

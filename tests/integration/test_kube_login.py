@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from stackctl.engines import kube, kube_client, kube_login
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.errors import MissingHere, StackError
 
 NAME = "kubernetes.test"
@@ -115,7 +116,9 @@ def test_a_certificate_is_shown_and_one_is_checked(way: str, server: str, folder
 def test_a_server_that_is_not_the_one_is_not_told_anything(
     way: str, server: str, folder: Path, cluster: dict[str, str]
 ) -> None:
-    with pytest.raises(ApiError, match=r"does not answer: .*(certificate|match|IP address|Hostname)"):
+    with pytest.raises(
+        ApiError, match=r"no safe connection to the cluster at .*(certificate|match|IP address|Hostname)"
+    ):
         ask(server, folder / "config", cluster, {"token": "t"})
 
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import urllib3
 
 from stackctl.engines import kube
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.errors import MissingHere
 
 
@@ -92,15 +92,3 @@ def test_credentials_that_cannot_be_read_anew_are_an_error_of_the_request(
     with pytest.raises(ApiError, match="cannot be had: gone") as error:
         cluster.get("Job", "a", "team")
     assert (error.value.status, error.value.hint) == (401, "log in again")
-
-
-def test_a_dead_proxy_is_not_called_the_cluster(logins: Logins) -> None:
-    cluster = Cluster()
-    for cause, said in (
-        (urllib3.exceptions.NewConnectionError(None, "[Errno 111] Connection refused"), "Connection refused"),  # type: ignore[arg-type]
-        (OSError("Tunnel connection failed: 407 Proxy Authentication Required"), "407 Proxy Authentication Required"),
-        (urllib3.exceptions.ConnectTimeoutError("timed out"), "no answer in time"),
-    ):
-        error = cluster._unreachable(urllib3.exceptions.ProxyError("Unable to connect to proxy", cause))
-        assert error.message == f"the proxy http://proxy:1 on the way to https://there does not let us through: {said}"
-    assert "the cluster at https://there does not answer" in cluster._unreachable(OSError("x")).message

@@ -11,7 +11,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 import pytest
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.errors import InvalidInput
 from stackctl.jobs import job as jobs
 from stackctl.runs import claim_reader, cluster, store

@@ -7,7 +7,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.errors import MissingHere
 from stackctl.jobs import gang
 from stackctl.jobs import job as jobs

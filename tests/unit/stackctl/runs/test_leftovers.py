@@ -5,7 +5,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.errors import InvalidInput
 from stackctl.jobs import kubernetes
 from stackctl.runs import leftovers

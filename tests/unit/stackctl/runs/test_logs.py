@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from stackctl.engines.kube import ApiError, BrokenOff, Cluster, Silent
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError, BrokenOff, Silent
 from stackctl.runs import logs
 
 ROWS = [f"2026-11-22T06:00:{n // 4:02}.{n % 4}00000000Z [ {n % 2}] line {n // 2}".encode() for n in range(40)]

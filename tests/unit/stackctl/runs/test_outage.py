@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackctl.engines.kube import ApiError
+from stackctl.engines.kube_errors import ApiError
 from stackctl.runs.outage import LOST_SECONDS, Outage
 
 LOST = ApiError("the cluster at x does not answer: refused")

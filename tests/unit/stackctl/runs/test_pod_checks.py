@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stackctl.engines.kube import ApiError
+from stackctl.engines.kube_errors import ApiError
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import job as jobs
 from stackctl.jobs import kubernetes, profiles

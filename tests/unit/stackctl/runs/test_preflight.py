@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from stackctl.engines import archive, code_tree
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import job as jobs
 from stackctl.jobs import kubernetes, profiles

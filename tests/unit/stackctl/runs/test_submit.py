@@ -6,7 +6,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.errors import NameTaken
 from stackctl.jobs import job as jobs
 from stackctl.jobs import profiles

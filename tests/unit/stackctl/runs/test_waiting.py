@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stackctl.engines.kube import ApiError
+from stackctl.engines.kube_errors import ApiError
 from stackctl.runs import waiting
 
 RUN: Any = None

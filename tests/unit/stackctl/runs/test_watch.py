@@ -7,7 +7,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from stackctl.engines.kube import ApiError, Cluster
+from stackctl.engines.kube import Cluster
+from stackctl.engines.kube_errors import ApiError
 from stackctl.jobs import job as jobs
 from stackctl.runs import watch
 
