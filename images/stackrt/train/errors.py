@@ -1,6 +1,7 @@
 """The failures a trainer expects, each with the exit code that the launcher reads."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -63,11 +64,15 @@ def complain(error: TrainerError) -> int:
 def ended(run: Callable[[], int]) -> int:
     """Run a program to its exit code; an expected failure becomes one line, and so does a full disk.
 
+    What it prints may hold a file's name that is no text, or text that the locale has no letters for.
+
     Raises:
         TrainerError: With STACK_DEBUG=1.
         OSError: The same; any other than of a full disk always.
     """
     signals.end_in_order()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     debug = os.environ.get("STACK_DEBUG") == "1"
     try:
         return run()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -47,3 +49,11 @@ def test_a_program_can_be_debugged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STACK_DEBUG", "1")
     with pytest.raises(TrainerError):
         ended(failing(TrainerError("x")))
+
+
+def test_what_cannot_be_printed_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding, printed in (("utf-8", b"caf\\udce9 \xe6\x97\xa5\n"), ("iso-8859-1", b"caf\\udce9 \\u65e5\n")):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+        assert ended(lambda: print(os.fsdecode(b"caf\xe9"), "日", flush=True) or 0) == 0
+        assert written.getvalue() == printed
