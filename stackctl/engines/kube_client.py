@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +85,7 @@ def _configuration(context: str) -> Any:
             raise
         except (ConfigException, OSError) as error:
             why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+            why = re.sub(r"/?\{.*\}", "", why, flags=re.DOTALL)  # it quotes the user's whole entry, secrets too
             raise MissingHere(f"the kubeconfig cannot be used: {why}", hint="`kubectl config view` shows it") from None
         except Exception as error:  # of an auth provider that is not there any more, or whose issuer does not answer
             why = f"{type(error).__name__}: {error}"
@@ -92,6 +94,10 @@ def _configuration(context: str) -> Any:
         absent = any(text in found[-1] for text in ("No such file", "Permission denied"))
         hint = "install the program that the kubeconfig's user names, so that PATH has it" if absent else "log in again"
         raise MissingHere(f"the kubeconfig's credentials cannot be had: {found[-1]}", hint=hint)
+    gives = [key for key in ("exec", "auth-provider") if kubeconfig.user_of(os.environ, context).get(key)]
+    if gives and not (configuration.api_key.get("authorization") or configuration.cert_file):
+        said = f"the kubeconfig's credentials cannot be had: `{gives[0]}` of its user gave none"  # we would be nobody
+        raise MissingHere(said, hint="log in again; `kubectl config view` shows what it lacks")
     return configuration
 
 

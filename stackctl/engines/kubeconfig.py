@@ -95,25 +95,34 @@ IMPERSONATION = ("as", "as-uid", "as-groups", "as-user-extra")
 
 
 def acting_as(env: Mapping[str, str], context: str) -> list[tuple[str, str]]:
-    """The headers of requests by which a context's user acts as another; the first of several files counts.
+    """The headers of requests by which a context's user acts as another.
 
     Raises:
         InvalidInput: A file cannot be read.
 
     Source: https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/
     """
-    documents = [_read(path) for path in files(env)]
-    name = context or next((str(row.current_context) for row in documents if row.current_context), "")
-    rows = [row for document in documents for row in document.contexts or [] if str(row.name) == name]
-    named = str(rows[0].context.user) if rows and rows[0].context else ""
-    users = [row.user for document in documents for row in document.users or [] if str(row.name) == named]
-    user = (users[0] if users else None) or {}
+    user = user_of(env, context)
     found = [("Impersonate-User", str(user["as"]))] if user.get("as") else []
     found += [("Impersonate-Uid", str(user["as-uid"]))] if user.get("as-uid") else []
     found += [("Impersonate-Group", str(group)) for group in user.get("as-groups") or []]
     for key, values in (user.get("as-user-extra") or {}).items():
         found += [(f"Impersonate-Extra-{quote(str(key), safe='')}", str(value)) for value in values]
     return found
+
+
+def user_of(env: Mapping[str, str], context: str) -> dict[Any, Any]:
+    """What a kubeconfig says of the user of a context, of the current one for ""; the first of several files counts.
+
+    Raises:
+        InvalidInput: A file cannot be read.
+    """
+    documents = [_read(path) for path in files(env)]
+    name = context or next((str(row.current_context) for row in documents if row.current_context), "")
+    rows = [row for document in documents for row in document.contexts or [] if str(row.name) == name]
+    named = str(rows[0].context.user) if rows and rows[0].context else ""
+    users = [row.user for document in documents for row in document.users or [] if str(row.name) == named]
+    return (users[0] if users else None) or {}
 
 
 def of_this_machine(server: str) -> bool:

@@ -191,11 +191,16 @@ def test_a_folder_is_no_kubeconfig(config: Path, monkeypatch: pytest.MonkeyPatch
         login("")
 
 
-@pytest.mark.parametrize("words", ["{auth-provider: {name: gcp}}", "{auth-provider: {name: gcp, config: {}}}"])
-def test_an_auth_provider_that_is_no_more_is_one_error(words: str, config: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    ["{auth-provider: {name: gcp}}", "{auth-provider: {name: gcp, config: {}}}", "{auth-provider: {name: oidc}}",
+     "{auth-provider: {name: oidc, config: {client-secret: hidden}}}", "{auth-provider: {name: mine}}"],
+)  # fmt: skip
+def test_an_auth_provider_that_gives_nothing_is_one_error(words: str, config: Path) -> None:
     config.write_text(user(words))
-    with pytest.raises(MissingHere, match="the kubeconfig's credentials cannot be had"):
+    with pytest.raises(MissingHere, match=r"the kubeconfig('s credentials cannot be had| cannot be used): ") as error:
         login("")
+    assert "hidden" not in str(error.value)
 
 
 def test_of_two_files_the_first_that_has_a_name_counts(config: Path, tmp_path: Path) -> None:
