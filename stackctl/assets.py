@@ -45,36 +45,3 @@ def payload_path(folder: Path) -> Path:
     link.unlink(missing_ok=True)
     link.symlink_to(payload_dir() / "stackrt")
     return link.parent
-
-
-def build_context() -> Path:
-    """The folder to build images from: it holds images/build, images/facts, images/locks, images/patches and
-    images/stackrt.
-
-    In a checkout that is the checkout itself. An installed stackctl gathers the same files in the user's cache
-    folder, under their digest: BuildKit sends again what comes from a path that it has not seen, so a fresh
-    temporary folder would cost every build the transfer of the whole wheelhouse.
-    """
-    if in_checkout():
-        return _CHECKOUT.parent
-    import hashlib
-    import shutil
-    import tempfile
-
-    import platformdirs
-
-    sources = {name: _INSTALLED / name for name in ("build", "facts", "locks", "patches")}
-    sources["stackrt"] = payload_dir() / "stackrt"
-    digest = hashlib.sha256()
-    for folder in sources.values():
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
-    final = platformdirs.user_cache_path("stackctl") / "context" / digest.hexdigest()[:16]
-    if not final.exists():
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=final.parent) as part:
-            for name, folder in sources.items():
-                shutil.copytree(folder, Path(part, "c", "images", name), ignore=shutil.ignore_patterns("__pycache__"))
-            Path(part, "c").rename(final)
-    return final

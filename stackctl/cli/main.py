@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import io
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import click
 
-from stackctl import __version__
+from stackctl import __version__, folders
 from stackctl.errors import StackError
 from stackrt.signals import STOPS
 
@@ -60,8 +61,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **given: Any) -> Any:
         """As click's, with a home for a uid without a name, if nobody says which: as Docker and login do."""
-        if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path raises there
-            os.environ["HOME"] = "/"
+        folders.need_home()
         return super().main(*args, **given)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -123,7 +123,8 @@ def main() -> None:
     """Run the command line; print an expected error once, without a traceback, and exit with its code."""
     debug = "--debug" in sys.argv[1:]
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
+        codecs.register_error(_AS_IT_IS, _as_it_is)
+        sys.stdout.reconfigure(errors=_AS_IT_IS)
     code: object
     try:
         code = cli.main(standalone_mode=False, complete_var=COMPLETE)
@@ -134,12 +135,12 @@ def main() -> None:
     except (KeyboardInterrupt, click.exceptions.Abort):
         code = _interrupted()
     except click.ClickException as error:
-        error.show()
+        if COMPLETE not in os.environ:  # else somebody has typed a tab: an error would be in the middle of the line
+            error.show()
         code = error.exit_code
     except Exception as error:
         if debug:
             raise
-        # Somebody has typed a tab: an error would be in the middle of the line.
         code = 1 if COMPLETE in os.environ else _explain(error)
     _hear_no_more()
     try:
@@ -147,6 +148,17 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails as it flushes at its own end
     sys.exit(code if isinstance(code, int) else 0)
+
+
+_AS_IT_IS = "stackctl-as-it-is"
+
+
+def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Print the bytes of a file's name that is no text, and what the terminal's encoding lacks as a question mark."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.replace_errors(error)
 
 
 def _explain(error: Exception) -> int:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from stackctl import folders
 from stackctl.engines import download
 from stackctl.engines.download import Downloader
 from stackctl.engines.file_lock import held
@@ -140,8 +141,7 @@ Source = Callable[[set[str], Path, Downloader, Tell], None]
 def _sources(one: Known, env: Mapping[str, str], apt_mirror: str) -> Iterator[Source]:
     """Where a set may come from, in the order that is tried."""
     if mirror := env.get(MIRROR):
-        here = os.path.expanduser(mirror)  # noqa: PTH111 - Path raises where there is no such user
-        address = mirror if "://" in mirror else Path(here).absolute().as_uri()
+        address = mirror if "://" in mirror else folders.expanded(mirror).absolute().as_uri()
         yield _plain(one, f"{address.rstrip('/')}/{one.name}")
     for address in one.sources:
         yield _plain(one, address)

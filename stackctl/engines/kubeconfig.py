@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from stackctl import folders
 from stackctl.errors import InvalidInput, did_you_mean
 from stackrt.launch.environment import is_loopback
 
@@ -32,8 +33,8 @@ class Context(msgspec.Struct, frozen=True):
 def files(env: Mapping[str, str]) -> list[Path]:
     """The kubeconfig files that there are: those of KUBECONFIG, else ~/.kube/config."""
     named = env.get("KUBECONFIG") or "~/.kube/config"
-    paths = [os.path.expanduser(part) for part in named.split(os.pathsep) if part]  # noqa: PTH111 - Path raises for no user
-    return [Path(path) for path in paths if os.path.isfile(path)]  # noqa: PTH113 - and this where we may not look
+    paths = [folders.expanded(part) for part in named.split(os.pathsep) if part]
+    return [path for path in paths if os.path.isfile(path)]  # noqa: PTH113 - Path raises where we may not look
 
 
 def filled(env: Mapping[str, str]) -> list[Path]:

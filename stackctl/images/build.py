@@ -15,6 +15,7 @@ from stackctl.errors import JobFailed
 from stackctl.images import buildlog, lockfile, settings
 from stackctl.images.buildlog import BuildLog
 from stackctl.images.catalog import Target
+from stackctl.images.context import build_context
 from stackctl.images.lock_list import pins_of
 from stackctl.images.settings import Settings
 
@@ -141,7 +142,7 @@ def planned(target: Target, chosen: Settings, *, no_cache: bool = False, push_as
     """The plan for this checkout or installation."""
     images = assets.images_dir()
     labels = git.labels(images)
-    context = assets.build_context()
+    context = build_context()
     return plan(target, chosen, context=context, images=images, labels=labels, no_cache=no_cache, push_as=push_as)
 
 

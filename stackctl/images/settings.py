@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from stackctl import folders
 from stackctl.errors import InvalidInput
 from stackctl.images.catalog import PREFIX, Target, prefix_of
 
@@ -110,7 +111,7 @@ def _existing(env: Mapping[str, str], name: str, *, folder: bool = False) -> Pat
     value = env.get(name)
     if not value:
         return None
-    path = Path(value).expanduser()
+    path = folders.expanded(value)
     if not (path.is_dir() if folder else path.is_file()):
         kind = "folder" if folder else "file"
         raise InvalidInput(f"there is no {kind} {value}", where=name, hint="correct it, or unset it")

@@ -19,6 +19,7 @@ from stackctl.engines.file_lock import held
 from stackctl.errors import MissingHere
 from stackctl.images import lock_list, lockfile, sources
 from stackctl.images.catalog import Target
+from stackctl.images.context import build_context
 from stackctl.images.settings import Settings, base_image
 
 IGNORED = "# Beside the wheels: a build takes these in other ways.\ndebs\nbases\n"
@@ -88,7 +89,7 @@ def collect_debs(target: Target, settings: Settings, house: Path) -> list[Lackin
             argv += ["--build-arg", f"APT_MIRROR={settings.apt_mirror}"]
         for key in settings.proxies:
             argv += ["--build-arg", key]
-        docker.run_quietly([*argv, str(assets.build_context())], hint="STACK_BASE_REGISTRY and STACK_APT_MIRROR")
+        docker.run_quietly([*argv, str(build_context())], hint="STACK_BASE_REGISTRY and STACK_APT_MIRROR")
         found = debian_files(Path(folder, "out", "uris").read_text(encoding="utf-8"))
         index = Path(folder, "out", "Packages").read_text(encoding="utf-8")
     place = debs(target, house)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from stackctl import folders
 from stackctl.errors import InvalidInput, did_you_mean
 
 Kind = Literal["flag", "integer", "number", "text"]
@@ -177,7 +178,7 @@ def _path(key: Key, value: Any, file: Path) -> Any:
         return value
     if key.path == "maybe" and "/" not in value and not value.endswith(".toml"):
         return value
-    return str(file.parent / Path(value).expanduser())
+    return str(file.parent / folders.expanded(value))
 
 
 def _told(value: Any) -> str:

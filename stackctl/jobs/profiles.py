@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from stackctl import assets
+from stackctl import assets, folders
 from stackctl.errors import InvalidInput, did_you_mean
 
 
@@ -78,7 +77,7 @@ def load(name: str) -> Profile:
         InvalidInput: There is none, or it is not a profile; names the key.
     """
     if "/" in name or name.endswith(".toml"):
-        path = Path(name).expanduser()
+        path = folders.expanded(name)
     elif name in names():
         path = assets.profiles_dir() / f"{name}.toml"
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from stackctl import folders
 from stackctl.errors import InvalidInput, did_you_mean
 from stackctl.jobs import serving
 from stackctl.jobs.yaml_text import to_yaml
@@ -40,8 +41,7 @@ def find(word: str, called: str | None, engine: str = "stack") -> Model:
     Raises:
         InvalidInput: There is none, or it is not whole.
     """
-    # Path's own expanduser raises where there is no such user.
-    path, home = Path(os.path.expanduser(word)), store.home(os.environ)  # noqa: PTH111
+    path, home = folders.expanded(word), store.home(os.environ)
     if not path.exists() and "/" not in word:
         path = home / word
         record = store.find_record(path) if path.exists() else None

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from stackctl import folders
 from stackctl.errors import InvalidInput, MissingHere, NameTaken
 from stackctl.jobs.job import Job, check
 from stackctl.jobs.serving import is_service
@@ -67,10 +68,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 def home(env: Mapping[str, str]) -> Path:
     """The folder of all runs: STACK_RUNS, else the platform's folder for user data."""
     if env.get("STACK_RUNS"):
-        return Path(env["STACK_RUNS"]).expanduser().absolute()
-    import platformdirs
-
-    return platformdirs.user_data_path("stackctl") / "runs"
+        return folders.expanded(env["STACK_RUNS"]).absolute()
+    return folders.data() / "runs"
 
 
 def new_name(stem: str, now: datetime) -> str:
@@ -361,6 +360,15 @@ def container_user(workdir: Path) -> tuple[int, int]:
 
 def can_write(folder: Path, user: tuple[int, int]) -> bool:
     """Whether the mode of a folder lets a user make files in it."""
+    return _allows(folder, user, 0o2)
+
+
+def can_read(folder: Path, user: tuple[int, int]) -> bool:
+    """Whether the mode of a folder lets a user read what is in it."""
+    return _allows(folder, user, 0o5)
+
+
+def _allows(folder: Path, user: tuple[int, int], bits: int) -> bool:
     about = folder.stat()
-    bit = 0o200 if about.st_uid == user[0] else 0o020 if about.st_gid == user[1] else 0o002
-    return bool(about.st_mode & bit)
+    shift = 6 if about.st_uid == user[0] else 3 if about.st_gid == user[1] else 0
+    return about.st_mode >> shift & bits == bits

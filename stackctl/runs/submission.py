@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stackctl.errors import InvalidInput
+from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import kubernetes
 from stackctl.jobs.job import Job
 from stackctl.jobs.placement import Placement
 from stackctl.runs import store
+from stackctl.runs.handle import Tell
 
 if TYPE_CHECKING:  # it imports a good deal that a submission without code does not need
     from stackctl.engines.code_tree import Tree
@@ -57,16 +58,24 @@ class Submission(msgspec.Struct, frozen=True):
         return kubernetes.pod_of(self.manifests[0])
 
 
-def prepare(job: Job, placement: Placement, shipped: Shipped | None, env: Mapping[str, str]) -> Submission:
+def prepare(
+    job: Job, placement: Placement, shipped: Shipped | None, env: Mapping[str, str], *, shown: Tell | None = None
+) -> Submission:
     """Make the manifests.
 
     The run's token is drawn from a key of the person's own: the same submission, repeated, gives the same manifests,
     and nobody else can guess it.
+
+    Args:
+        shown: They are only shown, and need no key that stays; is told if there is none.
+
+    Raises:
+        MissingHere: The key can neither be read nor made.
     """
     text, values = shipped.text if shipped else "", secret_values(placement, env)
     plan = kubernetes.manifests(job, placement, token="", packed=text)
     digest = kubernetes.digest(plan[kubernetes.run_of(plan)])
-    token = hmac.new(_key(store.home(env)), digest.encode(), hashlib.sha256).hexdigest()
+    token = hmac.new(_key(store.home(env), shown), digest.encode(), hashlib.sha256).hexdigest()
     made = kubernetes.manifests(job, placement, token=token, packed=text, values=values)
     return Submission(job, placement, made, shipped.tree if shipped else None)
 
@@ -97,7 +106,19 @@ def secret_values(placement: Placement, env: Mapping[str, str]) -> dict[str, str
     return values
 
 
-def _key(home: Path) -> bytes:
+def _key(home: Path, shown: Tell | None) -> bytes:
+    """The person's key, or one for this time alone where that is enough."""
+    try:
+        return _kept_key(home)
+    except OSError as error:
+        if shown is None:
+            said, hint = f"the key of your runs cannot be kept: {error.strerror}", "name a folder with STACK_RUNS"
+            raise MissingHere(said, where=str(home), hint=hint) from None
+        shown(f"note: {home}: {error.strerror}: the token below is another each time, until STACK_RUNS names a folder")
+        return os.urandom(_KEY_BYTES)
+
+
+def _kept_key(home: Path) -> bytes:
     """The person's key, made at its first use; only they can read it."""
     path = home / ".token-key"
     try:

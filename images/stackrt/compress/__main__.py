@@ -106,7 +106,7 @@ def write(model: nn.Module, tokenizer: Any, path: Path, about: dict[str, Any]) -
     """
     if paths.is_there(path) and not paths.is_file(path / folder.COMPRESSED):
         raise BadInputError(f"--out: {path} is there already, and is none of compress's; choose another folder")
-    with report.writing(path), quantized.saving(), replaced(path) as aside:
+    with report.writing(path), replaced(path) as aside, quantized.saving(aside):
         aside.mkdir()
         saver: Any = model.cpu()
         if about["scheme"]:

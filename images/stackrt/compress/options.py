@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.finished import folder
-from stackrt.train.command_line import DEFAULT_TEXT, Parser, Rule, flag, one_process, refuse, temporary_files
+from stackrt.train.command_line import (
+    DEFAULT_TEXT,
+    Parser,
+    Rule,
+    flag,
+    one_process,
+    refuse,
+    temporary_files,
+    text_of_run,
+)
 from stackrt.train.errors import BadInputError
 from stackrt.train.option_table import OptionTable
 
@@ -110,7 +119,7 @@ def parse(argv: Sequence[str]) -> Options:
     known = {key: found.options[key] for key in _TEXT if found.options.get(key)}
     text: dict[str, Any] = {**_TEXT, **known, **{key: getattr(o, key) for key in _TEXT if getattr(o, key)}}
     context = o.context or int(found.options.get("context") or 0)
-    return replace(o, **{**text, "data": tuple(map(Path, text["data"])), "context": context})
+    return replace(o, **{**text, "data": text_of_run(map(str, text["data"])), "context": context})
 
 
 def check(o: Options, given: dict[str, Any]) -> None:

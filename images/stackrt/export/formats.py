@@ -99,7 +99,7 @@ def write_safetensors(opened: LanguageModel, path: Path) -> Run:
     """
     saver: Any = opened.model
     try:
-        with quantized.saving():
+        with quantized.saving(path):
             saver.save_pretrained(path)
         opened.tokenizer.save_pretrained(path)
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.finished import folder
-from stackrt.train.command_line import DEFAULT_TEXT, Parser, one_process, refuse, temporary_files
+from stackrt.train.command_line import DEFAULT_TEXT, Parser, one_process, refuse, temporary_files, text_of_run
 from stackrt.train.errors import BadInputError
 
 FORMATS = {
@@ -68,7 +68,7 @@ def parse(argv: Sequence[str]) -> Options:
         )
     folder.see_that_kept(o.model, o.out, o.to)
     known = found.options
-    data = o.data or tuple(map(Path, known.get("data") or (DEFAULT_TEXT,)))
+    data = o.data or text_of_run(known.get("data") or (str(DEFAULT_TEXT),))
     return replace(o, data=data, context=o.context or int(known.get("context") or 0))
 
 

@@ -85,6 +85,11 @@ def _export(path: Path, told: str) -> LanguageModel:
     made = [str(name) for name in named] if isinstance(named, list) else []
     if made and not any(name.endswith(_CAUSAL) for name in made):
         raise BadInputError(f"{told}: holds a {made[0]}, and no causal language model")
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            file.open("rb").close()  # the library calls one that we may not read absent
+        except OSError as error:
+            raise BadInputError(f"{told}: {file.name}: {error.strerror}") from None
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             path, dtype="auto", local_files_only=True, output_loading_info=True

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from stackrt.train import paths
 from stackrt.train.errors import BadInputError
 
 FILE = "quantized.safetensors"
@@ -128,14 +129,15 @@ def save(model: nn.Module, path: Path) -> None:
 
 
 @contextmanager
-def saving() -> Iterator[None]:
-    """While files are written by safetensors, which wraps what the system said in an error of its own.
+def saving(folder: Path) -> Iterator[None]:
+    """While files are written into a folder by safetensors, which wraps what the system said in an error of its own.
 
     Raises:
         OSError: The disk is full or failing.
     """
     try:
         yield
+        paths.open_to_others(folder.glob("*.safetensors"))
     except SafetensorError as error:
         raise OSError(0, str(error)) from None
 

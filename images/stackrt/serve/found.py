@@ -191,7 +191,9 @@ def _numbers(file: Path) -> dict[str, int]:
             counts[row["dtype"]] = counts.get(row["dtype"], 0) + count
         if size != 8 + length + end:
             raise ValueError(f"it has {size:,} bytes, and says {8 + length + end:,}")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except OSError as error:
+        raise BadInputError(f"{file}: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BadInputError(f"{file}: is damaged: {error}; copy or export it again") from None
     return counts
 

@@ -23,6 +23,12 @@ Rule = tuple[str, bool, str]
 """A field of the options, whether its value can work, and what it must be."""
 
 
+def text_of_run(data: Iterable[str]) -> tuple[Path, ...]:
+    """The text that a run was trained on, here: the shipped one is in every stackrt, at a place of its own."""
+    shipped = DEFAULT_TEXT.parts[-4:]
+    return tuple(DEFAULT_TEXT if Path(name).parts[-4:] == shipped else Path(name) for name in data)
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose usage error is one line, and appears once, not once a rank.
 
@@ -86,7 +92,8 @@ def check_early(parse: Callable[[Sequence[str]], object], argv: Sequence[str], n
         parse(argv)
         if missing := [name for name in needs if find_spec(name) is None]:
             raise BadInputError(
-                f"{sys.executable} has no {', '.join(missing)}; use the image, or `make train-env` in a checkout"
+                f"{sys.executable} has no {', '.join(missing)}; "
+                "use the image, `make train-env` or `pip install '.[train]'`"
             )
     except BadInputError as error:
         sys.exit(complain(error))

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -38,6 +39,15 @@ def make_writable(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
+
+
+def open_to_others(files: Iterable[Path]) -> None:
+    """Give files the mode of any that we make: safetensors makes its own for their user alone, whatever the umask.
+
+    Source: https://github.com/huggingface/safetensors/issues/782
+    """
+    for file in files:
+        file.chmod(file.parent.stat().st_mode & 0o666)  # the folder has what the umask leaves, and a thread may ask
 
 
 def sync_folder(folder: Path) -> None:

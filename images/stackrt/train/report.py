@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -268,6 +269,7 @@ def plot_loss(path: Path, rows: list[Row], bigram: float, title: str) -> None:
     Raises:
         TrainerError: The disk is full or failing.
     """
+    given = "MPLCONFIGDIR" in os.environ
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -284,3 +286,7 @@ def plot_loss(path: Path, rows: list[Row], bigram: float, title: str) -> None:
     axes.legend()
     with writing(path):
         figure.savefig(path, dpi=120)
+    if not given and (made := os.environ.get("MPLCONFIGDIR")):
+        shutil.rmtree(
+            made, ignore_errors=True
+        )  # for want of a home; it goes as Python ends, which ranks do not wait for

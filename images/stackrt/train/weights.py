@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stackrt.finetune import lora
-from stackrt.train import mesh, models, tokenizer_files
+from stackrt.train import mesh, models, paths, tokenizer_files
 from stackrt.train.errors import BadInputError
 from stackrt.train.ranks import Ranks
 from stackrt.train.report import write_atomically, writing
@@ -48,10 +48,12 @@ class Weights:
         self._open: dict[Path, Any] = {}
         for file in files:
             try:
+                file.open("rb").close()  # the library calls one that we may not read absent
                 self._open[file] = safe_open(str(file), "pt")
                 self._where |= dict.fromkeys(self._open[file].keys(), file)
             except (SafetensorError, OSError) as error:
-                raise BadInputError(f"--init {file}: damaged or not readable: {error}") from None
+                why = error.strerror if isinstance(error, OSError) else None
+                raise BadInputError(f"--init {file}: {why or f'damaged or not readable: {error}'}") from None
 
     def check(self, model: nn.Module) -> None:
         """See that there is a tensor of the right shape for each parameter of a model but its adapters'.
@@ -280,6 +282,7 @@ def replace_file(tensors: dict[str, Tensor], path: Path) -> None:
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, str(path), metadata={"format": "pt"})
+        paths.open_to_others([path])
     except SafetensorError as error:  # it wraps what the system said
         _remove(path.parent.glob(_PARTS))
         raise OSError(0, str(error)) from None

@@ -53,9 +53,8 @@ class Compose(Foreground):
         with claimed(folder, job, resume=asked.resume) as (attempt, _):
             user = _container_user(folder, workdir)
             tell(announcement(job, self.where, folder))
-            if not job.workload and user != ROOTLESS and not store.can_write(workdir, store.container_user(workdir)):
-                who = f"containers run as uid {user.partition(':')[0]}, which cannot write into {workdir}"
-                tell(f"note: {who}: save to $STACK_OUT, or give it the folder first: chown -R {user} .")
+            if not job.workload and user != ROOTLESS:
+                _tell_of(workdir, user, tell)
             file = folder / "compose.yaml"
             file.touch(mode=store.PRIVATE)
             file.write_text(to_yaml(_document(asked, image, user, attempt)), encoding="utf-8")
@@ -129,6 +128,15 @@ def _need_name(name: str) -> None:
             where=f"--name {name}",
             hint=f"choose another, or remove them with `docker compose -p {name} down`",
         )
+
+
+def _tell_of(workdir: Path, user: str, tell: Tell) -> None:
+    """Tell what the containers' user may not do in the working folder."""
+    who, own = f"note: containers run as uid {user.partition(':')[0]}, which cannot", store.container_user(workdir)
+    if not store.can_read(workdir, own):
+        tell(f"{who} read {workdir}: give it the folder first: chown -R {user} ., or chmod -R o+rX .")
+    elif not store.can_write(workdir, own):
+        tell(f"{who} write into {workdir}: save to $STACK_OUT, or give it the folder first: chown -R {user} .")
 
 
 def _container_user(folder: Path, workdir: Path) -> str:

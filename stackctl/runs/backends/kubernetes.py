@@ -37,7 +37,7 @@ class Kubernetes(Backend):
         context = _context(asked)
         api = _api(asked, context)
         gang = _gang(asked, context, api, tell)
-        return _told(_shown(prepare(_without(asked, []), context, tell, api, gang), tell).manifests)
+        return _told(_shown(prepare(_without(asked, []), context, tell, api, gang, shown=True), tell).manifests)
 
     def trial(self, asked: Request, tell: Tell) -> Told:
         """The manifests as the cluster would have them: it checks them and fills in what it would."""
@@ -49,7 +49,7 @@ class Kubernetes(Backend):
         asked = _avoiding(asked, cluster, context, tell)
         api = managers.api(cluster, asked.cluster.via)
         gang = _gang(asked, context, api, tell, cluster)
-        return _told(submit.trial(cluster, _shown(prepare(asked, context, tell, api, gang), tell)))
+        return _told(submit.trial(cluster, _shown(prepare(asked, context, tell, api, gang, shown=True), tell)))
 
     def start(self, asked: Request, tell: Tell) -> RunHandle:
         """Submit the job.
@@ -250,12 +250,15 @@ def _gang(asked: Request, context: Context, api: str, tell: Tell, cluster: Clust
     return choose(there, asked.job, tell, wish=options.gang, via=options.via, namespace=namespace, api=api)
 
 
-def prepare(asked: Request, context: Context, tell: Tell, api: str = "", gang: str = "") -> Submission:
+def prepare(
+    asked: Request, context: Context, tell: Tell, api: str = "", gang: str = "", *, shown: bool = False
+) -> Submission:
     """Place the job, pack its code, and make the manifests.
 
     Args:
         api: Group and version of what gives the cluster the job, where that is not its own Job.
         gang: How the cluster is told that the job is a gang.
+        shown: They are only shown.
 
     Raises:
         InvalidInput: Something that was asked for does not fit.
@@ -303,7 +306,7 @@ def prepare(asked: Request, context: Context, tell: Tell, api: str = "", gang: s
     for name in patch.extra_containers(placement.pods.patch or {}, kubernetes.CONTAINER):
         tell(f"note: the run goes on until {name} has ended, too; one that stays is an initContainer with "
              "restartPolicy: Always")  # fmt: skip
-    return submission.prepare(job, placement, shipped, os.environ)
+    return submission.prepare(job, placement, shipped, os.environ, shown=tell if shown else None)
 
 
 def _shown(ready: Submission, tell: Tell) -> Submission:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stackctl import assets
 from stackctl.engines import local as engine
 from stackctl.errors import InvalidInput, MissingHere
 from stackctl.jobs import local, workloads
@@ -97,9 +98,10 @@ def _need_packages(job: Job) -> None:
     missing = [name for name in workloads.find(job.workload).needs if not engine.has_module(name)]
     if missing:
         others = [name for name in missing if name in _IN_IMAGES]
-        hint = "install them with `make train-env` in a checkout, or use the image with `--on compose`"
+        source = "`make train-env`" if assets.in_checkout() else "stackctl's extra `train`"
+        hint = f"install them with {source}, or use the image with `--on compose`"
         if others:
-            hint = f"use the image with `--on compose`; `make train-env` does not bring {', '.join(others)}"
+            hint = f"use the image with `--on compose`; {source} does not bring {', '.join(others)}"
         raise MissingHere(
             f"the workload {job.workload!r} needs {', '.join(missing)}, not installed beside stackctl", hint=hint
         )

@@ -28,6 +28,7 @@ def test_onnx_and_pt2_compute_what_the_original_does(trainers: Trainers, teacher
         assert (row["inputs"], row["batches"]) == (100, [1, 8])
     assert "arning" not in process.output
     assert (out / "safetensors" / "tokenizer.json").is_file()
+    assert len({path.stat().st_mode for path in (out / "safetensors").iterdir()}) == 1
 
     process = trainers.start([*argv[:4], "--tolerance", "1e-12"], tmp_path / "log2", TEST_PROGRAM=PROGRAM)
     assert process.wait(600) == 1
@@ -64,6 +65,6 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
 
     from stackrt.finished import quantized
 
-    with pytest.raises(OSError, match="No such file") as error, quantized.saving():
+    with pytest.raises(OSError, match="No such file") as error, quantized.saving(tmp_path):
         save_file({"a": torch.zeros(1)}, tmp_path / "none" / "a.safetensors")
     assert error.value.strerror

@@ -239,6 +239,7 @@ def test_an_export_is_whole_and_training_goes_on_from_it(trainers: Trainers, tmp
     files = {path.name for path in export.iterdir()}
     assert files == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
                      "tokenizer_config.json"}  # fmt: skip
+    assert len({path.stat().st_mode for path in export.iterdir()}) == 1, "weights are for whom their config.json is for"
 
     model = AutoModelForCausalLM.from_pretrained(export).eval()
     trained = GPT2LMHeadModel(model.config).eval()

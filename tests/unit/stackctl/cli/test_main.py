@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -206,16 +207,30 @@ def test_a_tab_completes_without_a_home_and_says_no_error(
         monkeypatch.setenv(name, "/x")  # to be put back
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
-    words = {"_STACKCTL_COMPLETE": "zsh_complete", "COMP_WORDS": "stackctl status ", "COMP_CWORD": "2"}
-    for name, value in words.items():
-        monkeypatch.setenv(name, value)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("_STACKCTL_COMPLETE", "zsh_complete")
+    monkeypatch.setenv("COMP_CWORD", "2")
     monkeypatch.setattr(sys, "argv", ["stackctl"])
-    for runs in ("", str(tmp_path / "file")):
-        (tmp_path / "file").touch()
+    for runs, line in (("", "status"), (str(tmp_path / "file"), "status"), ("", "nosuch")):
         monkeypatch.setenv("STACK_RUNS", runs)
+        monkeypatch.setenv("COMP_WORDS", f"stackctl {line} ")
         with pytest.raises(SystemExit):
             entry.main()
         assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"), [("utf-8", "caf\udce9 … 日".encode(errors="surrogateescape")), ("latin-1", b"caf\xe9 ? ?")]
+)
+def test_what_a_terminal_has_no_letters_for_is_printed_all_the_same(
+    encoding: str, printed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    monkeypatch.setattr(cli, "main", lambda **_: print("caf\udce9 … 日", end="", flush=True))
+    with pytest.raises(SystemExit):
+        entry.main()
+    assert written.getvalue() == printed
 
 
 def test_a_dry_run_as_json_is_json() -> None:

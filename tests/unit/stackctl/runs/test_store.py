@@ -135,12 +135,21 @@ def test_containers_run_as_the_caller_and_never_as_root(
 
 
 @pytest.mark.parametrize(
-    ("mode", "user", "writable"),
-    [(0o755, (0, 0), True), (0o755, (1000, 1000), False), (0o775, (1000, 0), True), (0o777, (1000, 1000), True)],
+    ("mode", "user", "readable", "writable"),
+    [
+        (0o755, (0, 0), True, True),
+        (0o755, (1000, 1000), True, False),
+        (0o775, (1000, 0), True, True),
+        (0o777, (1000, 1000), True, True),
+        (0o700, (1000, 1000), False, False),
+        (0o751, (1000, 1000), False, False),
+        (0o750, (1000, 0), True, False),
+    ],
 )
-def test_whether_a_user_may_write_into_a_folder(mode: int, user: tuple[int, int], writable: bool) -> None:
+def test_what_a_user_may_do_in_a_folder(mode: int, user: tuple[int, int], readable: bool, writable: bool) -> None:
     about = SimpleNamespace(st_uid=0, st_gid=0, st_mode=mode)
-    assert store.can_write(cast(Path, SimpleNamespace(stat=lambda: about)), user) is writable
+    folder = cast(Path, SimpleNamespace(stat=lambda: about))
+    assert (store.can_read(folder, user), store.can_write(folder, user)) == (readable, writable)
 
 
 def test_a_jobs_environment_is_for_its_owners_eyes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is looked at before a trainer imports anything slow."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_packages_that_are_not_there_are_named_in_a_sentence(capsys: pytest.Capt
     with pytest.raises(SystemExit) as ended:
         command_line.check_early(lambda argv: None, [], ["json", "no_torch", "no_onnx"])
     said = capsys.readouterr().err
-    assert f"{sys.executable} has no no_torch, no_onnx; use the image, or `make train-env` in a checkout" in said
+    assert f"{sys.executable} has no no_torch, no_onnx; use the image, `make train-env` or `pip install " in said
     assert ended.value.code == BadInputError.exit_code
 
 
@@ -25,3 +26,11 @@ def test_a_wrong_option_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command_line.check_early(refuse, [], ["no_torch"])
     assert "--steps 0" in capsys.readouterr().err
+
+
+def test_the_shipped_text_of_a_run_is_the_one_of_here() -> None:
+    """Whether it was trained in a container, from a wheel or in a checkout."""
+    for place in ("/opt/stack", "/runs/a/.payload", "/home/me/stack/images"):
+        assert command_line.text_of_run([f"{place}/stackrt/train/data/shakespeare.txt"]) == (command_line.DEFAULT_TEXT,)
+    others = ("/data/shakespeare.txt", "/mine/train/data/shakespeare.txt")
+    assert command_line.text_of_run(others) == tuple(map(Path, others))

@@ -114,9 +114,7 @@ def test_weights_are_of_the_files_that_transformers_would_read(tmp_path: Path) -
     weights.load(model, tmp_path)
     assert all(bool((p == 2).all()) for p in model.parameters())
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(
-        BadInputError, match=r"model-00002-of-00002\.safetensors: damaged or not readable: No such file"
-    ):
+    with pytest.raises(BadInputError, match=r"model-00002-of-00002\.safetensors: No such file"):
         weights.load(model, tmp_path)
     save_file(stale, str(tmp_path / weights.WHOLE))
     weights.load(model, tmp_path)

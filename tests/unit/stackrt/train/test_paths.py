@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stackrt.train.paths import make_writable
+from stackrt.train.paths import make_writable, open_to_others
 
 
 def test_what_another_rank_of_the_same_process_id_made_does_not_matter(
@@ -32,3 +32,12 @@ def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(FileExistsError):
         make_writable(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o700, 0o600), (0o2775, 0o664)])
+def test_a_file_is_open_to_whom_its_folder_is(folder: int, file: int, tmp_path: Path) -> None:
+    tmp_path.chmod(folder)
+    weights = tmp_path / "model.safetensors"
+    weights.touch(mode=0o600)
+    open_to_others([weights])
+    assert weights.stat().st_mode & 0o777 == file
