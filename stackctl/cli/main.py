@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import importlib
 import io
 import os
@@ -165,7 +166,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, StackError):
         return _say(str(error), error.exit_code)
     if isinstance(error, OSError):
-        return _say(f"{error.filename or 'the system'}: {error.strerror or error}", 3)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        where = error.filename or ("a disk that we write to" if full else "the system")
+        return _say(f"{where}: {error.strerror or error}", 3)
     if isinstance(error.__cause__, KeyboardInterrupt):  # Python wraps one that comes while it makes a class
         return _interrupted()
     return _say(f"{type(error).__name__}: {error}\n  this is a fault of stackctl; --debug shows where", 1)

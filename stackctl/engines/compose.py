@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from queue import Empty
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stackctl.engines import docker_api, process
 from stackctl.engines.docker_api import EngineSilent
 from stackctl.engines.local import STRAGGLER_SECONDS
-from stackctl.errors import CommandFailed, MissingHere
+from stackctl.errors import CommandFailed, MissingHere, NameTaken, StackError
 from stackrt.signals import NOTICES, STOPS, TOGETHER, handled
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from docker.types import CancellableStream
 
 _SERVICE = "com.docker.compose.service"
+_PROJECT = "com.docker.compose.project"
+_FILE = "com.docker.compose.project.config_files"
 _ALIVE = ("running", "paused", "restarting")
 _LAST_WORDS_SECONDS = 5
 _PATIENT_STOPS = 3
@@ -45,6 +47,7 @@ def run(file: Path, project: str, secrets: Mapping[str, str], streams: tuple[int
 
     Raises:
         CommandFailed: Compose could not start the project; nothing of it is left.
+        NameTaken: Another run has begun under the name; it is left alone.
     """
     env = {**os.environ, **secrets}
     base = ["docker", "compose", "--file", str(file), "--project-name", project]
@@ -68,14 +71,18 @@ def run(file: Path, project: str, secrets: Mapping[str, str], streams: tuple[int
 
     try:
         with handled(hear, (*STOPS, *NOTICES)):
-            process.run([*base, "up", "--detach", "--no-build", "--pull", "never", "--quiet-pull"], env=env)
+            # Containers of the name that another run made meanwhile are left as they are.
+            up = ["up", "--detach", "--no-build", "--no-recreate", "--pull", "never", "--quiet-pull"]
+            process.run([*base, *up], env=env)
             if stops:
                 stops.append(_start([*base, "stop"], env))  # the first saw only the containers that were there
             with docker_api.connected(patient=True) as client:
-                return _watched(client, project, streams)
+                return _watched(client, file, project, streams)
     except CommandFailed as error:
         if stops:
             raise KeyboardInterrupt from None  # Ctrl-C ended a docker command of ours as well
+        if names := others(project, file):
+            raise taken(project, names) from None
         if "could not select device driver" in error.output:
             raise MissingHere(
                 "Docker has no NVIDIA runtime here",
@@ -94,33 +101,73 @@ def run(file: Path, project: str, secrets: Mapping[str, str], streams: tuple[int
                 raise KeyboardInterrupt  # it hangs
 
         with handled(spoil), left:
-            process.run([*base, "down", "--timeout", "0", "--remove-orphans"], env=env, apart=True)
+            _remove(file, project, env, "--timeout", "0")
             for running in (*stops, *notices):
                 running.wait()
 
 
-def containers(project: str, *, running: bool = False) -> list[str]:
-    """The names of a project's containers, running or not, or of those that run."""
+def own(project: str, file: Path, *, running: bool = False) -> list[str]:
+    """The names of the containers that were made from a project's file, running or not, or of those that run."""
     with docker_api.connected() as client:
-        rows = client.containers(all=not running, filters=_of(project))
-        return [name.removeprefix("/") for row in rows for name in (row["Names"] or ())[:1]]
+        return _names(client.containers(all=not running, filters=_of(project, file)))
 
 
-def _of(project: str) -> dict[str, str]:
-    return {"label": f"com.docker.compose.project={project}"}
+def others(project: str, file: Path) -> list[str]:
+    """The names of containers of a project of this name that were made from another file: another run's."""
+    with docker_api.connected() as client:
+        rows = client.containers(all=True, filters=_of(project))
+        return _names([row for row in rows if row["Labels"].get(_FILE) != str(file.absolute())])
 
 
-def _watched(client: APIClient, project: str, streams: tuple[int, int]) -> list[int]:
+def taken(project: str, names: Sequence[str]) -> NameTaken:
+    """The error of a name whose containers are another's."""
+    return NameTaken(
+        f"there are containers of a Compose project of this name: {', '.join(names)}",
+        where=f"--name {project}",
+        hint=f"choose another, or remove them with `docker compose -p {project} down`",
+    )
+
+
+def end(file: Path, project: str) -> None:
+    """Stop the containers that were made from a file, as a stop signal does, and remove all of the project."""
+    _remove(file, project, {**os.environ, "STACK_TOKEN": "none"})
+
+
+def _remove(file: Path, project: str, env: Mapping[str, str], *options: str) -> None:
+    """Remove a project; of one that shares its name with another run's, its own containers."""
+    with suppress(StackError):
+        if others(project, file):
+            with docker_api.connected() as client:
+                for row in client.containers(all=True, filters=_of(project, file)):
+                    client.remove_container(row["Id"], force=True)
+            return
+    argv = ["docker", "compose", "--file", str(file), "--project-name", project, "down", *options, "--remove-orphans"]
+    process.run(argv, env=env, apart=True)
+
+
+def _of(project: str, file: Path | None = None) -> dict[str, list[str]]:
+    labels = {_PROJECT: project} | ({_FILE: str(file.absolute())} if file else {})
+    return {"label": [f"{label}={value}" for label, value in labels.items()]}
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name.removeprefix("/") for row in rows for name in (row["Names"] or ())[:1]]
+
+
+def _watched(client: APIClient, file: Path, project: str, streams: tuple[int, int]) -> list[int]:
     """Show what the containers of a project print, and wait until all have ended; returns their exit codes.
 
     Once one has failed, the others get a while and are killed.
 
     Raises:
         EngineSilent: It has gone before they ended.
+        NameTaken: They are those of another run.
     """
     from docker.errors import APIError
 
-    rows = sorted(client.containers(all=True, filters=_of(project)), key=lambda row: row["Labels"][_SERVICE])
+    rows = sorted(client.containers(all=True, filters=_of(project, file)), key=lambda row: row["Labels"][_SERVICE])
+    if not rows:
+        raise taken(project, _names(client.containers(all=True, filters=_of(project))))
     keys = [row["Id"] for row in rows]
     died = {**_of(project), "type": "container", "event": "die"}
     events = client.events(since=min(row["Created"] for row in rows), filters=died, decode=True)
@@ -129,7 +176,7 @@ def _watched(client: APIClient, project: str, streams: tuple[int, int]) -> list[
     kill_at: float | None = None
     try:
         with _shown(client, keys, streams):
-            for row in client.containers(all=True, filters=_of(project)):
+            for row in client.containers(all=True, filters=_of(project, file)):
                 if row["State"] not in _ALIVE:  # the engine keeps but the last few events of all that it runs
                     ended[row["Id"]] = client.inspect_container(row["Id"])["State"]["ExitCode"]
             while not ended.keys() >= set(keys):

@@ -16,6 +16,7 @@ from stackctl.jobs.job import Job
 from stackctl.runs import reach, store, summary
 from stackctl.runs.handle import Forwarded, Lines, Outcome, Tell, Told
 from stackctl.runs.reach import Inside
+from stackctl.runs.states import State
 from stackctl.runs.store import Record
 
 
@@ -25,6 +26,7 @@ class StoredRun:
     Args:
         where: What its nodes are, in a person's words: `processes`.
         goes_on: Tells whether anything of it still runs.
+        end: Ends and removes what is left of it where its stackctl has gone; tells whether there was anything.
         job: If it is at hand; its folder may have been removed meanwhile.
         inside: The way into its nodes, where there is one.
     """
@@ -37,11 +39,12 @@ class StoredRun:
         *,
         where: str,
         goes_on: Callable[[], bool],
+        end: Callable[[], bool] = lambda: False,
         job: Job | None = None,
         inside: Inside | None = None,
     ) -> None:
         self.folder, self.record, self.tell, self.where = folder, record, tell, where
-        self._goes_on, self._job, self._inside = goes_on, job, inside
+        self._goes_on, self._end, self._job, self._inside = goes_on, end, job, inside
 
     @property
     def name(self) -> str:
@@ -59,10 +62,13 @@ class StoredRun:
             failure = store.read_json(self.folder / "failure.json")
             told = failure.get("exit_code") if failure else None
             code = told if isinstance(told, int) else 1 if failure else None
-            self.record = msgspec.structs.replace(self.record, state="failed" if failure else "unknown", exit_code=code)
-            with contextlib.suppress(OSError):
-                store.write_json(self.folder / "run.json", self.record)
+            self._settled("failed" if failure else "unknown", code)
         return self.record
+
+    def _settled(self, state: State, code: int | None) -> None:
+        self.record = msgspec.structs.replace(self.record, state=state, exit_code=code)
+        with contextlib.suppress(OSError):
+            store.write_json(self.folder / "run.json", self.record)
 
     def status(self) -> Told:
         """How it fares, or what it came to."""
@@ -92,7 +98,8 @@ class StoredRun:
         """How it ended."""
         record = self.settle()
         if record.state == "running":
-            raise InvalidInput("runs on this machine, in the shell that started it", where=self.name)
+            hint = f"if that shell has gone: stackctl cancel {self.name}"
+            raise InvalidInput("runs on this machine, in the shell that started it", where=self.name, hint=hint)
         result, failure = store.read_json(self.folder / "result.json"), None
         text, hint = self._text(record), ""
         if record.state == "failed":
@@ -102,12 +109,15 @@ class StoredRun:
         return Outcome(record.state, text, hint, record.exit_code, data)
 
     def cancel(self) -> str:
-        """Ask a service to end; what else runs here is its shell's."""
+        """Ask a service to end, or end what its stackctl has left; what else runs here is its shell's."""
         if self.settle().state != "running":
-            return f"{self.name} has ended already"
+            return f"{self.name} has ended already" + ("; what was left of it is removed" if self._end() else "")
         if serving.is_service(self.job):
             self._way_in(0).stop(self.job)
             return f"{self.name}: asked to end; it answers what it has, and what still comes for a moment"
+        if self._end():
+            self._settled("stopped", None)
+            return f"{self.name}: cancelled; the stackctl that started it was gone"
         raise InvalidInput("runs on this machine: stop it with Ctrl-C in the shell that started it", where=self.name)
 
     def execute(self, rank: int, command: Sequence[str] = (), *, tty: bool = False) -> int:

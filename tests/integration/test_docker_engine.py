@@ -283,7 +283,7 @@ def test_an_engine_of_few_words(strange: tuple[list[str], str], choose: Callable
     assert docker.image("known") == docker.ImageInfo("sha256:1", 5, {}, "")
     assert docker.image("unknown") is None
     assert docker.images(["known", "unknown"]).keys() == {"known"}
-    assert compose.containers("project") == []
+    assert compose.own("project", Path("compose.yaml")) == compose.others("project", Path("compose.yaml")) == []
 
 
 def test_what_is_no_engine(strange: tuple[list[str], str], choose: Callable[..., None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Stackctl
+from stackctl.engines import compose
+from stackctl.errors import NameTaken
+from tests.commands import STACKCTL, Stackctl, environment
 from tests.support.images import with_entrypoint
-from tests.support.processes import children
-from tests.support.running import SAVES, Running, read
+from tests.support.processes import background, children
+from tests.support.running import LOOP, SAVES, Running, read
 from tests.support.waiting import until
 
 SMALL = ["--", "--steps", "6", "--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "--batch-size", "4",
@@ -205,6 +208,57 @@ def test_a_name_that_containers_have_is_exit_4(image: str, start: Callable[..., 
     assert taken.returncode == 4
     assert run.container(0) in taken.stderr
     assert run.process.poll() is None, "the running job goes on"
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
+@pytest.mark.parametrize("service", ["node-0", "node-1"])
+def test_who_takes_a_name_at_the_same_moment_leaves_the_other_run_alone(
+    service: str, image: str, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    """Past its own look at the name, it finds the other's containers of the same services, or makes one of its own."""
+    run = start("--nodes", "1", "--on", "compose", "--", "python", "loop.py")
+    run.wait_for_ranks(1)
+    file = tmp_path / "compose.yaml"
+    file.write_text(json.dumps({"services": {service: {"image": image, "command": ["true"]}}}))
+    if service == "node-0":
+        with pytest.raises(NameTaken, match=run.container(0)):
+            compose.run(file, run.name, {})
+    else:
+        assert compose.run(file, run.name, {}) == [0]
+    lines = len(run.rank_log(0))
+    until(lambda: len(run.rank_log(0)) > lines, 10, run.said)
+    assert compose.own(run.name, file) == []
+    assert compose.others(run.name, file) == [run.container(0)]
+
+
+@pytest.mark.needs("docker")
+@pytest.mark.usefixtures("leaves_nothing")
+def test_what_a_killed_stackctl_leaves_is_gone_on_with_or_removed(
+    image: str, stackctl: Stackctl, tmp_path: Path
+) -> None:
+    name, runs = f"killed-{os.getpid()}", tmp_path / "runs"
+    tmp_path.chmod(0o755)  # containers run as another user than root
+    (tmp_path / "loop.py").write_text(LOOP)
+
+    def killed(attempt: int, *words: str) -> None:
+        argv = [STACKCTL, "run", "--name", name, *words]
+        with background(argv, env=environment(STACK_RUNS=str(runs)), cwd=tmp_path) as process:
+            log = runs / name / "logs" / f"attempt-{attempt}" / "rank-0.log"
+            until(lambda: log.exists() and "line 3" in log.read_text(), 60)
+            process.kill()
+
+    killed(1, "--on", "compose", "--", "python", "loop.py")
+    refused = stackctl("run", "--resume", "--name", name)
+    assert refused.returncode == 4
+    assert f"end them first: stackctl cancel {name}" in refused.stderr
+    subprocess.run(["docker", "kill", f"{name}-node-0-1"], capture_output=True, check=True)
+    killed(2, "--resume")
+    assert f"stackctl cancel {name}" in stackctl("wait", name).stderr
+    cancelled = stackctl("cancel", name)
+    assert (cancelled.returncode, cancelled.stdout.split(";")[0]) == (0, f"{name}: cancelled"), cancelled.stderr
+    assert read(runs / name / "run.json")["state"] == "stopped"
+    assert compose.others(name, tmp_path / "none") == []
 
 
 @pytest.mark.needs("docker")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrt.pictures import known
-from stackrt.train.command_line import Parser, Rule, refuse
+from stackrt.train.command_line import MOST_THREADS, Parser, Rule, refuse, temporary_files
 from stackrt.train.errors import BadInputError
 
 MODELS = ("cnn", "mlp")
@@ -62,6 +62,7 @@ def parse(argv: Sequence[str]) -> Options:
     if not options.predict:
         options = replace(options, data=options.data or known.SHIPPED)
     check(options)
+    temporary_files()
     return options
 
 
@@ -78,6 +79,7 @@ def check(options: Options) -> None:
         ("dropout", o.dropout < 1, "must be below 1"),
         ("lr", 0 < o.lr < math.inf, "must be above 0"),
         ("seed", o.seed < 2**32, "must be below 4294967296"),
+        ("threads", o.threads <= MOST_THREADS, f"must be {MOST_THREADS} or fewer"),
         ("profile", not o.profile or _window(o.profile) is not None, "must be FROM:STEPS, counted from 1, as in 10:5"),
         ("profile", not o.steps or profile_window(o.profile)[1] <= o.steps, f"must be within the {o.steps} steps"),
         ("devices", o.strategy != "one" or o.devices < 2, "--strategy one has one device; leave one of them out"),

@@ -37,7 +37,7 @@ def run(o: Options) -> int:
         TrainerError: Something cannot work, or training went wrong.
     """
     began = time.perf_counter()
-    if len(workers(os.environ)) > 1:
+    if len(workers(os.environ)) > 1 or int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise BadInputError(
             "keras trains in one process, which takes all GPUs of its node: Keras 3 cannot train under "
             "MultiWorkerMirroredStrategy; start one rank on one node, or train cnn, which runs on several"

@@ -20,7 +20,7 @@ from stackrt.pictures.formats import Whole
 from stackrt.pictures.log import Report
 from stackrt.pictures.options import Chosen, Options
 from stackrt.train import arrays, checkpoint, report
-from stackrt.train.command_line import Parser, check_early
+from stackrt.train.command_line import Parser, check_early, temporary_files
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError, ended
 
 THREADS = 1  # a network this small is no faster with more, and alone it trains bit for bit as beside others
@@ -228,6 +228,7 @@ def early(argv: Sequence[str], what: str) -> None:
     def parse(words: Sequence[str]) -> None:
         o = options.read(words, options.parser(what), Options)
         sets.look(o.data, o.cache)
+        temporary_files()
 
     check_early(parse, argv)
 

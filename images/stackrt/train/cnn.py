@@ -23,7 +23,8 @@ from stackrt.pictures.data import Floats
 from stackrt.pictures.formats import Whole
 from stackrt.pictures.options import Options
 from stackrt.pictures.trainer import State
-from stackrt.train.tf_config import place
+from stackrt.train.command_line import same_ranks
+from stackrt.train.tf_config import place, workers
 
 
 def network(lr: float, shape: tuple[int, int, int], classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer]:
@@ -86,6 +87,7 @@ class Mirrored:
     """This rank's replica under the strategy, for the trainer."""
 
     def __init__(self, o: Options, shape: tuple[int, int, int], classes: int) -> None:
+        same_ranks(len(workers(os.environ)) or 1, "TensorFlow")
         self.rank, local_rank = place(os.environ)
         self.device = take_device(local_rank)
         make_deterministic(o.seed)

@@ -143,6 +143,20 @@ def one_process(program: str) -> None:
         raise BadInputError(f"{program} is one process: start one rank on one node")
 
 
+def same_ranks(size: int, framework: str) -> None:
+    """See that a framework knows of the ranks that were started: else each would train a model of its own.
+
+    Raises:
+        BadInputError: It knows of one, and there are several.
+    """
+    started = os.environ.get("WORLD_SIZE") or "1"
+    if size == 1 and started.isdecimal() and int(started) > 1:
+        raise BadInputError(
+            f"{started} ranks were started, and {framework} knows of one: start them with `--framework "
+            f"{framework.lower()}`, or with STACK_FRAMEWORK={framework.lower()} for the launcher"
+        )
+
+
 def temporary_files() -> None:
     """See that there is a folder for them: libraries fail without one, in words of their own.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from stackrt.pictures import trainer
 from stackrt.pictures.options import Options
-from stackrt.train.command_line import Parser
+from stackrt.train.command_line import Parser, same_ranks
 from stackrt.train.errors import BadInputError, PeersGoneError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def run(hvd: ModuleType, workload: str, make: Make, lost: tuple[type[Exception],
         o.out.mkdir(parents=True, exist_ok=True)
         os.environ["HOROVOD_TIMELINE"] = str(o.out / "timeline.json")  # rank 0 writes it
     hvd.init()
+    same_ranks(hvd.size(), "Horovod")
     if o.adasum and not hvd.mpi_enabled():
         raise BadInputError("--adasum: wants ranks that mpirun has started, in an image whose Horovod has MPI")
 

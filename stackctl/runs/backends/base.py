@@ -148,6 +148,10 @@ class Foreground(Backend):
 
         return is_held(folder)
 
+    def end(self, folder: Path, name: str) -> bool:
+        """End and remove what goes on of a run whose stackctl has gone; False where there is nothing, or it has not."""
+        return False
+
     def stored(self, folder: Path, record: Record, tell: Tell, job: Job | None = None) -> StoredRun:
         """The handle of a run by its folder."""
         from stackctl.runs.stored import StoredRun
@@ -155,8 +159,11 @@ class Foreground(Backend):
         def goes_on() -> bool:
             return self.goes_on(folder, record.name)
 
+        def end() -> bool:
+            return self.end(folder, record.name)
+
         inside = self.inside(folder, record.name)
-        return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, job=job, inside=inside)
+        return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, end=end, job=job, inside=inside)
 
     def inside(self, folder: Path, name: str) -> Inside | None:
         """The way into a run's nodes, for `exec`, `shell` and `forward`; None if there is none."""

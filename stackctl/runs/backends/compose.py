@@ -49,13 +49,15 @@ class Compose(Foreground):
         job, folder, workdir = asked.job, asked.folder, asked.workdir
         image = image_of(job)
         info = _need(image, job.image)
-        _need_name(job.name)
+        file = folder / "compose.yaml"
+        if names := engine.others(job.name, file):
+            raise engine.taken(job.name, names)
         with claimed(folder, job, resume=asked.resume) as (attempt, _):
+            _remove_left(file, job.name)
             user = _container_user(folder, workdir)
             tell(announcement(job, self.where, folder))
             if not job.workload and user != ROOTLESS:
                 _tell_of(workdir, user, tell)
-            file = folder / "compose.yaml"
             file.touch(mode=store.PRIVATE)
             file.write_text(to_yaml(_document(asked, image, user, attempt)), encoding="utf-8")
             begun = Record(
@@ -84,9 +86,19 @@ class Compose(Foreground):
         from stackctl.engines import compose as engine
 
         try:
-            return super().goes_on(folder, name) or bool(engine.containers(name, running=True))
+            return super().goes_on(folder, name) or bool(engine.own(name, folder / "compose.yaml", running=True))
         except StackError:
             return True
+
+    def end(self, folder: Path, name: str) -> bool:
+        """End and remove the containers of a run whose stackctl has gone."""
+        from stackctl.engines import compose as engine
+
+        file = folder / "compose.yaml"
+        if super().goes_on(folder, name) or not engine.own(name, file):
+            return False
+        engine.end(file, name)
+        return True
 
 
 def _document(asked: Request, image: str, user: str, attempt: int) -> compose.Document:
@@ -118,16 +130,14 @@ def _need(image: str, name: str) -> ImageInfo:
     return info
 
 
-def _need_name(name: str) -> None:
+def _remove_left(file: Path, name: str) -> None:
+    """Remove the ended containers of an attempt whose stackctl was killed; the run's folder is ours."""
     from stackctl.engines import compose as engine
 
-    taken = engine.containers(name)
-    if taken:
-        raise NameTaken(
-            f"there are containers of a Compose project of this name: {', '.join(taken)}",
-            where=f"--name {name}",
-            hint=f"choose another, or remove them with `docker compose -p {name} down`",
-        )
+    if engine.own(name, file, running=True):
+        raise NameTaken("its containers still run", where=name, hint=f"end them first: stackctl cancel {name}")
+    if engine.own(name, file):
+        engine.end(file, name)
 
 
 def _tell_of(workdir: Path, user: str, tell: Tell) -> None:

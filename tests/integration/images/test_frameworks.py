@@ -49,3 +49,17 @@ def test_four_ranks_on_two_nodes_train_as_one_plain_process(
     if "--timeline" in more:
         assert {"ALLREDUCE", "NEGOTIATE_ALLREDUCE"} <= {event.get("name") for event in read_list(out / "timeline.json")}
     assert apart(image, out, workload) <= 1e-5
+
+
+@pytest.mark.parametrize(("module", "name"), [("cnn", "tensorflow"), ("horovod_torch", "horovod-pytorch")])
+def test_ranks_that_do_not_know_of_each_other_are_no_training(
+    built: Build, stackctl: Stackctl, tmp_path: Path, module: str, name: str
+) -> None:
+    """An image by its full name is nobody's: ranks get torch's variables, and each would train a model of its own."""
+    tmp_path.chmod(0o755)
+    words = ["--procs", "2", "--on", "compose", "--image", built(name), "--out", str(tmp_path / "out")]
+    done = stackctl("run", *words, "--", "python", "-m", f"stackrt.train.{module}", "--steps", "2", timeout=300)
+    assert done.returncode == 1
+    assert "--framework" in done.stderr.splitlines()[0]
+    assert "error: 2 ranks were started, and" in done.stdout + done.stderr
+    assert not (tmp_path / "out" / "result.json").exists()

@@ -34,3 +34,12 @@ def test_the_shipped_text_of_a_run_is_the_one_of_here() -> None:
         assert command_line.text_of_run([f"{place}/stackrt/train/data/shakespeare.txt"]) == (command_line.DEFAULT_TEXT,)
     others = ("/data/shakespeare.txt", "/mine/train/data/shakespeare.txt")
     assert command_line.text_of_run(others) == tuple(map(Path, others))
+
+
+def test_ranks_that_a_framework_does_not_know_of_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for started, size in (("", 1), ("1", 1), ("2", 2), ("", 4), ("x", 1)):  # horovodrun and mpirun say nothing
+        monkeypatch.setenv("WORLD_SIZE", started)
+        command_line.same_ranks(size, "Horovod")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInputError, match=r"2 ranks were started, and Horovod knows of one: .*--framework horovod"):
+        command_line.same_ranks(1, "Horovod")
