@@ -109,14 +109,13 @@ def run(file: Path, project: str, secrets: Mapping[str, str], streams: tuple[int
 def own(project: str, file: Path, *, running: bool = False) -> list[str]:
     """The names of the containers that were made from a project's file, running or not, or of those that run."""
     with docker_api.connected() as client:
-        return _names(client.containers(all=not running, filters=_of(project, file)))
+        return _names(_own(client, project, file, running=running))
 
 
 def others(project: str, file: Path) -> list[str]:
     """The names of containers of a project of this name that were made from another file: another run's."""
     with docker_api.connected() as client:
-        rows = client.containers(all=True, filters=_of(project))
-        return _names([row for row in rows if row["Labels"].get(_FILE) != str(file.absolute())])
+        return _names([row for row in _all(client, project) if not _is_of(row, file)])
 
 
 def taken(project: str, names: Sequence[str]) -> NameTaken:
@@ -138,16 +137,29 @@ def _remove(file: Path, project: str, env: Mapping[str, str], *options: str) -> 
     with suppress(StackError):
         if others(project, file):
             with docker_api.connected() as client:
-                for row in client.containers(all=True, filters=_of(project, file)):
+                for row in _own(client, project, file):
                     client.remove_container(row["Id"], force=True)
             return
     argv = ["docker", "compose", "--file", str(file), "--project-name", project, "down", *options, "--remove-orphans"]
     process.run(argv, env=env, apart=True)
 
 
-def _of(project: str, file: Path | None = None) -> dict[str, list[str]]:
-    labels = {_PROJECT: project} | ({_FILE: str(file.absolute())} if file else {})
-    return {"label": [f"{label}={value}" for label, value in labels.items()]}
+def _of(project: str) -> dict[str, str]:
+    return {"label": f"{_PROJECT}={project}"}
+
+
+def _all(client: APIClient, project: str, *, running: bool = False) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.containers(all=not running, filters=_of(project))
+    return found
+
+
+def _own(client: APIClient, project: str, file: Path, *, running: bool = False) -> list[dict[str, Any]]:
+    return [row for row in _all(client, project, running=running) if _is_of(row, file)]
+
+
+def _is_of(row: Mapping[str, Any], file: Path) -> bool:
+    """Whether a container was made from a file, which may be named by way of a link."""
+    return os.path.realpath((row.get("Labels") or {}).get(_FILE) or "") == os.path.realpath(file)
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -165,9 +177,9 @@ def _watched(client: APIClient, file: Path, project: str, streams: tuple[int, in
     """
     from docker.errors import APIError
 
-    rows = sorted(client.containers(all=True, filters=_of(project, file)), key=lambda row: row["Labels"][_SERVICE])
+    rows = sorted(_own(client, project, file), key=lambda row: row["Labels"][_SERVICE])
     if not rows:
-        raise taken(project, _names(client.containers(all=True, filters=_of(project))))
+        raise taken(project, _names(_all(client, project)))
     keys = [row["Id"] for row in rows]
     died = {**_of(project), "type": "container", "event": "die"}
     events = client.events(since=min(row["Created"] for row in rows), filters=died, decode=True)
@@ -176,7 +188,7 @@ def _watched(client: APIClient, file: Path, project: str, streams: tuple[int, in
     kill_at: float | None = None
     try:
         with _shown(client, keys, streams):
-            for row in client.containers(all=True, filters=_of(project, file)):
+            for row in _own(client, project, file):
                 if row["State"] not in _ALIVE:  # the engine keeps but the last few events of all that it runs
                     ended[row["Id"]] = client.inspect_container(row["Id"])["State"]["ExitCode"]
             while not ended.keys() >= set(keys):

@@ -5,7 +5,7 @@ import logging
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +55,9 @@ def save(model: keras.Model, out: Path, data: Pictures, scores: Array) -> dict[s
     pixels = data.floats(data.test.pictures[:_LOOKED_AT])
     fresh = out / ".saving"
     found = {}
-    with report.writing(out):
+    with report.writing(out), ExitStack() as last:
         shutil.rmtree(fresh, ignore_errors=True)
+        last.callback(shutil.rmtree, fresh, ignore_errors=True)  # half a model on a full disk keeps it full
         fresh.mkdir()
         model.save(fresh / "model.keras")
         with _quietly():
@@ -70,7 +71,6 @@ def save(model: keras.Model, out: Path, data: Pictures, scores: Array) -> dict[s
             if paths.is_folder(out / name):
                 shutil.rmtree(out / name)
             (fresh / name).replace(out / name)
-        fresh.rmdir()
     about = {"data": data.name, "classes": list(data.classes), "shape": list(data.shape),
              "data_sha256": data.digest, "keras": keras.__version__}  # fmt: skip
     report.write_atomically(out / ABOUT, json.dumps(about, indent=2) + "\n")

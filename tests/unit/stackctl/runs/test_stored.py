@@ -63,15 +63,15 @@ def test_a_failure_that_was_written_down_is_one(tmp_path: Path) -> None:
 def test_containers_go_on_without_their_stackctl(
     there: list[str], state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compose, "containers", lambda _name, running: there)
+    monkeypatch.setattr(compose, "own", lambda _name, _file, running: there)
     assert settled(tmp_path / "a", running(tmp_path / "a", "compose")).state == state
 
 
 def test_an_engine_that_does_not_answer_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(_name: str, *, running: bool) -> list[str]:
+    def silent(_name: str, _file: Path, *, running: bool) -> list[str]:
         raise MissingHere("the engine does not answer")
 
-    monkeypatch.setattr(compose, "containers", silent)
+    monkeypatch.setattr(compose, "own", silent)
     assert settled(tmp_path / "a", running(tmp_path / "a", "compose")).state == "running"
 
 
