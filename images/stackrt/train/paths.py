@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -47,7 +48,8 @@ def open_to_others(files: Iterable[Path]) -> None:
     Source: https://github.com/huggingface/safetensors/issues/782
     """
     for file in files:
-        file.chmod(file.parent.stat().st_mode & 0o666)  # the folder has what the umask leaves, and a thread may ask
+        with suppress(OSError):  # a bucket's file system has no modes
+            file.chmod(file.parent.stat().st_mode & 0o666)  # the folder has what the umask leaves
 
 
 def sync_folder(folder: Path) -> None:

@@ -286,7 +286,5 @@ def plot_loss(path: Path, rows: list[Row], bigram: float, title: str) -> None:
     axes.legend()
     with writing(path):
         figure.savefig(path, dpi=120)
-    if not given and (made := os.environ.get("MPLCONFIGDIR")):
-        shutil.rmtree(
-            made, ignore_errors=True
-        )  # for want of a home; it goes as Python ends, which ranks do not wait for
+    if not given and (made := os.environ.get("MPLCONFIGDIR")):  # for want of a home; ranks leave before it would go
+        shutil.rmtree(made, ignore_errors=True)
