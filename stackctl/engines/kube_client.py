@@ -58,8 +58,12 @@ class Login:
 
     def token(self) -> str | None:
         """What goes into the header `Authorization`; an exec plugin is asked again when its token has expired."""
-        found: str | None = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        return found
+        return _token(self._configuration)
+
+
+def _token(configuration: Any) -> str | None:
+    found: str | None = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+    return found
 
 
 def _configuration(context: str) -> Any:
@@ -95,7 +99,7 @@ def _configuration(context: str) -> Any:
         hint = "install the program that the kubeconfig's user names, so that PATH has it" if absent else "log in again"
         raise MissingHere(f"the kubeconfig's credentials cannot be had: {found[-1]}", hint=hint)
     gives = [key for key in ("exec", "auth-provider") if kubeconfig.user_of(os.environ, context).get(key)]
-    if gives and not (configuration.api_key.get("authorization") or configuration.cert_file):
+    if gives and not (_token(configuration) or configuration.cert_file):
         said = f"the kubeconfig's credentials cannot be had: `{gives[0]}` of its user gave none"  # we would be nobody
         raise MissingHere(said, hint="log in again; `kubectl config view` shows what it lacks")
     return configuration

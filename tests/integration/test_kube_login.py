@@ -140,6 +140,26 @@ def test_a_plugin_that_is_not_there_is_to_be_installed(server: str, folder: Path
     assert "install the program" in error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("status", "seen"),
+    [
+        ({"token": "of-a-plugin"}, {"subject": {}, "token": "Bearer of-a-plugin"}),
+        ({"clientCertificateData": "person.crt", "clientKeyData": "person.key"},
+         {"subject": {"commonName": "me"}, "token": None}),
+    ],
+)  # fmt: skip
+def test_a_plugin_gives_a_token_or_a_certificate(
+    status: dict[str, str], seen: dict[str, Any], server: str, folder: Path
+) -> None:
+    given = {key: (folder / value).read_text() if key != "token" else value for key, value in status.items()}
+    version = "client.authentication.k8s.io/v1"
+    credential = {"kind": "ExecCredential", "apiVersion": version, "status": given}
+    (folder / "credential").write_text(json.dumps(credential))
+    program = {"command": "cat", "args": [str(folder / "credential")], "apiVersion": version}
+    plugin: Any = {"exec": {**program, "interactiveMode": "Never"}}
+    assert ask(server, folder / "config", {"certificate-authority": "server.crt"}, plugin) == seen
+
+
 def test_a_locked_key_asks_for_nothing(server: str, folder: Path) -> None:
     locked = folder / "locked.key"
     argv = ["openssl", "ec", "-in", str(folder / "person.key"), "-aes256", "-passout", "pass:x", "-out", str(locked)]
