@@ -1,9 +1,12 @@
 """What the server counts, for Prometheus; with several workers, their sum."""
 
+import fcntl
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,10 @@ from stackrt.train.errors import TrainerError
 
 MEMORY = "/dev/shm"  # noqa: S108 - shared memory; a folder of its own is made there
 """Where workers count together if there is room: it is never cleaned, and a full disk does not matter."""
+
+PREFIX = "serve-metrics-"
+NEW_SECONDS = 60.0
+"""A folder that was made so shortly ago may be about to be held."""
 
 FILE_BYTES = 65_536
 FILES = ("counter", "histogram", "gauge_livesum")
@@ -28,8 +35,29 @@ def shared(workers: int) -> Iterator[str]:
     if workers == 1:
         yield ""
         return
-    with tempfile.TemporaryDirectory(prefix="serve-metrics-", dir=_place(workers)) as folder:
-        yield folder
+    place = _place(workers)
+    _sweep(Path(place or tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place) as folder:
+        held = os.open(folder, os.O_RDONLY)  # its workers hold it, too, for as long as they live
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH)
+            yield folder
+        finally:
+            os.close(held)
+
+
+def _sweep(place: Path) -> None:
+    """Remove what servers that were killed have left: nobody holds it, and it was not made just now."""
+    for folder in place.glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another person's, or one that is held
+            if time.time() - folder.stat().st_mtime < NEW_SECONDS:
+                continue
+            held = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(held)
 
 
 def _place(workers: int) -> str | None:

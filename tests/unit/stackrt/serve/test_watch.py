@@ -41,6 +41,18 @@ def test_several_count_in_memory_and_leave_nothing(places: dict[str, Path]) -> N
     assert not list(places["memory"].iterdir())
 
 
+def test_what_a_killed_server_left_goes_and_what_another_uses_stays(places: dict[str, Path]) -> None:
+    with watch.shared(2) as used:
+        left, new = (places["memory"] / f"{watch.PREFIX}{name}" for name in ("left", "new"))
+        for folder in (left, new):
+            folder.mkdir()
+            (folder / "counter_7.db").touch()
+        for folder in (left, Path(used)):
+            os.utime(folder, (0, 0))
+        with watch.shared(2) as mine:
+            assert {path.name for path in places["memory"].iterdir()} == {Path(used).name, Path(mine).name, new.name}
+
+
 @pytest.mark.parametrize("lack", ["absent", "small"])
 def test_without_room_there_they_count_among_temporary_files(
     lack: str, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
