@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from stackctl.errors import InvalidInput
+
 
 def expanded(path: str) -> Path:
     """A path with `~` and `~user` replaced; one of nobody stays as it is, where pathlib raises."""
@@ -16,6 +18,18 @@ def need_home() -> None:
     """Give this process a home if nobody says which, or none that can be one: `/`, as Docker and login do."""
     if not os.environ.get("HOME", "?") or not os.path.isabs(os.path.expanduser("~")):  # noqa: PTH111, PTH117
         os.environ["HOME"] = "/"
+
+
+def here(where: str = "") -> Path:
+    """The current folder.
+
+    Raises:
+        InvalidInput: It has gone; `where` names what needs it.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise InvalidInput("the current folder has gone", where=where, hint="change to another one") from None
 
 
 def data() -> Path:

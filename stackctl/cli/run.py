@@ -11,6 +11,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from stackctl import folders
 from stackctl.cli import following, options
 from stackctl.errors import InvalidInput, JobFailed, NameTaken
 from stackctl.jobs.job import Job
@@ -85,7 +86,7 @@ def run(
         run_name = name or options.free_name(words)
         job = options.job(words, run_name, given, containers=backends.row(backend).containers)
         folder = _folder(run_name, out)
-    workdir = _workdir(folder) if resume else _here()
+    workdir = _workdir(folder) if resume else folders.here()
     asked = Request(job=job, folder=folder, workdir=workdir, port=port, resume=resume, quiet=as_json)
     if dry_run:
         told = backends.load(backend).plan(asked, following.tell)
@@ -145,7 +146,7 @@ def _workdir(folder: Path) -> Path:
     """The folder that a run was started in, which its command may mean by `./`; ours, if it was not written down."""
     record = store.read_record(folder)
     if record is None or not record.workdir:
-        return _here()
+        return folders.here()
     if not os.path.isdir(record.workdir):  # noqa: PTH112 - pathlib's raises where we may not look
         raise InvalidInput(
             f"the folder that this run was started in has gone: {record.workdir}",
@@ -153,13 +154,6 @@ def _workdir(folder: Path) -> Path:
             hint="put it back, or start another run",
         )
     return Path(record.workdir)
-
-
-def _here() -> Path:
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        raise InvalidInput("the current folder has gone", hint="change to another one") from None
 
 
 def _report(outcome: Outcome, as_json: bool) -> None:

@@ -19,7 +19,7 @@ import msgspec
 import urllib3
 
 from stackctl.engines import kube_headers, kubeconfig
-from stackctl.engines.kube_errors import ApiError, BrokenOff, Silent, no_object, refused, unreachable
+from stackctl.engines.kube_errors import ApiError, BrokenOff, Silent, decoded, no_object, refused, unreachable
 from stackctl.engines.kube_login import Login, login
 from stackctl.engines.kube_paths import address, kind_of
 from stackctl.errors import InvalidInput, StackError
@@ -215,10 +215,8 @@ class Cluster:
                 response = self._send(method, path, query or {}, body, self._patience, accept, extra)
                 data = response.data
             except urllib3.exceptions.HTTPError as error:
-                failure, tries = (
-                    unreachable(self.host, self._login.proxy, error),
-                    TRIES if self._answered else FIRST_TRIES,
-                )
+                failure = unreachable(self.host, self._login.proxy, error)
+                tries = TRIES if self._answered else FIRST_TRIES
             else:
                 self._answered = True
                 if response.status < 400:
@@ -317,13 +315,10 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 
 def _decode(data: bytes) -> Object:
-    try:
-        found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return found
-    raise no_object()
+    found = decoded(data)
+    if found is None:
+        raise no_object()
+    return found
 
 
 def _object(found: Object) -> Object:

@@ -76,7 +76,9 @@ def refused(host: str, number: int, data: bytes) -> ApiError:
         number: HTTP's status.
         data: What it says: a Status of the API, or whatever a proxy answers.
     """
-    status = _said(data)
+    status = decoded(data)
+    if status is None:
+        status = {"message": " ".join(data[:200].decode(errors="replace").split())}
     reason = str(status.get("reason") or "")
     message = str(status.get("message") or "").strip() or f"HTTP {number}"
     if number == 401:
@@ -100,9 +102,10 @@ def no_object() -> ApiError:
     return ApiError("the cluster answered with what is no object", hint="is the address that of an API server?")
 
 
-def _said(data: bytes) -> dict[str, Any]:
+def decoded(data: bytes) -> dict[str, Any] | None:
+    """An answer; None if it is no object."""
     try:
         found = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"message": " ".join(data[:200].decode(errors="replace").split())}
+        return None
+    return found if isinstance(found, dict) else None

@@ -69,7 +69,7 @@ def current(env: Mapping[str, str], wanted: str = "") -> Context:
         InvalidInput: A file cannot be read, or there is no such context.
     """
     documents = [_read(path) for path in files(env)]
-    name = wanted or next((str(row.current_context) for row in documents if row.current_context), "")
+    name = wanted or _current(documents)
     found = _contexts(documents)
     if name and name not in found:
         reason = lacking(env)
@@ -119,11 +119,15 @@ def user_of(env: Mapping[str, str], context: str) -> dict[Any, Any]:
         InvalidInput: A file cannot be read.
     """
     documents = [_read(path) for path in files(env)]
-    name = context or next((str(row.current_context) for row in documents if row.current_context), "")
+    name = context or _current(documents)
     rows = [row for document in documents for row in document.contexts or [] if str(row.name) == name]
     named = str(rows[0].context.user) if rows and rows[0].context else ""
     users = [row.user for document in documents for row in document.users or [] if str(row.name) == named]
     return (users[0] if users else None) or {}
+
+
+def _current(documents: Sequence[_File]) -> str:
+    return next((str(row.current_context) for row in documents if row.current_context), "")
 
 
 def of_this_machine(server: str) -> bool:
@@ -226,10 +230,10 @@ def _loader() -> Any:
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         pass
 
-    names = ("int", "float", "timestamp")
-    for first, rows in list(Loader.yaml_implicit_resolvers.items()):
-        kept = [row for row in rows if row[0].rpartition(":")[2] not in names]
-        Loader.yaml_implicit_resolvers = {**Loader.yaml_implicit_resolvers, first: kept}
+    left_out = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+    Loader.yaml_implicit_resolvers = {
+        first: [row for row in rows if row[0] not in left_out] for first, rows in Loader.yaml_implicit_resolvers.items()
+    }
     return Loader
 
 

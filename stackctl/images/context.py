@@ -51,13 +51,17 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
+def _mode(file: Path) -> int:
+    """That which an image's user needs."""
+    return _PROGRAM if file.stat().st_mode & 0o100 else _FILE
+
+
 def _digest(sources: Mapping[str, Path]) -> str:
     """Of names, contents, and which are programs."""
     digest = hashlib.sha256()
     for name, folder in sources.items():
         for path in _files(folder):
-            program = bool(path.stat().st_mode & 0o100)
-            digest.update(f"{name}/{path.relative_to(folder)}\0{program}\0".encode() + path.read_bytes())
+            digest.update(f"{name}/{path.relative_to(folder)}\0{_mode(path)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -79,7 +83,7 @@ def _gather(sources: Mapping[str, Path], final: Path, wanted: str) -> None:
                 copy = made / "images" / name / path.relative_to(folder)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
-                copy.chmod(_PROGRAM if path.stat().st_mode & 0o100 else _FILE)
+                copy.chmod(_mode(path))
         for path in (made, *(path for path in made.rglob("*") if path.is_dir())):
             path.chmod(_FOLDER)
         if final.exists() and not _holds(final, wanted):

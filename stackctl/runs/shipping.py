@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from stackctl import folders
 from stackctl.engines import archive, code_tree
 from stackctl.engines.archive import Listed, TooLarge
 from stackctl.engines.code_tree import Tree
-from stackctl.errors import InvalidInput
 from stackctl.jobs import secret_names
 from stackctl.runs.handle import Tell
 
@@ -38,10 +38,8 @@ def ship(folder: Path, tell: Tell, *, everything: bool, claim: str, other: str) 
     Raises:
         InvalidInput: It cannot be shipped; says why.
     """
-    try:
-        folder.absolute()
-    except FileNotFoundError:
-        raise InvalidInput("the current folder has gone", where="--code", hint="change to another one") from None
+    if not folder.is_absolute():
+        folders.here("--code")
     found = archive.look(folder, everything=everything)
     _tell(found, tell)
     if not claim:

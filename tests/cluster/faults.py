@@ -9,9 +9,10 @@ import signal
 import socket
 import ssl
 import threading
-from contextlib import ExitStack, closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from tests.support.front import Front
 
 FAULTS = {
     "conflict": (409, {"reason": "Conflict"}),
@@ -116,45 +117,17 @@ class Way:
     """A port of this machine that leads to an API server while it is open; what goes through it is not looked at."""
 
     def __init__(self, server: str) -> None:
-        self._target = urlsplit(server)
-        self._lock, self._ends = threading.Lock(), list[socket.socket]()
-        self._front: socket.socket | None = None
+        target = urlsplit(server)
+        self._target = target.hostname or "", target.port or 443
         self.port = 0
         self.open()
 
     def open(self) -> None:
         """Let through who connects, at the port of before."""
-        self._front = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._front.getsockname()[1]
-        threading.Thread(target=self._serve, args=(self._front,), daemon=True).start()
+        listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = listening.getsockname()[1]
+        self._front = Front(listening, lambda: socket.create_connection(self._target))
 
     def shut(self) -> None:
         """Break all connections, and refuse new ones."""
-        with self._lock, ExitStack() as ended:
-            front, self._front = self._front, None
-            for end in (front, *self._ends):
-                if end:
-                    ended.enter_context(closing(end))
-                    with suppress(OSError):
-                        end.shutdown(socket.SHUT_RDWR)
-            self._ends.clear()
-
-    def _serve(self, front: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = front.accept()
-                far = socket.create_connection((self._target.hostname or "", self._target.port or 443))
-                with self._lock:
-                    self._ends += near, far
-                    if self._front is not front:
-                        near.close()
-                        far.close()
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=_pass_on, args=pair, daemon=True).start()
-
-
-def _pass_on(source: socket.socket, to: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65_536):
-            to.sendall(data)
-        to.shutdown(socket.SHUT_WR)
+        self._front.shut()

@@ -87,7 +87,7 @@ def _export(path: Path, told: str) -> LanguageModel:
         raise BadInputError(f"{told}: holds a {made[0]}, and no causal language model")
     for file in sorted(path.glob("*.safetensors")):
         try:
-            file.open("rb").close()  # the library calls one that we may not read absent
+            paths.see_readable(file)
         except OSError as error:
             raise BadInputError(f"{told}: {file.name}: {error.strerror}") from None
     try:

@@ -42,6 +42,15 @@ def make_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
+def see_readable(file: Path) -> None:
+    """See that we may read a file: safetensors calls one that we may not read absent.
+
+    Raises:
+        OSError: We may not.
+    """
+    file.open("rb").close()
+
+
 def open_to_others(files: Iterable[Path]) -> None:
     """Give files the mode of any that we make: safetensors makes its own for their user alone, whatever the umask.
 

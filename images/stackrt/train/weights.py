@@ -48,7 +48,7 @@ class Weights:
         self._open: dict[Path, Any] = {}
         for file in files:
             try:
-                file.open("rb").close()  # the library calls one that we may not read absent
+                paths.see_readable(file)
                 self._open[file] = safe_open(str(file), "pt")
                 self._where |= dict.fromkeys(self._open[file].keys(), file)
             except (SafetensorError, OSError) as error:

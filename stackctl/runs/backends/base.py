@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,12 +157,7 @@ class Foreground(Backend):
         """The handle of a run by its folder."""
         from stackctl.runs.stored import StoredRun
 
-        def goes_on() -> bool:
-            return self.goes_on(folder, record.name)
-
-        def end() -> bool:
-            return self.end(folder, record.name)
-
+        goes_on, end = (partial(ask, folder, record.name) for ask in (self.goes_on, self.end))
         inside = self.inside(folder, record.name)
         return StoredRun(folder, record, tell, where=self.where, goes_on=goes_on, end=end, job=job, inside=inside)
 

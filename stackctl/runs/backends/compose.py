@@ -53,7 +53,8 @@ class Compose(Foreground):
         if names := engine.others(job.name, file):
             raise engine.taken(job.name, names)
         with claimed(folder, job, resume=asked.resume) as (attempt, _):
-            _remove_left(file, job.name)
+            if asked.resume:
+                _remove_left(file, job.name)
             user = _container_user(folder, workdir)
             tell(announcement(job, self.where, folder))
             if not job.workload and user != ROOTLESS:
@@ -134,10 +135,11 @@ def _remove_left(file: Path, name: str) -> None:
     """Remove the ended containers of an attempt whose stackctl was killed; the run's folder is ours."""
     from stackctl.engines import compose as engine
 
+    if not engine.own(name, file):
+        return
     if engine.own(name, file, running=True):
         raise NameTaken("its containers still run", where=name, hint=f"end them first: stackctl cancel {name}")
-    if engine.own(name, file):
-        engine.end(file, name)
+    engine.end(file, name)
 
 
 def _tell_of(workdir: Path, user: str, tell: Tell) -> None:
