@@ -109,7 +109,9 @@ def checked(given: S) -> S:
     def path(kind: type, value: object) -> object:
         if kind is Path and isinstance(value, str | os.PathLike):
             return Path(value)
-        raise NotImplementedError
+        raise TypeError(
+            f"Expected `{kind.__name__}`, got `{type(value).__name__}`"
+        )  # as msgspec says it of its own types
 
     try:
         return msgspec.convert(msgspec.structs.asdict(given), type(given), dec_hook=path)

@@ -72,6 +72,8 @@ def test_a_list_will_do_for_a_tuple_and_a_text_for_a_path() -> None:
     assert checked(options) == ClusterOptions(volumes=("a", "b:/data"), code=Path())
     with pytest.raises(InvalidInput, match="retries: Expected `int`, got `str`"):
         checked(ClusterOptions(retries="3"))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="code: Expected `Path`, got `int`"):
+        checked(ClusterOptions(code=3))  # type: ignore[arg-type]
 
 
 def test_a_thread_that_hears_no_ctrl_c_runs_no_job() -> None:
