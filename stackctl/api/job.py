@@ -109,9 +109,8 @@ def checked(given: S) -> S:
     def path(kind: type, value: object) -> object:
         if kind is Path and isinstance(value, str | os.PathLike):
             return Path(value)
-        raise TypeError(
-            f"Expected `{kind.__name__}`, got `{type(value).__name__}`"
-        )  # as msgspec says it of its own types
+        # As msgspec says it of its own types.
+        raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
 
     try:
         return msgspec.convert(msgspec.structs.asdict(given), type(given), dec_hook=path)

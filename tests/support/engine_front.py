@@ -15,13 +15,14 @@ class Front(front.Front):
     """A door to this machine's engine, by its socket's path or with TLS."""
 
     def __init__(self, listening: socket.socket, tls: ssl.SSLContext | None = None, *, deaf: bool = False) -> None:
-        super().__init__(listening, _engine, tls, deaf=deaf)
+        engine = docker_api.host().url.removeprefix("unix://")  # now: a test then names this door in its place
 
+        def connect() -> socket.socket:
+            found = socket.socket(socket.AF_UNIX)
+            found.connect(engine)
+            return found
 
-def _engine() -> socket.socket:
-    found = socket.socket(socket.AF_UNIX)
-    found.connect(docker_api.host().url.removeprefix("unix://"))
-    return found
+        super().__init__(listening, connect, tls, deaf=deaf)
 
 
 def certificate(folder: Path) -> ssl.SSLContext:
