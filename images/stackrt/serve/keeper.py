@@ -2,6 +2,7 @@
 
 It imports nothing slow. Another model's workers are started beside the ones that answer, on the same socket; once all
 of them are ready the others take no more connections, answer what they have, and end: no request meets a closed door.
+An order is carried out once the others have told that they take no more: who asks then is answered by its model.
 """
 
 import json
@@ -82,6 +83,8 @@ class Keeper:
         self._now = self._team(o, model, began)
         self._next: _Team | None = None
         self._leaving: list[_Team] = []
+        self._owed: orders.Order | None = None  # whose answer waits until nobody of the model before takes connections
+        self._taking: set[int] = set()
 
     def run(self) -> int:
         """Until the last worker has ended; returns the exit code."""
@@ -96,6 +99,7 @@ class Keeper:
                     os.read(wakes, 4096)
                 self._hear()
                 self._reap()
+                self._settle()
                 self._look_for_order()
         self._now.lines.close()
         return self._code
@@ -154,6 +158,9 @@ class Keeper:
         *whole, self._rest = self._rest.split(b"\n")
         for line in whole:
             row: dict[str, Any] = json.loads(line)
+            if "left" in row:
+                self._taking.discard(row["worker"])
+                continue
             for team in self._teams():
                 if row["worker"] in team.alive and "error" in row:
                     team.said = row["error"]
@@ -182,6 +189,7 @@ class Keeper:
         lived = time.monotonic() - team.alive.pop(process)
         del team.seats[process]
         team.ready.discard(process)
+        self._taking.discard(process)
         watch.ended(process, team.task.metrics)
         if team is self._next:
             self._refuse(team, code)
@@ -198,7 +206,7 @@ class Keeper:
 
     def _look_for_order(self) -> None:
         file = self._now.task.o.orders
-        if file is None or self._next or self._stopping or not self._now.whole:
+        if file is None or self._next or self._owed or self._stopping or not self._now.whole:
             return
         order = orders.given(file)
         if order is None or order.id == self._known:
@@ -256,8 +264,12 @@ class Keeper:
         for process in set(before.alive) - before.ready:  # one that still loads cannot hear it
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
-        if team.order:
-            self._answer(team.order, "serving")
+        self._owed, self._taking = team.order, set(before.alive)
+
+    def _settle(self) -> None:
+        if self._owed and not self._taking:
+            order, self._owed = self._owed, None
+            self._answer(order, "serving")
 
     def _refuse(self, team: _Team, code: int) -> None:
         self._next = None

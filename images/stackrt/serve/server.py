@@ -3,6 +3,7 @@
 import asyncio
 import select
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -80,11 +81,12 @@ class Server(uvicorn.Server):
 
     Args:
         leave: A descriptor that can be read from once others have the socket.
+        left: Is called when it takes no more connections for that reason.
     """
 
-    def __init__(self, app: Any, o: Options, state: State, leave: int) -> None:
+    def __init__(self, app: Any, o: Options, state: State, leave: int, left: Callable[[], None]) -> None:
         super().__init__(config(app, o))
-        self._o, self._state, self._leave = o, state, leave
+        self._o, self._state, self._leave, self._left = o, state, leave, left
         self._began = self._closed = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -103,6 +105,7 @@ class Server(uvicorn.Server):
         if not self._state.leaving and select.select([self._leave], [], [], 0)[0]:
             self._state.leaving, self._closed = True, now
             self._close()
+            self._left()
         elif self._state.draining and not self._closed and now >= self._began + self._o.drain:
             self._closed = now
             self._close()

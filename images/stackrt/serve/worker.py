@@ -75,7 +75,7 @@ def _serve(task: Task) -> int:
 
     state = guard.State()
     application, close = app.make(task.model, task.name, task.o, state)
-    serving = server.Server(application, task.o, state, task.leave)
+    serving = server.Server(application, task.o, state, task.leave, left=lambda: _tell(task, left=True))
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, serving.handle_exit)  # from here on requests may come
