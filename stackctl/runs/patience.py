@@ -24,15 +24,27 @@ def bounded(name: str, seconds: float | None) -> Iterator[None]:
         raise InvalidInput("must be a number of seconds", where=f"--timeout {seconds:g}")
 
     def over(_number: int, _frame: object) -> None:
-        raise _still_running(name, seconds)
+        raise _Over
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
     try:
-        yield
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), AGAIN)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except _Over:
+        raise _still_running(name, seconds) from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+AGAIN = 1.0
+"""Seconds after which it is raised once more, should it have come where Python drops errors, as in a finalizer."""
+
+
+class _Over(BaseException):
+    """The time is over. Neither an `OSError` nor an `Exception`: libraries take those for failures of their own."""
 
 
 _LONGEST = 1e9

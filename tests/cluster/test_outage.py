@@ -51,7 +51,7 @@ def test_who_follows_or_waits_outlives_an_api_server_that_is_away(
     submitter.wait_for("counts", "running", 60)
     with beyond.background("logs", "counts", "--follow") as follows, beyond.background("wait", "counts") as waits:
         assert follows.stdout
-        assert follows.stdout.readline() == "[0] line 1\n", follows.communicate()
+        assert follows.stdout.readline() == "[0] line 1\n", rest(follows)
         waited_for(waits, "running")
         way.shut()
         for process in (follows, waits):
@@ -59,12 +59,20 @@ def test_who_follows_or_waits_outlives_an_api_server_that_is_away(
         way.open()
         [pod] = submitter.pods("counts")
         submitter.kubectl("exec", pod["metadata"]["name"], "--", "touch", "/out/enough")
-        printed, noted = follows.communicate(timeout=60)
-        _, said = waits.communicate(timeout=60)
+        printed, noted = rest(follows)
+        _, said = rest(waits)
     assert (follows.returncode, waits.returncode) == (0, 0), noted + said
     *lines, last = printed.splitlines()
     assert lines == [f"[0] line {n}" for n in range(2, len(lines) + 2)], "each once, also those of meanwhile"
     assert last == f"[0] of {len(lines) + 1}"
+
+
+def rest(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it still prints, and tells, to its end; `communicate` would lose what was read ahead behind a line."""
+    process.wait(60)
+    assert process.stdout
+    assert process.stderr
+    return process.stdout.read(), process.stderr.read()
 
 
 def waited_for(process: subprocess.Popen[str], words: str) -> None:

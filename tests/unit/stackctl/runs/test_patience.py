@@ -7,6 +7,7 @@ import time
 import pytest
 
 from stackctl.errors import InvalidInput, StackError, StillRunning
+from stackctl.runs import patience
 from stackctl.runs.patience import Patience, bounded
 
 
@@ -45,3 +46,35 @@ def test_whatever_is_waited_for_is_left_in_time() -> None:
     for wrong in (math.nan, math.inf, -1):
         with pytest.raises(InvalidInput, match="must be a number of seconds"), bounded("mine", wrong):
             pass
+
+
+def test_what_takes_it_for_a_failure_of_its_own_does_not_hold_it_up() -> None:
+    """As urllib3 does: an OSError that comes while it waits for an answer is the connection's, and asked for again."""
+
+    def request() -> None:
+        while True:
+            try:
+                time.sleep(60)
+            except Exception:
+                continue
+
+    begun = time.monotonic()
+    with pytest.raises(StillRunning), bounded("mine", 0.05):
+        request()
+    assert time.monotonic() - begun < 5
+
+
+def test_it_is_raised_again_where_it_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "AGAIN", 0.05)
+    dropped = []
+
+    def drops_one() -> None:
+        try:
+            time.sleep(60)
+        except BaseException as error:
+            dropped.append(error)
+        time.sleep(60)
+
+    with pytest.raises(StillRunning), bounded("mine", 0.05):
+        drops_one()
+    assert len(dropped) == 1
