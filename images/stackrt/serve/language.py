@@ -87,13 +87,17 @@ def load(found: Model, o: Options, say: Callable[[str], None]) -> tuple[Batch, W
     vocabulary = min(words.size, int(model.config.vocab_size))
     if words.size > int(model.config.vocab_size):
         raise BadInputError(f"{found.path}: its tokenizer knows {words.size} tokens, and the model {vocabulary}")
-    with torch.inference_mode():
-        answer = model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=True)
+    refused = BadInputError(f"{found.path}: keeps more than keys and values of its tokens; serve it with --engine vllm")
+    try:
+        with torch.inference_mode():
+            answer = model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=True)
+    except ValueError:  # of transformers, where no layer attends
+        raise refused from None
     if not bool(answer.logits.isfinite().all()):
         raise BadInputError(f"{found.path}: computes what is no number; its weights are damaged")
-    cache = answer.past_key_values
+    cache = getattr(answer, "past_key_values", None)
     if cache is None or not plain(cache):
-        raise BadInputError(f"{found.path}: keeps more than keys and values of its tokens; serve it with --engine vllm")
+        raise refused
     say(f"{model.config.model_type} of {sum(p.numel() for p in model.parameters()):,} parameters on {device}")
     return Batch(model, vocabulary), words, ends(model)
 
