@@ -155,6 +155,8 @@ def run(o: Options) -> int:
     held_out = texts.validation_windows(corpus.val, o.context, o.eval_tokens)
     parameters = sum(p.numel() for p in opened.model.parameters())
     say(f"model   {o.model}: {parameters:,} parameters, {opened.config['model_type']}")
+    if experts := sum(p.numel() for p in opened.model.parameters() if p.ndim == 3):
+        say(f"experts {experts:,} of them: they keep their numbers, whatever the method; only distill makes them fewer")
     say(f"text    {', '.join(map(str, o.data))}: measured on {held_out.targets.numel():,} tokens, context {o.context}")
 
     kept = {"data": list(map(str, o.data)), "val_fraction": o.val_fraction, "context": o.context,
