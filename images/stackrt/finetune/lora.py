@@ -65,7 +65,10 @@ def put_in(model: nn.Module, o: Options, blocks: Iterable[str]) -> None:
     from peft import inject_adapter_in_model
     from transformers.pytorch_utils import Conv1D
 
+    blocks = list(blocks)
     config = peft_config(o)
+    if experts := mixed(model, blocks):
+        config.target_modules = _beside_experts(model, o, blocks, experts)
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())
     try:
         with warnings.catch_warnings():
@@ -81,6 +84,36 @@ def put_in(model: nn.Module, o: Options, blocks: Iterable[str]) -> None:
     for target in o.lora_targets:
         if target != ALL_LINEAR and not any(f".{layer}".endswith(f".{target}") for layer in layers):
             raise BadInputError(f"--lora-targets {target}: no layer of the model ends in that")
+
+
+def mixed(model: nn.Module, blocks: Iterable[str]) -> set[str]:
+    """The part of a block, such as `mlp`, that has experts: one tensor for all of them. Empty in a model without."""
+    found = set()
+    for block in blocks:
+        for name, parameter in model.get_submodule(block).named_parameters():
+            if parameter.ndim == 3 and "." in name:
+                found.add(name.partition(".")[0])
+    return found
+
+
+def _beside_experts(model: nn.Module, o: Options, blocks: Iterable[str], experts: set[str]) -> list[str]:
+    """The layers that are wanted, in a model with experts: peft takes those that are named as an expert's for them.
+
+    Raises:
+        BadInputError: A layer among the experts is wanted.
+    """
+    within: dict[bool, set[str]] = {True: set(), False: set()}
+    for block in blocks:
+        for name, module in model.get_submodule(block).named_modules():
+            if isinstance(module, nn.Linear):
+                within[name.partition(".")[0] in experts].add(name.rpartition(".")[2])
+    if o.lora_targets == (ALL_LINEAR,):
+        return sorted(within[False] - within[True])
+    for target in o.lora_targets:
+        if target.rpartition(".")[2] not in within[False] - within[True]:
+            can = ", ".join(sorted(within[False] - within[True]))
+            raise BadInputError(f"--lora-targets {target}: of a model with experts these layers can be adapted: {can}")
+    return list(o.lora_targets)
 
 
 def peft_config(o: Options) -> Any:
@@ -147,7 +180,7 @@ def export(model: nn.Module, o: Options, ranks: Ranks) -> None:
     Raises:
         TrainerError: The disk is full or failing.
     """
-    from stackrt.train import weights
+    from stackrt.train import exported, weights
 
     parameters = {name: p for name, p in model.named_parameters() if is_adapter(name)}
     tensors = dict(weights.whole_tensors(parameters, parameters, ranks.first))
@@ -157,7 +190,7 @@ def export(model: nn.Module, o: Options, ranks: Ranks) -> None:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 named = {f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": t for name, t in tensors.items()}
-                weights.replace_file(named, folder / "adapter_model.safetensors")
+                exported.replace_file(named, folder / "adapter_model.safetensors")
                 _describe(model, o, folder)
 
 

@@ -1,12 +1,26 @@
 """How much of a GPU's arithmetic a model's training uses: MFU, as in the PaLM paper (Chowdhery et al. 2022, app. B)."""
 
 import torch
+from torch import nn
 
 from stackrt import skus
 from stackrt.train import models
 
 
-def per_token(parameters: int, trained: int, shape: models.Shape, context: int, tied: bool) -> float:
+def idle(model: nn.Module, shape: models.Shape) -> int:
+    """Parameters of a model's experts that do not compute a token: those of the experts that it is not sent to.
+
+    Args:
+        model: Its experts are tensors of three dimensions, the first of which counts them; it may be on meta.
+        shape: How many experts there are, and how many of them a token is sent to.
+    """
+    if not shape.experts:
+        return 0
+    held = sum(p.numel() for p in model.parameters() if p.ndim == 3 and p.shape[0] == shape.experts)
+    return held * (shape.experts - shape.chosen) // shape.experts
+
+
+def per_token(parameters: int, trained: int, shape: models.Shape, context: int, tied: bool, *, idle: int = 0) -> float:
     """Floating-point operations of forward and backward for one token: 6 N + 12 L H Q T.
 
     A weight that is not trained needs no gradient of its own, which is a third of the 6.
@@ -17,8 +31,9 @@ def per_token(parameters: int, trained: int, shape: models.Shape, context: int, 
         shape: Layers L, heads H and head size Q.
         context: T.
         tied: Whether the embedding is also the output layer.
+        idle: See `idle`.
     """
-    multiplied = parameters - (0 if tied else shape.vocabulary * shape.width)
+    multiplied = parameters - idle - (0 if tied else shape.vocabulary * shape.width)
     learned = multiplied if trained == parameters else trained
     return 4 * multiplied + 2 * learned + 12 * shape.layers * shape.heads * shape.head_size * context
 

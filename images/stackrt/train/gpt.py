@@ -309,9 +309,9 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     if len(set(ranks.gather(digest := report.params_sha256(model.state_dict())))) > 1:
         raise TrainerError("the ranks end with different weights; the machine or its network computes wrongly")
     if o.export and not signal_number:
-        from stackrt.train import weights
+        from stackrt.train import exported
 
-        weights.export(model, Path(o.export), tokenizer_from, ranks)
+        exported.write(model, Path(o.export), tokenizer_from, ranks)
     dist.destroy_process_group()
 
     # End: the other ranks are done

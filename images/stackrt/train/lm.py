@@ -39,10 +39,12 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from stackrt.finetune import lora
-from stackrt.train import flops, mesh, models, profiling, report, samples, sharded, tracking, weights
+from stackrt.train import exported, flops, masks, mesh, models, profiling, report, samples, sharded, tracking, weights
 from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
+from stackrt.train.layout import OfTransformers
 from stackrt.train.lm_options import Options, cures, micro_batch, on_mesh, on_ranks, sizes
+from stackrt.train.masks import Masks, Part, part_of
 from stackrt.train.process import build_optimizer, check_compiler, ended, learning_rate, leave, say, set_up_compute
 from stackrt.train.ranks import Ranks, Stop, join
 from stackrt.train.text import Batch, Packed, mix
@@ -61,32 +63,23 @@ def load_config(o: Options, ranks: Ranks) -> tuple[models.Config, Path | None]:
     return config, folder
 
 
-def load_weights(o: Options, skeleton: nn.Module, ranks: Ranks) -> weights.Weights | None:
-    """The weights to begin with, held against the model's shapes; None for random ones."""
-    if not o.init:
-        return None
-    folder = weights.fetch(o.init, "--init", True, ranks) if models.is_hub_name(o.init) else Path(o.init)
-    with ranks.together():
-        held = weights.Weights(folder, str(getattr(skeleton, "base_model_prefix", "")))
-        held.check(skeleton)
-    return held
-
-
-def token_losses(model: nn.Module, part: mesh.Part, device: torch.device) -> Tensor:
+def token_losses(model: nn.Module, part: Part, device: torch.device) -> Tensor:
     """Cross-entropy of each next token in nats, always fp32: [batch * context]."""
-    beside = {name: tensor.to(device) for name, tensor in part.beside.items()}
+    beside = {name: masks.on(device, value) for name, value in part.beside.items()}
     logits = model(input_ids=part.inputs.to(device), **beside).logits
     return F.cross_entropy(logits.float().flatten(0, 1), part.targets.to(device).flatten(), reduction="none")
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, windows: Batch | Packed, size: int, place: mesh.Place, ranks: Ranks) -> float:
+def evaluate(
+    model: nn.Module, windows: Batch | Packed, size: int, place: mesh.Place, sight: Masks | None, ranks: Ranks
+) -> float:
     """Mean loss over the held-out windows, in nats a token; the windows are dealt to the readers in turn."""
     model.eval()
     total, count = 0.0, 0
     for number in range(math.ceil(len(windows.inputs) / (size * place.readers))):
         batch, counts = samples.held_out_part(windows, number, size, place.reader, place.readers)
-        part = mesh.part_of(batch, place)
+        part = part_of(batch, place, sight)
         losses = token_losses(model, part, ranks.device).view(part.targets.shape)
         total += float(losses.double().sum(1)[counts.to(losses.device)].sum())
         count += int((part.targets[counts] >= 0).sum())
@@ -131,36 +124,42 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     # Model and checkpoint: on the meta device, so what cannot work is said by all ranks
     with ranks.together():
         skeleton = mesh.skeleton(config, f"--model {o.model}")
+        laid = OfTransformers(skeleton)
         plan = mesh.plan(skeleton, config, o)
-    base = load_weights(o, skeleton, ranks) if o.lora else None  # a checkpoint holds what is trained, and no more
+        masks.see_shareable(skeleton, plan.blocks.values(), o)
+    # With adapters a checkpoint holds them alone.
+    base = weights.first(o.init, skeleton, laid, ranks) if o.lora else None
     with ranks.together():
         wanted = fingerprint(o, config, data.digest, base)
     resumed = sharded.find(o.out / "checkpoints", o.resume, ranks, wanted, say)
     if o.evaluate and not resumed and not o.init:
         raise BadInputError(f"--evaluate: no checkpoint in {o.out}, and no --init: there are no weights to evaluate")
-    first_weights = base or (None if resumed else load_weights(o, skeleton, ranks))
+    first_weights = base or (None if resumed else weights.first(o.init, skeleton, laid, ranks))
 
     # Model: filled and sharded block by block
     place = mesh.lay_out(o, ranks)
     model, averaged = mesh.build(skeleton, plan, o, place, ranks, first_weights.fill if first_weights else None)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    kept = {} if o.lora else weights.persistent(model)
     optimizer = build_optimizer(trained.values(), o)
     start, history = 0, dict[str, Any]()
     if resumed:
         start, history = resumed.note["step"], resumed.note["history"]
-        sharded.load(resumed.path, sharded.state_of(trained, optimizer, start), ranks)
+        sharded.load(resumed.path, sharded.state_of(trained, optimizer, start, kept), ranks)
     parameters, learning = (sum(p.numel() for p in held) for held in (model.parameters(), trained.values()))
+    idle = flops.idle(model, size)
+    sight = masks.found(model, o, place, ranks, packed=isinstance(data.held_out, Packed), device=ranks.device)
     micro_size, micro_steps = micro_batch(o)
     tokens_per_step = o.batch_size * o.context
 
     def export() -> None:
         if o.export:
-            weights.export(model, Path(o.export), tokenizer_folder, ranks, data.template)
+            exported.write(model, Path(o.export), tokenizer_folder, ranks, data.template, laid)
         if o.export_adapter:
             lora.export(model, o, ranks)
 
     if o.evaluate:
-        held_out = evaluate(model, data.held_out, micro_size, place, ranks)
+        held_out = evaluate(model, data.held_out, micro_size, place, sight, ranks)
         export()
         dist.destroy_process_group()
         if ranks.first:
@@ -182,14 +181,14 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     sharing = sharded.shared_by_all(o.out / "checkpoints", ranks)
     saver = sharded.Saver(o.out / "checkpoints", o.keep, o.save == "async", ranks)
     peak = flops.peak(ranks.device)
-    each = flops.per_token(
-        parameters, learning, size, o.context, bool(config.get("tie_word_embeddings", "n_embd" in config))
-    )
+    tied = bool(config.get("tie_word_embeddings", "n_embd" in config))
+    each = flops.per_token(parameters, learning, size, o.context, tied, idle=idle)
     with ranks.together():
         if ranks.first:
             metrics = report.Metrics(o.out, start if resumed else -1)
             tracker = tracking.Tracker(o.track, o.out, describe(o), say, resumed=bool(resumed))
-            told_of = f", of which {learning:,} are trained ({learning / parameters:.2%})" if o.lora else ""
+            told_of = f", of which {parameters - idle:,} compute a token" if idle else ""
+            told_of += f", of which {learning:,} are trained ({learning / parameters:.2%})" if o.lora else ""
             say(f"model   {o.model}: {size.layers} layers, {size.heads} heads, width {size.width}, context "
                 f"{o.context}; {parameters:,} parameters{told_of}, {o.dtype}")  # fmt: skip
             say(f"text    {data.about}")
@@ -226,12 +225,12 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
                 metrics.sync()
             note = {"step": step, "fingerprint": wanted, "options": describe(o), "history": history,
                     "world_size": ranks.world_size, "mesh": sizes(o)}  # fmt: skip
-            extra.update(told(saver.start(step, sharded.state_of(trained, optimizer, step), note)))
+            extra.update(told(saver.start(step, sharded.state_of(trained, optimizer, step, kept), note)))
 
     def log(step: int, row: report.Row) -> None:
         extra.update(told(saver.poll()))
         if step % o.eval_every == 0 or step == o.steps:
-            row["val_loss"] = evaluate(model, data.held_out, micro_size, place, ranks)
+            row["val_loss"] = evaluate(model, data.held_out, micro_size, place, sight, ranks)
         for key in row.keys() & {"loss", "val_loss"}:
             history.setdefault(f"first_{key}", row[key])
             history[f"last_{key}"] = row[key]
@@ -289,7 +288,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
             # Gradients add up; only the last part sums them over the ranks.
             mesh.sync_gradients(model, averaged, micro == micro_steps - 1)
             with profiler.part("forward"):
-                losses = token_losses(model, mesh.part_of(batch, place), ranks.device)
+                losses = token_losses(model, part_of(batch, place, sight), ranks.device)
                 share_of_loss = losses.sum() * (place.readers * place.parts / counted)  # FSDP takes the mean over them
             with profiler.part("backward"):
                 share_of_loss.backward()  # type: ignore[no-untyped-call]

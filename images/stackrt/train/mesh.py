@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,7 +35,7 @@ from stackrt.train import models
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
 from stackrt.train.ranks import Averaged, Ranks
-from stackrt.train.text import Batch, Packed, mix
+from stackrt.train.text import mix
 
 Fill = Callable[[str, nn.Module], None]
 """Gives the parameters of a module, known by its name, their first values."""
@@ -94,7 +94,7 @@ def skeleton(config: models.Config, told: str) -> nn.Module:
     try:
         made = AutoConfig.for_model(config["model_type"], **(models.plain(config) | {"use_cache": False}))
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation="sdpa")
+            model: nn.Module = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
     except Exception as error:  # whatever a configuration class has against its values
         reason = str(error).strip().splitlines()
         short = textwrap.shorten(next(iter(reason), type(error).__name__), 300, placeholder=" …")
@@ -256,28 +256,6 @@ def tensor_plan(model: nn.Module, o: Options) -> dict[str, ParallelStyle]:
 # Context parallel
 
 
-class Part(NamedTuple):
-    """What a rank computes of a batch: tokens, those that follow them, and what a model is told beside them."""
-
-    inputs: Tensor
-    targets: Tensor
-    beside: dict[str, Tensor]
-
-
-def part_of(batch: Batch | Packed, place: Place) -> Part:
-    """This rank's part of each sequence: all of it, unless several ranks share one."""
-    positions = batch.positions if isinstance(batch, Packed) else None
-    if place.parts == 1:
-        return Part(batch.inputs, batch.targets, {} if positions is None else {"position_ids": positions})
-    tokens = torch.arange(batch.inputs.shape[1])
-    own = tokens.chunk(place.parts)[place.part]
-    positions = tokens.expand(batch.inputs.shape) if positions is None else positions
-    documents = (positions == 0).cumsum(1)
-    sees = (documents[:, own, None] == documents[:, None, :]) & (own[:, None] >= tokens)
-    beside = {"position_ids": positions[:, own], "attention_mask": sees[:, None]}
-    return Part(batch.inputs[:, own], batch.targets[:, own], beside)
-
-
 def _share_context(model: nn.Module, group: dist.ProcessGroup) -> None:
     """Let each rank's queries attend to all keys and values of a sequence, gathered layer by layer."""
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -305,6 +283,7 @@ _KEPT = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,
+    torch.ops.aten._grouped_mm.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,

@@ -21,8 +21,10 @@ TABLE = Path(__file__).parent / "data" / "models.toml"
 # What a configuration must say itself: transformers would fill the rest of an almost empty one with a 7B model's.
 _NEEDED = (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer"), ("num_attention_heads", "n_head"),
            ("vocab_size",))  # fmt: skip
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")
 _NUMBERS = (*(name for names in _NEEDED for name in names), "num_key_value_heads", "head_dim", "intermediate_size",
-            "n_inner", "max_position_embeddings", "n_positions")  # fmt: skip
+            "n_inner", "max_position_embeddings", "n_positions", *_EXPERTS, *_CHOSEN)  # fmt: skip
 # Says nothing of what the model computes.
 _ASIDE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -30,7 +32,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a configuration the trainer itself reckons with."""
+    """What of a configuration the trainer itself reckons with; `chosen` of the `experts` of a layer compute a token."""
 
     layers: int
     heads: int
@@ -40,6 +42,8 @@ class Shape:
     intermediate: int
     vocabulary: int
     positions: int
+    experts: int = 0
+    chosen: int = 0
 
 
 @cache
@@ -121,6 +125,8 @@ def shape(config: Config) -> Shape:
         intermediate=number("intermediate_size", "n_inner", otherwise=4 * width),
         vocabulary=number("vocab_size"),
         positions=number("max_position_embeddings", "n_positions", otherwise=1 << 30),
+        experts=number(*_EXPERTS),
+        chosen=number(*_CHOSEN, otherwise=1),
     )
 
 

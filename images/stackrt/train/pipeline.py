@@ -36,7 +36,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
 
-from stackrt.train import mesh, models, report, sharded, weights
+from stackrt.train import exported, mesh, models, report, sharded
 from stackrt.train import text as texts
 from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
@@ -301,7 +301,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     signal_number = stop.close() or signal_number
     digest = params_sha256(parameters, ranks)
     if o.export and not signal_number:
-        weights.export_stages(mesh.skeleton(config_of(o), ""), parameters, Path(o.export), None, ranks)
+        exported.write_stages(mesh.skeleton(config_of(o), ""), parameters, Path(o.export), None, ranks)
     dist.destroy_process_group()
     if not metrics:
         return INTERRUPTED + signal_number if signal_number else 0

@@ -244,9 +244,21 @@ def load(path: str, state: State, ranks: Ranks) -> None:
         raise BadInputError(f"{path}: {_told(failure, ranks.rank)}") from None
 
 
-def state_of(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, step: int) -> State:
-    """All that a checkpoint holds: weights and moments by the parameters' names; moments are made if there are none."""
-    state: State = {"model": dict(parameters), "exp_avg": {}, "exp_avg_sq": {}}
+def state_of(
+    parameters: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    kept: Mapping[str, Tensor] | None = None,
+) -> State:
+    """All that a checkpoint holds: weights and moments by the parameters' names; moments are made if there are none.
+
+    Args:
+        parameters: Those that are trained.
+        optimizer: Of them.
+        step: Steps done.
+        kept: What belongs to the model beside them.
+    """
+    state: State = {"model": {**parameters, **(kept or {})}, "exp_avg": {}, "exp_avg_sq": {}}
     for name, parameter in parameters.items():
         held = optimizer.state[parameter]
         if not held:

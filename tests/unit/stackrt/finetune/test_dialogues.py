@@ -85,11 +85,11 @@ def test_a_shared_sequence_is_read_as_a_whole_one(tmp_path: Path) -> None:
     """Each part attends, in the masks that it is given, to what comes before it in its own dialogues."""
     import torch
 
-    from stackrt.train import mesh
+    from stackrt.train import masks, mesh
 
     batch = load(written(tmp_path / "my.jsonl", 20)).train.batch(0, 3)
     places = [mesh.Place(None, 0, 1, part, 4, None) for part in range(4)]  # type: ignore[arg-type]
-    parts = [mesh.part_of(batch, place) for place in places]
+    parts = [masks.part_of(batch, place, masks.Masks({"": 0}, None)) for place in places]
     assert torch.equal(torch.cat([part.inputs for part in parts], 1), batch.inputs)
     assert torch.equal(torch.cat([part.targets for part in parts], 1), batch.targets)
     mask = torch.cat([part.beside["attention_mask"] for part in parts], 2)[:, 0]

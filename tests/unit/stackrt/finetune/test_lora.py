@@ -10,9 +10,10 @@ import torch
 from safetensors import SafetensorError
 
 from stackrt.finetune import lora
-from stackrt.train import mesh, models, ranks, weights
+from stackrt.train import exported, mesh, models, ranks
 from stackrt.train.errors import BadInputError, TrainerError
 from stackrt.train.lm_options import Options, parse
+from tests.support import families
 
 pytestmark = pytest.mark.needs("torch")
 
@@ -22,8 +23,9 @@ def options(preset: str, *more: str) -> Options:
 
 
 def adapted(preset: str, *more: str) -> Any:
-    o = options(preset, *more)
-    config = models.config_of(preset)
+    family = preset in families.FAMILIES
+    o = options("llama-tiny" if family else preset, *more)
+    config = families.config(preset) if family else models.config_of(preset)
     model = mesh.skeleton(config, preset)
     plan = mesh.plan(model, config, o)
     return model, plan
@@ -63,6 +65,26 @@ def test_layers_that_cannot_be_adapted_are_named(targets: str, told: str) -> Non
     with pytest.raises(BadInputError) as caught:
         adapted("llama-tiny", "--lora-targets", *targets.split())
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "layers"),
+    [
+        ("qwen3_moe", {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        ("deepseek_v3", {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}),
+    ],
+)
+def test_of_a_model_with_experts_what_attends_is_adapted(family: str, layers: set[str]) -> None:
+    """A layer that is named as an expert's is none that peft would find again."""
+    model, plan = adapted(family)
+    found = {adapter.weight.split(".")[-2] for adapter in lora.adapters(model)}
+    assert found == layers
+    assert len(lora.adapters(model)) == len(layers) * len(plan.blocks)
+    for target in ("gate_proj", "mlp.experts"):
+        with pytest.raises(
+            BadInputError, match=f"--lora-targets {target}: of a model with experts these layers can be"
+        ):
+            adapted(family, "--lora-targets", "o_proj", target)
 
 
 @pytest.mark.parametrize("preset", ["llama-tiny", "gpt2-tiny"])
@@ -107,7 +129,7 @@ def test_an_earlier_adapter_stays_until_the_new_one_is_whole(tmp_path: Path, mon
         Path(path).write_bytes(b"half")
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full_disk)
+    monkeypatch.setattr(exported, "save_file", full_disk)
     with pytest.raises(TrainerError, match="could not be written: No space left on device"):
         lora.export(model, o, rank)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == earlier

@@ -11,10 +11,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from stackrt.train import flops, mesh, models, profiling, ranks, samples, weights
+from stackrt.train import exported, flops, mesh, models, profiling, ranks, samples, weights
 from stackrt.train.errors import BadInputError, TrainerError
 from stackrt.train.lm_options import parse
 from stackrt.train.text import Batch
+from tests.support import families
 
 pytestmark = pytest.mark.needs("torch")
 
@@ -81,13 +82,13 @@ def test_an_export_takes_an_earlier_one_s_place_only_when_it_is_whole(
 ) -> None:
     def export(rows: int, files: int = 1) -> None:
         held = [[f"layer{number}"] for number in range(files)]
-        weights._write(tmp_path, held, 1, lambda _, names: dict.fromkeys(names, torch.ones(rows)), one_rank())
+        exported._write(tmp_path, held, 1, lambda _, names: dict.fromkeys(names, torch.ones(rows)), one_rank())
 
     export(3, files=2)
     (tmp_path / "adapter_config.json").write_text("{}")  # with it, from_pretrained would load another model
     earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(weights, "save_file", full_disk)
+        patch.setattr(exported, "save_file", full_disk)
         with pytest.raises(TrainerError, match=r"model\.safetensors: could not be written: No space left"):
             export(4)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == earlier
@@ -136,7 +137,7 @@ def test_quantized_weights_are_nothing_to_begin_with(tmp_path: Path) -> None:
 
 def test_exported_files_hold_at_most_what_is_allowed() -> None:
     sizes = {"a": 3, "b": 3, "c": 5, "d": 9, "e": 1}
-    assert weights.split_by_size(sizes, 6) == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert exported.split_by_size(sizes, 6) == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
 def test_time_that_is_hidden_does_not_count() -> None:
@@ -160,3 +161,12 @@ def test_operations_of_a_token_are_palm_s() -> None:
     shape = models.shape(models.config_of("gpt2"))
     assert flops.per_token(124_439_808, 124_439_808, shape, 1024, True) == 6 * 124_439_808 + 12 * 12 * 768 * 1024
     assert flops.per_token(124_439_808, 124_439_808, shape, 1024, False) < 6 * 124_439_808
+
+
+def test_experts_that_a_token_is_not_sent_to_compute_nothing() -> None:
+    """Two of four experts, each of three matrices of 32 x 16, in each of two layers."""
+    config = families.config("qwen3_moe")
+    assert flops.idle(mesh.skeleton(config, ""), models.shape(config)) == 2 * 2 * 3 * 32 * 16
+    shape = models.shape(config)
+    assert flops.per_token(9, 9, shape, 0, True) - flops.per_token(9, 9, shape, 0, True, idle=4) == 24
+    assert flops.idle(mesh.skeleton(families.config("llama"), ""), models.shape(families.config("llama"))) == 0
