@@ -37,7 +37,7 @@ from stackrt.compress.options import METHODS, Options
 from stackrt.finished import folder, quantized
 from stackrt.finished.language import LanguageModel, open_model, words_of
 from stackrt.finished.replaced import replaced
-from stackrt.train import models, paths, prepared, report
+from stackrt.train import experts, models, paths, prepared, report
 from stackrt.train import text as texts
 from stackrt.train.errors import BadInputError, TrainerError
 from stackrt.train.process import ended, leave, say
@@ -155,8 +155,8 @@ def run(o: Options) -> int:
     held_out = texts.validation_windows(corpus.val, o.context, o.eval_tokens)
     parameters = sum(p.numel() for p in opened.model.parameters())
     say(f"model   {o.model}: {parameters:,} parameters, {opened.config['model_type']}")
-    if experts := sum(p.numel() for p in opened.model.parameters() if p.ndim == 3):
-        say(f"experts {experts:,} of them: they keep their numbers, whatever the method; only distill makes them fewer")
+    if held := sum(tensor.numel() for tensor in experts.tensors(opened.model).values()):
+        say(f"experts {held:,} of them: they keep their numbers, whatever the method; only distill makes them fewer")
     say(f"text    {', '.join(map(str, o.data))}: measured on {held_out.targets.numel():,} tokens, context {o.context}")
 
     kept = {"data": list(map(str, o.data)), "val_fraction": o.val_fraction, "context": o.context,

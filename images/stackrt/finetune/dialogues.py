@@ -1,4 +1,4 @@
-"""Dialogues as batches: whole ones packed into rows of `--context` tokens, within which none sees another."""
+"""Dialogues as batches: whole ones packed into rows of `--context` tokens, in which none sees another; or one a row."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from stackrt.finetune import chat
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import Options
 from stackrt.train.permutation import Permutation
-from stackrt.train.text import BpeTokenizer, Packed, Tokenizer, bigram_loss
+from stackrt.train.text import Batch, BpeTokenizer, Packed, Tokenizer, bigram_loss
 
 IGNORED = -100  # a target that does not count; PyTorch's own
 
@@ -31,19 +31,19 @@ class Rows:
     """Packed rows, shuffled anew each epoch by a function of seed and position alone.
 
     Attributes:
-        packed: Inputs, targets and positions, [rows, context] each; positions begin at 0 in each document, from which
-            transformers' models know that none may attend to another.
+        held: Inputs, targets and positions, [rows, context] each; positions begin at 0 in each document, which tells
+            most models that none may attend to another. Without positions a row has one document.
         counts: How many targets of each row count.
     """
 
-    packed: Packed
+    held: Packed | Batch
     counts: list[int]
     seed: int
 
-    def batch(self, first: int, count: int) -> Packed:
+    def batch(self, first: int, count: int) -> Packed | Batch:
         """Sequences number `first` to `first + count - 1` of the run."""
         rows = torch.tensor([self._row(number) for number in range(first, first + count)])
-        return Packed(*(part[rows].long() for part in self.packed))
+        return type(self.held)(*(part[rows].long() for part in self.held))
 
     def counted(self, first: int, count: int) -> int:
         """How many of their targets count."""
@@ -64,7 +64,7 @@ class Chats:
     """What is trained on, and what is held out; see `samples.Samples`."""
 
     train: Rows
-    held_out: Packed
+    held_out: Packed | Batch
     digest: str
     bigram: float
     about: str
@@ -91,7 +91,7 @@ def load(o: Options, tokenizer: Tokenizer, folder: Path | None) -> Chats:
         [_encode(tokenizer, document) for dialogue in part for document in template.documents(dialogue)]
         for part in (read[:-held], read[-held:])
     ]
-    digest = hashlib.sha256(f"{tokenizer.name} {template.sha256} {len(parts[0])}".encode())
+    digest = hashlib.sha256(f"{tokenizer.name} {template.sha256} {len(parts[0])}{' unpacked' * o.unpacked}".encode())
     for tokens in (*parts[0], *parts[1]):
         digest.update(tokens.ids.numpy().tobytes() + tokens.answered.numpy().tobytes() + b"|")
     fitting = [_fitting(part, o.context) for part in parts]
@@ -100,14 +100,14 @@ def load(o: Options, tokenizer: Tokenizer, folder: Path | None) -> Chats:
             raise BadInputError(
                 f"--context {o.context}: no dialogue {what} has an answer that begins within it; give a larger one"
             )
-    train, held_out = (_packed(part, o.context) for part in fitting)
+    train, held_out = (_rows(part, o.context, packed=not o.unpacked) for part in fitting)
     rows = Rows(train, (train.targets != IGNORED).sum(1).tolist(), o.seed)
-    validated = Packed(*(part[: max(1, o.eval_tokens // o.context)] for part in held_out))
+    validated = type(held_out)(*(part[: max(1, o.eval_tokens // o.context)] for part in held_out))
     cut = sum(len(tokens.ids) - 1 > o.context for part in parts for tokens in part)
     counted = sum(rows.counts)
     about = (f"{', '.join(map(str, o.data))}; {len(read) - held:,} dialogues to train on, {held:,} held out; "
-             f"{len(rows.counts):,} rows of {o.context} tokens, {counted:,} of the assistant "
-             f"({tokenizer.name.partition('-')[0]}, {tokenizer.size:,} kinds)")  # fmt: skip
+             f"{len(rows.counts):,} rows of {o.context} tokens{', one each' * o.unpacked}, {counted:,} of the "
+             f"assistant ({tokenizer.name.partition('-')[0]}, {tokenizer.size:,} kinds)")  # fmt: skip
     about += f"; {cut:,} texts are longer, and cut there" if cut else ""
     about += "" if template.own else "; written as ChatML, since the tokenizer has no chat template"
     return Chats(rows, validated, digest.hexdigest(), _bigram(fitting[0], fitting[1], tokenizer.size), about, template)
@@ -128,8 +128,9 @@ def _fitting(documents: Sequence[Tokens], context: int) -> list[Tokens]:
     return [tokens for tokens in cut if bool(tokens.answered[1:].any())]
 
 
-def _packed(documents: Sequence[Tokens], context: int) -> Packed:
-    rows = chat.pack([len(tokens.ids) - 1 for tokens in documents], context)
+def _rows(documents: Sequence[Tokens], context: int, *, packed: bool) -> Packed | Batch:
+    lengths = [len(tokens.ids) - 1 for tokens in documents]
+    rows = chat.pack(lengths, context) if packed else [[number] for number in range(len(documents))]
     inputs = torch.zeros(len(rows), context, dtype=torch.int32)
     targets = torch.full_like(inputs, IGNORED)
     positions = torch.zeros_like(inputs)
@@ -143,7 +144,7 @@ def _packed(documents: Sequence[Tokens], context: int) -> Packed:
             positions[row, at:end] = torch.arange(end - at, dtype=torch.int32)
             at = end
         positions[row, at:] = torch.arange(context - at, dtype=torch.int32)  # what is left sees itself alone
-    return Packed(inputs, targets, positions)
+    return Packed(inputs, targets, positions) if packed else Batch(inputs, targets)
 
 
 def _bigram(train: Sequence[Tokens], val: Sequence[Tokens], kinds: int) -> float:

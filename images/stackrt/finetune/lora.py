@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
+from stackrt.train import experts
 from stackrt.train.errors import BadInputError
 from stackrt.train.lm_options import ALL_LINEAR, Options
 from stackrt.train.ranks import Ranks
@@ -67,14 +68,17 @@ def put_in(model: nn.Module, o: Options, blocks: Iterable[str]) -> None:
 
     blocks = list(blocks)
     config = peft_config(o)
-    if experts := mixed(model, blocks):
-        config.target_modules = _beside_experts(model, o, blocks, experts)
+    if mixed := _mixed(model, blocks):
+        config.target_modules = _beside_experts(model, o, blocks, mixed)
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tied layers, which are refused below
             inject_adapter_in_model(config, model, _NAME, low_cpu_mem_usage=True)
     except (ValueError, TypeError) as error:
+        if o.lora_targets == (ALL_LINEAR,):  # as for Mamba, of which peft takes none by itself
+            raise BadInputError(f"--lora {o.lora}: peft adapts no layer of {o.model} by itself; name some with "
+                                "--lora-targets") from None  # fmt: skip
         raise BadInputError(f"--lora-targets {' '.join(o.lora_targets)}: {str(error).splitlines()[0]}") from None
     inside = tuple(f"{name}." for name in blocks)
     layers = [adapter.weight.removesuffix(".weight") for adapter in adapters(model)]
@@ -86,17 +90,14 @@ def put_in(model: nn.Module, o: Options, blocks: Iterable[str]) -> None:
             raise BadInputError(f"--lora-targets {target}: no layer of the model ends in that")
 
 
-def mixed(model: nn.Module, blocks: Iterable[str]) -> set[str]:
-    """The part of a block, such as `mlp`, that has experts: one tensor for all of them. Empty in a model without."""
-    found = set()
-    for block in blocks:
-        for name, parameter in model.get_submodule(block).named_parameters():
-            if parameter.ndim == 3 and "." in name:
-                found.add(name.partition(".")[0])
-    return found
+def _mixed(model: nn.Module, blocks: Iterable[str]) -> set[str]:
+    """The part of a block, such as `mlp`, that has experts; empty in a model without."""
+    inside = [name.removeprefix(f"{block}.") for name in experts.tensors(model) for block in blocks
+              if name.startswith(f"{block}.")]  # fmt: skip
+    return {name.partition(".")[0] for name in inside}
 
 
-def _beside_experts(model: nn.Module, o: Options, blocks: Iterable[str], experts: set[str]) -> list[str]:
+def _beside_experts(model: nn.Module, o: Options, blocks: Iterable[str], mixed: set[str]) -> list[str]:
     """The layers that are wanted, in a model with experts: peft takes those that are named as an expert's for them.
 
     Raises:
@@ -106,7 +107,7 @@ def _beside_experts(model: nn.Module, o: Options, blocks: Iterable[str], experts
     for block in blocks:
         for name, module in model.get_submodule(block).named_modules():
             if isinstance(module, nn.Linear):
-                within[name.partition(".")[0] in experts].add(name.rpartition(".")[2])
+                within[name.partition(".")[0] in mixed].add(name.rpartition(".")[2])
     if o.lora_targets == (ALL_LINEAR,):
         return sorted(within[False] - within[True])
     for target in o.lora_targets:

@@ -130,7 +130,8 @@ def refuse(options: object, rules: Iterable[Rule]) -> None:
     """
     for name, holds, requirement in rules:
         if not holds:  # NaN fails every comparison, so it is caught here too
-            raise BadInputError(f"{flag(name)} {getattr(options, name)}: {requirement}")
+            value = getattr(options, name)
+            raise BadInputError(f"{flag(name)}{'' if value is True else f' {value}'}: {requirement}")
 
 
 def one_process(program: str) -> None:

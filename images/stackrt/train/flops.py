@@ -1,23 +1,9 @@
 """How much of a GPU's arithmetic a model's training uses: MFU, as in the PaLM paper (Chowdhery et al. 2022, app. B)."""
 
 import torch
-from torch import nn
 
 from stackrt import skus
 from stackrt.train import models
-
-
-def idle(model: nn.Module, shape: models.Shape) -> int:
-    """Parameters of a model's experts that do not compute a token: those of the experts that it is not sent to.
-
-    Args:
-        model: Its experts are tensors of three dimensions, the first of which counts them; it may be on meta.
-        shape: How many experts there are, and how many of them a token is sent to.
-    """
-    if not shape.experts:
-        return 0
-    held = sum(p.numel() for p in model.parameters() if p.ndim == 3 and p.shape[0] == shape.experts)
-    return held * (shape.experts - shape.chosen) // shape.experts
 
 
 def per_token(parameters: int, trained: int, shape: models.Shape, context: int, tied: bool, *, idle: int = 0) -> float:
@@ -31,7 +17,7 @@ def per_token(parameters: int, trained: int, shape: models.Shape, context: int, 
         shape: Layers L, heads H and head size Q.
         context: T.
         tied: Whether the embedding is also the output layer.
-        idle: See `idle`.
+        idle: Of the parameters those that do not compute this token, see `experts.idle`.
     """
     multiplied = parameters - idle - (0 if tied else shape.vocabulary * shape.width)
     learned = multiplied if trained == parameters else trained

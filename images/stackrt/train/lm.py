@@ -42,6 +42,7 @@ from stackrt.finetune import lora
 from stackrt.train import exported, flops, masks, mesh, models, profiling, report, samples, sharded, tracking, weights
 from stackrt.train.command_line import describe, flag
 from stackrt.train.errors import INTERRUPTED, BadInputError, TrainerError
+from stackrt.train.experts import idle
 from stackrt.train.layout import OfTransformers
 from stackrt.train.lm_options import Options, cures, micro_batch, on_mesh, on_ranks, sizes
 from stackrt.train.masks import Masks, Part, part_of
@@ -147,7 +148,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         start, history = resumed.note["step"], resumed.note["history"]
         sharded.load(resumed.path, sharded.state_of(trained, optimizer, start, kept), ranks)
     parameters, learning = (sum(p.numel() for p in held) for held in (model.parameters(), trained.values()))
-    idle = flops.idle(model, size)
+    resting = idle(model)
     sight = masks.found(model, o, place, ranks, packed=isinstance(data.held_out, Packed), device=ranks.device)
     micro_size, micro_steps = micro_batch(o)
     tokens_per_step = o.batch_size * o.context
@@ -182,12 +183,12 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
     saver = sharded.Saver(o.out / "checkpoints", o.keep, o.save == "async", ranks)
     peak = flops.peak(ranks.device)
     tied = bool(config.get("tie_word_embeddings", "n_embd" in config))
-    each = flops.per_token(parameters, learning, size, o.context, tied, idle=idle)
+    each = flops.per_token(parameters, learning, size, o.context, tied, idle=resting)
     with ranks.together():
         if ranks.first:
             metrics = report.Metrics(o.out, start if resumed else -1)
             tracker = tracking.Tracker(o.track, o.out, describe(o), say, resumed=bool(resumed))
-            told_of = f", of which {parameters - idle:,} compute a token" if idle else ""
+            told_of = f", of which {parameters - resting:,} compute a token" if resting else ""
             told_of += f", of which {learning:,} are trained ({learning / parameters:.2%})" if o.lora else ""
             say(f"model   {o.model}: {size.layers} layers, {size.heads} heads, width {size.width}, context "
                 f"{o.context}; {parameters:,} parameters{told_of}, {o.dtype}")  # fmt: skip

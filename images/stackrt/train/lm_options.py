@@ -27,6 +27,7 @@ class Options:
     # text
     data: tuple[Path, ...]
     tokenizer: str
+    unpacked: bool
     val_fraction: float
     context: int
     # adapters
@@ -74,7 +75,8 @@ ALL_LINEAR = "all-linear"  # peft's word for all linear layers but the output la
 
 # What a model without a row in models.toml gets; a preset's own row wins.
 DEFAULTS: dict[str, Any] = {
-    "model": "llama-tiny", "init": "", "data": (DEFAULT_TEXT,), "tokenizer": "", "val_fraction": 0.05, "context": 1024,
+    "model": "llama-tiny", "init": "", "data": (DEFAULT_TEXT,), "tokenizer": "", "unpacked": False,
+    "val_fraction": 0.05, "context": 1024,
     "lora": 0, "lora_targets": (ALL_LINEAR,),
     "replicate": 1, "shard": 0, "context_parallel": 1, "tp": 1, "ac": "none", "compile": False,
     "steps": 1000, "seed": 0, "batch_size": 32, "micro_batch": 4, "lr": 3e-4, "warmup": 100,
@@ -133,6 +135,7 @@ def check(options: Options) -> None:
          "is also --export, where it would be loaded instead of the model; name another folder"),
         ("export_adapter", not o.export_adapter or not paths.is_there(Path(o.export_adapter, "config.json")),
          "holds a model, which would no more be loaded as it is; name another folder"),
+        ("unpacked", are_dialogues(o.data) or not o.unpacked, "is for dialogues, in .jsonl"),
         ("data", len({are_dialogues([path]) for path in o.data}) == 1, "give dialogues (.jsonl) or text, not both"),
     ]  # fmt: skip
     refuse(o, rules)
@@ -236,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH")  # fmt: skip
     add("tokenizer", str, "byte, or a folder with a tokenizer.json (default: the model's own, else byte)",
         metavar="byte|DIR")  # fmt: skip
+    table.switch("unpacked", "one dialogue a row, for a model that carries on from one to the next")
     shared("val_fraction", "context")
 
     table.group("adapters (LoRA): the weights of --init stay, and small matrices are trained")

@@ -111,7 +111,7 @@ def found(
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[o.dtype]
     masks = None if windows is None else Masks(windows, dtype if _added(model) else None)
     shared = place.parts > 1
-    if shared and not _change(model, place, ranks, masks, device, documents=1) > _ROUNDING[o.dtype]:
+    if shared and _change(model, place, ranks, masks, device, documents=1) <= _ROUNDING[o.dtype]:
         raise BadInputError(f"{_shared(o)} computes attention in a way of its own, which no ranks can share")
     if not packed:
         return masks if shared else None
@@ -119,8 +119,8 @@ def found(
         if not _change(model, place, ranks, tried, device, documents=2) > _ROUNDING[o.dtype]:
             return tried
     raise BadInputError(
-        f"--data: {o.model} carries on from one dialogue to the next in a row, so these cannot be packed; train it on "
-        "text, or on another model"
+        f"--data: {o.model} carries on from one dialogue to the next in a row, so these cannot be packed; give "
+        "--unpacked: each has a row of its own then"
     )
 
 

@@ -24,6 +24,11 @@ def written(path: Path, count: int, answer: str = "Yes, I do.") -> Path:
     return path
 
 
+def packed_rows(found: dialogues.Chats) -> text.Packed:
+    assert isinstance(found.train.held, text.Packed)
+    return found.train.held
+
+
 def load(path: Path, *more: str) -> dialogues.Chats:
     o = parse(["--model", "llama-tiny", "--context", "256", "--data", str(path), *more])
     return dialogues.load(o, text.ByteTokenizer(), None)
@@ -31,7 +36,7 @@ def load(path: Path, *more: str) -> dialogues.Chats:
 
 def test_rows_hold_whole_dialogues_and_count_the_assistant_s_tokens(tmp_path: Path) -> None:
     found = load(written(tmp_path / "my.jsonl", 20), "--val-fraction", "0.2")
-    packed = found.train.packed
+    packed = packed_rows(found)
     assert "16 dialogues to train on, 4 held out" in found.about
     assert "written as ChatML, since the tokenizer has no chat template" in found.about
     heard = bytes(packed.targets[packed.targets >= 0].tolist()).decode()
@@ -44,6 +49,21 @@ def test_rows_hold_whole_dialogues_and_count_the_assistant_s_tokens(tmp_path: Pa
     assert sorted(row.tolist() for row in one.inputs) == sorted(row.tolist() for row in packed.inputs)
     assert 0 < found.bigram < 5
     assert found.digest != load(written(tmp_path / "my.jsonl", 21)).digest
+
+
+def test_unpacked_each_dialogue_has_a_row(tmp_path: Path) -> None:
+    packed, alone = (load(written(tmp_path / "my.jsonl", 20), *more) for more in ([], ["--unpacked"]))
+    assert isinstance(alone.train.held, text.Batch)
+    assert len(alone.train.counts) == 19 > len(packed.train.counts)
+    assert sorted(alone.train.held.targets[alone.train.held.targets >= 0]) == sorted(
+        packed.train.held.targets[packed.train.held.targets >= 0]
+    )
+    assert (alone.train.held.targets >= 0).sum(1).min() > 0
+    assert type(alone.train.batch(0, 2)) is type(alone.held_out) is text.Batch
+    assert alone.digest != packed.digest
+    assert "19 rows of 256 tokens, one each" in alone.about
+    with pytest.raises(BadInputError, match="--unpacked: is for dialogues"):
+        parse(["--unpacked"])
 
 
 def _order(packed: text.Packed) -> list[int]:
@@ -61,7 +81,7 @@ def test_no_dialogue_sees_another_in_its_row(preset: str, tmp_path: Path) -> Non
     torch.manual_seed(0)
     config = AutoConfig.for_model(values.pop("model_type"), **values, use_cache=False)  # as mesh.skeleton
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-    packed = load(written(tmp_path / "my.jsonl", 8)).train.packed
+    packed = packed_rows(load(written(tmp_path / "my.jsonl", 8)))
     assert (packed.positions == 0).sum() > len(packed.inputs)  # more than one in a row
     with torch.no_grad():
         together = model(input_ids=packed.inputs.long(), position_ids=packed.positions.long()).logits
@@ -88,6 +108,7 @@ def test_a_shared_sequence_is_read_as_a_whole_one(tmp_path: Path) -> None:
     from stackrt.train import masks, mesh
 
     batch = load(written(tmp_path / "my.jsonl", 20)).train.batch(0, 3)
+    assert isinstance(batch, text.Packed)
     places = [mesh.Place(None, 0, 1, part, 4, None) for part in range(4)]  # type: ignore[arg-type]
     parts = [masks.part_of(batch, place, masks.Masks({"": 0}, None)) for place in places]
     assert torch.equal(torch.cat([part.inputs for part in parts], 1), batch.inputs)
@@ -128,6 +149,6 @@ def test_tokens_of_a_learned_vocabulary_are_marked_by_their_place_in_the_text(tm
     o = parse(["--model", "llama-tiny", "--context", "256", "--data", str(written(tmp_path / "my.jsonl", 8))])
     tokenizer = text.BpeTokenizer(text.train_bpe(b"Yes, I do. Is it so? \xc3\xa4 <|im_end|> user assistant\n" * 9, 300))
     found = dialogues.load(o, tokenizer, None)
-    heard = tokenizer.decode(found.train.packed.targets[found.train.packed.targets >= 0].tolist())
+    heard = tokenizer.decode(found.train.held.targets[found.train.held.targets >= 0].tolist())
     assert heard.count("Yes, I do.") == sum(n % 2 + 1 for n in range(7))
     assert heard.replace("Yes, I do.", "").replace("<|im_end|>\n", "") == ""

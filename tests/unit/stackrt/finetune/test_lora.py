@@ -87,6 +87,12 @@ def test_of_a_model_with_experts_what_attends_is_adapted(family: str, layers: se
             adapted(family, "--lora-targets", "o_proj", target)
 
 
+def test_a_model_that_peft_leaves_alone_asks_for_layers() -> None:
+    with pytest.raises(BadInputError, match="--lora 4: peft adapts no layer of llama-tiny by itself; name some with"):
+        adapted("mamba")
+    assert lora.adapters(adapted("mamba", "--lora-targets", "in_proj")[0])
+
+
 @pytest.mark.parametrize("preset", ["llama-tiny", "gpt2-tiny"])
 def test_what_is_added_is_what_peft_adds(preset: str) -> None:
     import torch

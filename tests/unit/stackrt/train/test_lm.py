@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from stackrt.train import exported, flops, mesh, models, profiling, ranks, samples, weights
+from stackrt.train import experts, exported, flops, mesh, models, profiling, ranks, samples, weights
 from stackrt.train.errors import BadInputError, TrainerError
 from stackrt.train.lm_options import parse
 from stackrt.train.text import Batch
@@ -165,8 +165,8 @@ def test_operations_of_a_token_are_palm_s() -> None:
 
 def test_experts_that_a_token_is_not_sent_to_compute_nothing() -> None:
     """Two of four experts, each of three matrices of 32 x 16, in each of two layers."""
-    config = families.config("qwen3_moe")
-    assert flops.idle(mesh.skeleton(config, ""), models.shape(config)) == 2 * 2 * 3 * 32 * 16
-    shape = models.shape(config)
+    shape = models.shape(families.config("qwen3_moe"))
+    assert experts.idle(mesh.skeleton(families.config("qwen3_moe"), "")) == 2 * 2 * 3 * 32 * 16
     assert flops.per_token(9, 9, shape, 0, True) - flops.per_token(9, 9, shape, 0, True, idle=4) == 24
-    assert flops.idle(mesh.skeleton(families.config("llama"), ""), models.shape(families.config("llama"))) == 0
+    assert experts.idle(mesh.skeleton(families.config("llama"), "")) == 0
+    assert experts.tensors(mesh.skeleton(families.config("mamba"), "")) == {}, "a convolution is none"
