@@ -32,7 +32,7 @@ from stackrt.export.options import Options
 from stackrt.finished import folder
 from stackrt.finished.language import LanguageModel, open_model, words_of
 from stackrt.finished.replaced import replaced
-from stackrt.train import models, prepared, report
+from stackrt.train import experts, models, prepared, report
 from stackrt.train import text as texts
 from stackrt.train.errors import BadInputError, TrainerError
 from stackrt.train.process import ended, leave, say
@@ -99,6 +99,8 @@ def run(o: Options) -> int:
     report.prepare_folder(o.out)
     opened = open_model(o.model)
     opened.model.requires_grad_(False)
+    if experts.tensors(opened.model):  # in operators that all formats have, and none of transformers' own
+        opened.model.set_experts_implementation("batched_mm")  # type: ignore[operator]
     positions = models.shape(opened.config).positions
     context = o.context or min(positions, 256)
     if context > positions:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import families
+from tests.support.served import language_model
 from tests.support.trainers import Trainers
 
 pytestmark = pytest.mark.needs("torch")
@@ -42,6 +44,23 @@ def test_onnx_and_pt2_compute_what_the_original_does(trainers: Trainers, teacher
     assert process.wait(600) == 0, process.output
     onnx, hf = json.loads((tmp_path / "of-half" / "result.json").read_text())["formats"].values()
     assert onnx["bytes"] > 1.8 * hf["bytes"]
+
+
+def test_experts_leave_in_operators_that_all_have(trainers: Trainers, tmp_path: Path) -> None:
+    """transformers computes them with an operator of its own, which neither ONNX nor a bare torch knows."""
+    import torch
+
+    model = tmp_path / "model"
+    families.made("qwen3_moe").save_pretrained(model)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(language_model(tmp_path / "words") / name, model)
+    argv = ["--model", str(model), "--out", str(tmp_path / "out"), "--to", "onnx", "pt2", "--verify", "2"]
+    process = trainers.start([*argv, "--context", "32"], tmp_path / "log", TEST_PROGRAM=PROGRAM)
+    assert process.wait(600) == 0, process.output
+    rows = json.loads((tmp_path / "out" / "result.json").read_text())["formats"]
+    assert max(row["difference"] for row in rows.values()) <= 1e-4
+    program = torch.export.load(tmp_path / "out" / "model.pt2")
+    assert not [node for node in program.graph.nodes if "transformers" in str(node.target)]
 
 
 def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path) -> None:
