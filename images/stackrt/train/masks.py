@@ -7,6 +7,7 @@ from token to token (Mamba), and none of them says so.
 
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -111,13 +112,15 @@ def found(
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[o.dtype]
     masks = None if windows is None else Masks(windows, dtype if _added(model) else None)
     shared = place.parts > 1
-    if shared and _change(model, place, ranks, masks, device, documents=1) <= _ROUNDING[o.dtype]:
-        raise BadInputError(f"{_shared(o)} computes attention in a way of its own, which no ranks can share")
-    if not packed:
-        return masks if shared else None
-    for tried in [masks] if shared else [None, masks]:
-        if not _change(model, place, ranks, tried, device, documents=2) > _ROUNDING[o.dtype]:
-            return tried
+    # To say so imports a compiler, which takes seconds.
+    with torch.compiler.set_stance("force_eager") if o.compile else nullcontext():
+        if shared and _change(model, place, ranks, masks, device, documents=1) <= _ROUNDING[o.dtype]:
+            raise BadInputError(f"{_shared(o)} computes attention in a way of its own, which no ranks can share")
+        if not packed:
+            return masks if shared else None
+        for tried in [masks] if shared else [None, masks]:
+            if not _change(model, place, ranks, tried, device, documents=2) > _ROUNDING[o.dtype]:
+                return tried
     raise BadInputError(
         f"--data: {o.model} carries on from one dialogue to the next in a row, so these cannot be packed; give "
         "--unpacked: each has a row of its own then"
@@ -141,9 +144,8 @@ def _change(
     second = (torch.arange(2 * half).chunk(place.parts)[place.part] >= half).to(device)
     model.eval()
     try:
-        with torch.compiler.set_stance("force_eager"):
-            beside = {name: on(device, value) for name, value in part.beside.items()}
-            logits = model(input_ids=part.inputs.to(device), **beside).logits.float()[:, second]
+        beside = {name: on(device, value) for name, value in part.beside.items()}
+        logits = model(input_ids=part.inputs.to(device), **beside).logits.float()[:, second]
         change, size = float((logits[0] - logits[1]).abs().sum()), float(logits.abs().sum())
     except (RuntimeError, ValueError, TypeError):
         if masks is None:
