@@ -15,6 +15,8 @@ if __name__ == "__main__":
     # A wrong option, or a set that is not there, does not cost the import of TensorFlow.
     trainer.early(sys.argv[1:], "Train a small network on pictures with MultiWorkerMirroredStrategy.")
 
+from contextlib import suppress
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras  # Keras 3 leaves tf.distribute to this, its predecessor
@@ -147,11 +149,22 @@ class Mirrored:
         """Take over a checkpoint's."""
         restore(state, self._model, self._optimizer)
 
+    def leave(self) -> None:
+        """Wait until no rank needs this one: a rank fetches what others have summed from them, while they are there.
+
+        Once all have come here their work is done: that the first to leave cuts this last sum off is no failure.
+        """
+        with suppress(tf.errors.OpError):
+            self.total(np.zeros(1, np.int64))
+
 
 def run(o: Options) -> int:
     """Train; return the exit code."""
     data = trainer.load(o)
-    return trainer.train(o, "cnn", Mirrored(o, data.shape, len(data.classes)), data)
+    machine = Mirrored(o, data.shape, len(data.classes))
+    code = trainer.train(o, "cnn", machine, data)
+    machine.leave()
+    return code
 
 
 if __name__ == "__main__":
