@@ -98,7 +98,7 @@ def fetch(one: Known, cache: Path, downloader: Downloader, env: Mapping[str, str
         cache: Where sets are kept; made if absent.
         downloader: What fetches.
         env: May name a mirror.
-        apt_mirror: Debian's mirror; empty for its own.
+        apt_mirror: Debian's mirror; empty for those of this machine's apt.
         tell: Hears what happens.
 
     Raises:
@@ -146,7 +146,7 @@ def _sources(one: Known, env: Mapping[str, str], apt_mirror: str) -> Iterator[So
     for address in one.sources:
         yield _plain(one, address)
     if one.debian:
-        yield _package(one, one.debian, apt_mirror or known.debian_mirror())
+        yield _package(one, one.debian, apt_mirror)
 
 
 def _plain(one: Known, address: str) -> Source:
@@ -166,13 +166,17 @@ def _plain(one: Known, address: str) -> Source:
     return source
 
 
-def _package(one: Known, package: Debian, mirror: str) -> Source:
+def _package(one: Known, package: Debian, apt_mirror: str) -> Source:
     """Out of Debian's package."""
 
     def source(lacking: set[str], folder: Path, downloader: Downloader, tell: Tell) -> None:
-        from stackctl.data import deb
+        from stackctl.data import apt, deb
 
-        name = package.path.rpartition("/")[2]
+        mirrors = [apt_mirror] if apt_mirror else apt.mirrors()
+        if not mirrors:
+            tell(f"note: Debian's package has {one.name} too, and no mirror of it is known: STACK_APT_MIRROR names one")
+            return
+        name, mirror = package.path.rpartition("/")[2], mirrors[0]
         tell(f"{one.name}: {name}, {package.size / 1e6:,.1f} MB, from {_told(mirror)}")
         url = f"{mirror}/{package.path}"
         asked = download.File(name, url, package.size, (package.sha256,), _told(mirror), "sets.toml")

@@ -53,11 +53,6 @@ class Known(NamedTuple):
         return sum(file.size for file in self.files)
 
 
-def debian_mirror() -> str:
-    """Where Debian's packages are by default."""
-    return str(_file()["mirrors"]["debian"])
-
-
 def load() -> dict[str, Known]:
     """Every set by name."""
     return {

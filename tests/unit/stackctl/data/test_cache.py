@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.data import cache, deb
+from stackctl.data import apt, cache, deb
+from stackctl.engines import process
 from stackctl.engines.download import Downloader
 from stackctl.errors import InvalidInput, JobFailed, MissingHere
 from stackrt.pictures import known
@@ -127,6 +128,33 @@ def test_debians_package_is_the_last_source(tmp_path: Path) -> None:
     one = a_set((tmp_path / "gone").as_uri(), debian=made)
     folder, _ = fetch(one, tmp_path / "cache", apt_mirror=(tmp_path / "debian").as_uri())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
+
+
+APT = """'http://mirror.example/debian-security/dists/bookworm-security/InRelease' a 0
+'http://mirror.example/debian/dists/bookworm/InRelease' b 0
+'http://mirror.example/debian/dists/bookworm-updates/InRelease' c 0
+"""
+
+
+def test_without_a_named_mirror_it_is_that_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "run", lambda _: APT)
+    assert apt.mirrors() == ["http://mirror.example/debian"]
+    made = package(tmp_path / "debian" / "pool" / "set.deb", ["a.gz", "b.gz"])
+    monkeypatch.setattr(apt, "mirrors", lambda: [(tmp_path / "debian").as_uri()])
+    folder, _ = fetch(a_set(debian=made), tmp_path / "cache")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
+
+
+def test_a_machine_without_apt_says_what_names_a_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_: object) -> str:
+        raise MissingHere("the program 'apt-get' is not installed here")
+
+    monkeypatch.setattr(process, "run", absent)
+    said: list[str] = []
+    made = package(tmp_path / "debian" / "pool" / "set.deb", ["a.gz"])
+    with pytest.raises(JobFailed, match="no source gives set"):
+        cache.fetch(a_set(debian=made), tmp_path / "cache", Downloader(), {}, "", said.append)
+    assert said == ["note: Debian's package has set too, and no mirror of it is known: STACK_APT_MIRROR names one"]
 
 
 def test_a_package_that_lacks_a_file_is_named(tmp_path: Path) -> None:
