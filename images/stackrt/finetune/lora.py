@@ -108,12 +108,14 @@ def _beside_experts(model: nn.Module, o: Options, blocks: Iterable[str], mixed: 
         for name, module in model.get_submodule(block).named_modules():
             if isinstance(module, nn.Linear):
                 within[name.partition(".")[0] in mixed].add(name.rpartition(".")[2])
+    free = sorted(within[False] - within[True])
     if o.lora_targets == (ALL_LINEAR,):
-        return sorted(within[False] - within[True])
+        return free
     for target in o.lora_targets:
-        if target.rpartition(".")[2] not in within[False] - within[True]:
-            can = ", ".join(sorted(within[False] - within[True]))
-            raise BadInputError(f"--lora-targets {target}: of a model with experts these layers can be adapted: {can}")
+        if target.rpartition(".")[2] not in free:
+            raise BadInputError(
+                f"--lora-targets {target}: of a model with experts these layers can be adapted: {', '.join(free)}"
+            )
     return list(o.lora_targets)
 
 

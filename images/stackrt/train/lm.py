@@ -149,7 +149,7 @@ def run(o: Options) -> int:  # noqa: PLR0912, PLR0915 - one page, read once, top
         sharded.load(resumed.path, sharded.state_of(trained, optimizer, start, kept), ranks)
     parameters, learning = (sum(p.numel() for p in held) for held in (model.parameters(), trained.values()))
     resting = idle(model)
-    sight = masks.found(model, o, place, ranks, packed=isinstance(data.held_out, Packed), device=ranks.device)
+    sight = masks.found(model, o, place, ranks, packed=isinstance(data.held_out, Packed))
     micro_size, micro_steps = micro_batch(o)
     tokens_per_step = o.batch_size * o.context
 

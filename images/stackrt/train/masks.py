@@ -92,18 +92,15 @@ def see_shareable(model: nn.Module, blocks: Iterable[nn.Module], o: Options) -> 
         raise BadInputError(f"{_shared(o)} has layers of a kind that no ranks can share: {', '.join(_kinds(model))}")
 
 
-def found(
-    model: nn.Module, o: Options, place: Place, ranks: Ranks, *, packed: bool, device: torch.device
-) -> Masks | None:
+def found(model: nn.Module, o: Options, place: Place, ranks: Ranks, *, packed: bool) -> Masks | None:
     """The masks that a model needs beside positions; None where it needs none. All ranks take part.
 
     Args:
         model: With its first values.
         o: Precision and model.
         place: This rank's.
-        ranks: All of them.
+        ranks: All of them, and the device.
         packed: Whether rows are of several documents.
-        device: The model's.
 
     Raises:
         BadInputError: The model does not keep documents apart, whatever it is told.
@@ -114,12 +111,12 @@ def found(
     shared = place.parts > 1
     # To say so imports a compiler, which takes seconds.
     with torch.compiler.set_stance("force_eager") if o.compile else nullcontext():
-        if shared and _change(model, place, ranks, masks, device, documents=1) <= _ROUNDING[o.dtype]:
+        if shared and _change(model, place, ranks, masks, documents=1) <= _ROUNDING[o.dtype]:
             raise BadInputError(f"{_shared(o)} computes attention in a way of its own, which no ranks can share")
         if not packed:
             return masks if shared else None
         for tried in [masks] if shared else [None, masks]:
-            if not _change(model, place, ranks, tried, device, documents=2) > _ROUNDING[o.dtype]:
+            if not _change(model, place, ranks, tried, documents=2) > _ROUNDING[o.dtype]:
                 return tried
     raise BadInputError(
         f"--data: {o.model} carries on from one dialogue to the next in a row, so these cannot be packed; give "
@@ -128,9 +125,7 @@ def found(
 
 
 @torch.no_grad()
-def _change(
-    model: nn.Module, place: Place, ranks: Ranks, masks: Masks | None, device: torch.device, *, documents: int
-) -> float:
+def _change(model: nn.Module, place: Place, ranks: Ranks, masks: Masks | None, *, documents: int) -> float:
     """By what part the answers to the second half of a row change with the first half, which may be the same document.
 
     Not a number where the model answers with none. A model that does not take such masks keeps nothing apart, and
@@ -140,12 +135,12 @@ def _change(
     inputs = torch.arange(2 * half).repeat(2, 1)
     inputs[1, :half] += 2 * half
     positions = torch.arange(2 * half // documents).repeat(2, documents)
-    part = part_of(Packed(inputs % _vocabulary(model), inputs, positions), place, masks)
-    second = (torch.arange(2 * half).chunk(place.parts)[place.part] >= half).to(device)
+    part = part_of(Packed(inputs % _config(model).vocab_size, inputs, positions), place, masks)
+    second = (torch.arange(2 * half).chunk(place.parts)[place.part] >= half).to(ranks.device)
     model.eval()
     try:
-        beside = {name: on(device, value) for name, value in part.beside.items()}
-        logits = model(input_ids=part.inputs.to(device), **beside).logits.float()[:, second]
+        beside = {name: on(ranks.device, value) for name, value in part.beside.items()}
+        logits = model(input_ids=part.inputs.to(ranks.device), **beside).logits.float()[:, second]
         change, size = float((logits[0] - logits[1]).abs().sum()), float(logits.abs().sum())
     except (RuntimeError, ValueError, TypeError):
         if masks is None:
@@ -169,10 +164,6 @@ def on(device: torch.device, value: Any) -> Any:
 
 def _config(model: nn.Module) -> Any:
     return model.config
-
-
-def _vocabulary(model: nn.Module) -> int:
-    return int(_config(model).vocab_size)
 
 
 def _added(model: nn.Module) -> bool:

@@ -15,8 +15,7 @@ from tests.support import families
 
 pytestmark = pytest.mark.needs("torch")
 
-CPU = torch.device("cpu")
-ALONE = ranks.Ranks(0, 0, 1, CPU, None)  # type: ignore[arg-type]
+ALONE = ranks.Ranks(0, 0, 1, torch.device("cpu"), None)  # type: ignore[arg-type]
 PLACE = mesh.Place(None, 0, 1, 0, 1, None)  # type: ignore[arg-type]
 LENGTH = 24
 
@@ -27,7 +26,7 @@ def options(*words: str) -> Options:
 
 def sight(family: str, o: Options) -> tuple[torch.nn.Module, masks.Masks | None]:
     model = families.made(family)
-    return model, masks.found(model, dataclasses.replace(o, model=family), PLACE, ALONE, packed=True, device=CPU)
+    return model, masks.found(model, dataclasses.replace(o, model=family), PLACE, ALONE, packed=True)
 
 
 @pytest.fixture(autouse=True)
